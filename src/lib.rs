@@ -1,0 +1,4 @@
+//! An asynchronous mode for any HTTP service.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod prefer;

@@ -1,0 +1,1 @@
+//! `Prefer` and `Preference-Applied` (RFC 7240).
