@@ -1,1 +1,39 @@
-//! `Prefer` and `Preference-Applied` (RFC 7240).
+//! `Prefer` and `Preference-Applied` (RFC 7240): what a client would like, and what it got.
+//!
+//! A server reads [`Preferences`] from a request. Everything here is a pure function of bytes.
+//!
+//! # Rules
+//!
+//! - Several field lines are one list ([RFC 9110 §5.3]). Commas and semicolons inside quotes separate nothing.
+//! - The first instance of a preference counts, whether or not its value makes sense; later ones are duplicates
+//!   ([RFC 7240 §2]).
+//! - Names are case-insensitive, values are case-sensitive; a token and a quoted string of the same content are the
+//!   same value, and an empty quoted string is no value ([RFC 7240 §2]). `foo=` is malformed: a word is not empty.
+//! - White space around `=` is accepted and never sent ([RFC 9110 §5.6.3]); so are empty list elements
+//!   ([RFC 9110 §5.6.1.2]) and a `;` with nothing after it ([RFC 7240 §2]).
+//! - Unknown preferences are kept; malformed ones are dropped one by one, as if they were not there, and the others
+//!   hold. Nothing that a client writes into `Prefer` is a reason to refuse its request ([RFC 7240 §2]).
+//!   [`Preferences::dropped`] says what was dropped, and why.
+//! - Reading is linear in the input and bounded by [`MAX_FIELD_BYTES`] and [`MAX_PREFERENCES`]. It allocates nothing
+//!   for fields of up to about 80 bytes, and one buffer for longer ones.
+//!
+//! A quote that is never closed swallows the rest of its field line, since nobody can tell where it should have ended:
+//! the preferences before it and those of other lines hold.
+//!
+//! [RFC 7240 §2]: https://www.rfc-editor.org/rfc/rfc7240.html#section-2
+//! [RFC 9110 §5.3]: https://www.rfc-editor.org/rfc/rfc9110.html#section-5.3
+//! [RFC 9110 §5.6.1.2]: https://www.rfc-editor.org/rfc/rfc9110.html#section-5.6.1.2
+//! [RFC 9110 §5.6.3]: https://www.rfc-editor.org/rfc/rfc9110.html#section-5.6.3
+
+mod error;
+mod list;
+mod parse;
+mod preference;
+mod preferences;
+mod text;
+
+pub use error::{PreferError, PreferErrorKind};
+pub use list::MAX_PREFERENCES;
+pub use preference::{Parameter, Preference, Value};
+pub use preferences::{Handling, PREFER, Preferences, Return};
+pub use text::MAX_FIELD_BYTES;
