@@ -2,3 +2,6 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod prefer;
+pub mod time;
+
+pub use time::Timestamp;

@@ -1,0 +1,231 @@
+//! Instants as the wire and the stores know them, and the clocks that tell them.
+//!
+//! A [`Timestamp`] has a resolution of one millisecond, which is what an operation id carries too.
+//! It is written as RFC 3339 in JSON and as an HTTP-date ([RFC 9110 §5.6.7]) in header fields.
+//!
+//! [RFC 9110 §5.6.7]: https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// An instant in UTC, in whole milliseconds since 1970-01-01T00:00:00Z.
+///
+/// The range is that of RFC 3339: the years 0000 to 9999. Arithmetic saturates at its ends.
+///
+/// ```
+/// use std::time::Duration;
+/// use respond_async::Timestamp;
+///
+/// let start: Timestamp = "2026-11-23T05:00:00Z".parse()?;
+/// let end = start + Duration::from_millis(1_500);
+/// assert_eq!(end.to_string(), "2026-11-23T05:00:01.500Z");
+/// assert_eq!(end.to_http_date(), "Mon, 23 Nov 2026 05:00:01 GMT");
+/// # Ok::<(), respond_async::time::TimestampError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// A text that is no RFC 3339 date and time, or one outside the years 0000 to 9999.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an RFC 3339 date and time")]
+pub struct TimestampError(());
+
+impl Timestamp {
+    /// The first instant that can be written: 0000-01-01T00:00:00Z.
+    pub const MIN: Self = Self(-62_167_219_200_000);
+    /// The last instant that can be written: 9999-12-30T22:00:00Z, the largest that an HTTP-date
+    /// can be made of in every time zone.
+    pub const MAX: Self = Self(253_402_207_200_000);
+
+    /// The instant that many milliseconds after (or, if negative, before) 1970, kept within
+    /// [`MIN`](Self::MIN) and [`MAX`](Self::MAX).
+    pub fn from_unix_millis(millis: i64) -> Self {
+        Self(millis.clamp(Self::MIN.0, Self::MAX.0))
+    }
+
+    /// Milliseconds since 1970, negative before.
+    pub const fn as_unix_millis(self) -> i64 {
+        self.0
+    }
+
+    /// The time from `earlier` to `self`; zero if `earlier` is in fact later.
+    pub fn duration_since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// The instant as an HTTP-date ([RFC 9110 §5.6.7]), cut to whole seconds.
+    ///
+    /// [RFC 9110 §5.6.7]: https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7
+    pub fn to_http_date(self) -> String {
+        jiff::fmt::rfc2822::DateTimePrinter::new()
+            .timestamp_to_rfc9110_string(&self.to_jiff())
+            .unwrap_or_else(|_| self.to_string())
+    }
+
+    fn to_jiff(self) -> jiff::Timestamp {
+        jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::MAX)
+    }
+}
+
+impl std::ops::Add<Duration> for Timestamp {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self::from_unix_millis(self.0.saturating_add(millis))
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self::from_unix_millis(match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => millis(after),
+            Err(before) => -millis(before.duration()),
+        })
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", self.to_jiff())
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = TimestampError;
+
+    fn from_str(text: &str) -> Result<Self, TimestampError> {
+        let parsed: jiff::Timestamp = text.parse().map_err(|_| TimestampError(()))?;
+        let millis = parsed.as_millisecond();
+        if (Self::MIN.0..=Self::MAX.0).contains(&millis) {
+            Ok(Self(millis))
+        } else {
+            Err(TimestampError(()))
+        }
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Tells the time to whoever must judge whether something is due.
+///
+/// A store has one clock and judges every lease, delay, deadline and expiry by it; callers pass
+/// durations, never instants.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// The instant at which this is called.
+    fn now(&self) -> Timestamp;
+}
+
+/// The clock of the operating system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        SystemTime::now().into()
+    }
+}
+
+/// A clock that stands still until it is told otherwise, for tests.
+///
+/// ```
+/// use std::time::Duration;
+/// use respond_async::time::{Clock, ManualClock};
+///
+/// let clock = ManualClock::default();
+/// let before = clock.now();
+/// clock.advance(Duration::from_secs(60));
+/// assert_eq!(clock.now().duration_since(before), Duration::from_secs(60));
+/// ```
+#[derive(Debug)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    /// A clock that shows `now`.
+    pub fn new(now: Timestamp) -> Self {
+        Self(AtomicI64::new(now.0))
+    }
+
+    /// Moves the clock forward.
+    pub fn advance(&self, by: Duration) {
+        self.set(self.now() + by);
+    }
+
+    /// Puts the clock to any instant, also to an earlier one.
+    pub fn set(&self, now: Timestamp) {
+        self.0.store(now.0, Ordering::SeqCst);
+    }
+}
+
+impl Default for ManualClock {
+    /// A clock that shows the time at which it was made.
+    fn default() -> Self {
+        Self::new(SystemClock.now())
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::SeqCst))
+    }
+}
+
+impl<C: Clock> Clock for std::sync::Arc<C> {
+    fn now(&self) -> Timestamp {
+        (**self).now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_round_trips() {
+        for text in
+            ["2026-11-23T05:54:39.123Z", "1969-12-31T23:59:59.999Z", "0000-01-01T00:00:00.000Z"]
+        {
+            assert_eq!(text.parse::<Timestamp>().unwrap().to_string(), text);
+        }
+        assert_eq!(
+            "2026-11-23T06:54:39.123+01:00".parse::<Timestamp>().unwrap().to_string(),
+            "2026-11-23T05:54:39.123Z"
+        );
+        for wrong in
+            ["", "2026-11-23", "yesterday", "2026-13-01T00:00:00Z", "-000001-01-01T00:00:00Z"]
+        {
+            assert!(wrong.parse::<Timestamp>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn arithmetic_saturates() {
+        assert_eq!(Timestamp::MAX + Duration::MAX, Timestamp::MAX);
+        assert_eq!(Timestamp::MIN.duration_since(Timestamp::MAX), Duration::ZERO);
+        assert_eq!(Timestamp::from_unix_millis(i64::MIN), Timestamp::MIN);
+        assert_eq!(Timestamp::MIN.to_string(), "0000-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp::MAX.to_http_date(), "Thu, 30 Dec 9999 22:00:00 GMT");
+    }
+}
