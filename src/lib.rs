@@ -1,6 +1,7 @@
 //! An asynchronous mode for any HTTP service.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod header;
 pub mod prefer;
 pub mod time;
 

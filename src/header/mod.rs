@@ -1,0 +1,110 @@
+//! Header fields that an asynchronous answer is made of, as types that cannot be encoded wrongly.
+//!
+//! Values are validated or encoded when they are made, so writing them into a response cannot fail
+//! and no byte of a request can end a header line.
+//!
+//! | field | type | specification |
+//! | --- | --- | --- |
+//! | `Location`, `Content-Location`, target of `Link` | [`UriReference`] | [RFC 9110 §10.2.2], [§8.7] |
+//! | `Cache-Control` | [`CacheControl`] | [RFC 9111 §5.2] |
+//! | `ETag`, `If-None-Match` | [`EntityTag`] | [RFC 9110 §8.8.3] |
+//! | `Link` | [`Link`] | [RFC 8288] |
+//! | `Retry-After` | [`retry_after`] | [RFC 9110 §10.2.3] |
+//!
+//! `Prefer` and `Preference-Applied` have a module of their own, [`prefer`](crate::prefer).
+//!
+//! [RFC 9110 §10.2.2]: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.2
+//! [§8.7]: https://www.rfc-editor.org/rfc/rfc9110#section-8.7
+//! [RFC 9111 §5.2]: https://www.rfc-editor.org/rfc/rfc9111#section-5.2
+//! [RFC 9110 §8.8.3]: https://www.rfc-editor.org/rfc/rfc9110#section-8.8.3
+//! [RFC 8288]: https://www.rfc-editor.org/rfc/rfc8288
+//! [RFC 9110 §10.2.3]: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
+
+mod cache_control;
+mod entity_tag;
+mod link;
+mod uri_reference;
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::{self, HeaderName, HeaderValue};
+
+pub use cache_control::CacheControl;
+pub use entity_tag::{EntityTag, InvalidEntityTag, MAX_IF_NONE_MATCH_BYTES};
+pub use link::Link;
+pub use uri_reference::UriReference;
+
+/// `Sunset`, when a resource will go ([RFC 8594](https://www.rfc-editor.org/rfc/rfc8594)).
+pub const SUNSET: HeaderName = HeaderName::from_static("sunset");
+
+/// The response fields that a browser's script must be allowed to read
+/// (`Access-Control-Expose-Headers`), so that it can follow a 202 from another origin.
+///
+/// Give this list to your CORS layer; without it a script sees neither where the status monitor is
+/// nor when to ask again.
+pub const EXPOSED: [HeaderName; 8] = [
+    header::CONTENT_LOCATION,
+    header::ETAG,
+    header::LINK,
+    header::LOCATION,
+    HeaderName::from_static("preference-applied"),
+    header::RETRY_AFTER,
+    SUNSET,
+    header::VARY,
+];
+
+/// Encodes `Retry-After` as delay-seconds, rounded up and at least 1
+/// ([RFC 9110 §10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)).
+///
+/// The other form, an HTTP-date, is never written: it needs synchronous clocks.
+pub fn retry_after(delay: Duration) -> HeaderValue {
+    let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+    HeaderValue::from(seconds.max(1))
+}
+
+/// Makes sure that `Vary` lists `Prefer`, keeping what it lists already.
+///
+/// Every answer of a resource that negotiates needs it, whether or not the request had a `Prefer`
+/// ([RFC 7240 §2](https://www.rfc-editor.org/rfc/rfc7240#section-2)). `Vary: *` covers it.
+pub fn vary_on_prefer(headers: &mut HeaderMap) {
+    let covered = headers.get_all(header::VARY).iter().any(|value| {
+        let members = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        members.into_iter().any(|member| member == b"*" || member.eq_ignore_ascii_case(b"prefer"))
+    });
+    if !covered {
+        headers.append(header::VARY, HeaderValue::from_static("Prefer"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_whole_seconds_and_never_zero() {
+        for (millis, seconds) in [(0, "1"), (1, "1"), (1_000, "1"), (1_001, "2"), (60_000, "60")] {
+            assert_eq!(retry_after(Duration::from_millis(millis)), seconds);
+        }
+    }
+
+    #[test]
+    fn vary_is_added_once() {
+        for (before, lines) in [
+            (&[][..], 1),
+            (&["Accept"][..], 2),
+            (&["accept, PREFER"][..], 1),
+            (&["Accept", "prefer "][..], 2),
+            (&["*"][..], 1),
+            (&["X-Prefer"][..], 2),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in before {
+                headers.append(header::VARY, HeaderValue::from_static(line));
+            }
+            vary_on_prefer(&mut headers);
+            vary_on_prefer(&mut headers);
+            assert_eq!(headers.get_all(header::VARY).iter().count(), lines, "{before:?}");
+        }
+    }
+}
