@@ -3,6 +3,8 @@
 
 pub mod header;
 pub mod prefer;
+pub mod problem;
 pub mod time;
 
+pub use problem::Problem;
 pub use time::Timestamp;

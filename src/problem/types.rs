@@ -1,0 +1,74 @@
+//! The kinds of problem that this crate answers with.
+//!
+//! The URIs identify; there is nothing to fetch at them. They are stable: a client may compare them.
+
+use http::StatusCode;
+
+use super::ProblemType;
+
+macro_rules! problem_types {
+    ($($(#[$doc:meta])* $name:ident = $slug:literal, $title:literal, $status:ident;)*) => {
+        $($(#[$doc])* pub const $name: ProblemType = ProblemType::new(
+            concat!("urn:problem-type:respond-async:", $slug), $title, StatusCode::$status);)*
+
+        #[cfg(test)]
+        const ALL: &[ProblemType] = &[$($name),*];
+    };
+}
+
+problem_types! {
+    /// No such operation, or it is somebody else's: the two are not told apart.
+    NOT_FOUND = "not-found", "Not found", NOT_FOUND;
+    /// The operation finished and its retention has passed.
+    EXPIRED = "expired", "Expired", GONE;
+    /// The operation has not finished, so it has no result yet.
+    RESULT_NOT_READY = "result-not-ready", "Result not ready", NOT_FOUND;
+    /// The operation finished without a result: it was canceled.
+    RESULT_NOT_AVAILABLE = "result-not-available", "Result not available", NOT_FOUND;
+    /// The resource does not know this method; `Allow` lists those that it knows.
+    METHOD_NOT_ALLOWED = "method-not-allowed", "Method not allowed", METHOD_NOT_ALLOWED;
+    /// A list cannot be given to somebody whose name is not known.
+    OWNER_REQUIRED = "owner-required", "Not found", NOT_FOUND;
+    /// The query of a list is malformed.
+    INVALID_QUERY = "invalid-query", "Invalid query", BAD_REQUEST;
+    /// A preference is malformed or unknown, and the client asked for `handling=strict`.
+    INVALID_PREFERENCE = "invalid-preference", "Invalid preference", BAD_REQUEST;
+    /// The idempotency key was used before for a request with another payload.
+    KEY_REUSED = "idempotency-key-reused", "Idempotency key reused", UNPROCESSABLE_ENTITY;
+    /// The service has as much work as it takes; nothing of the request was stored.
+    OVERLOADED = "overloaded", "Overloaded", SERVICE_UNAVAILABLE;
+    /// The owner has as much unfinished work as one may have; nothing of the request was stored.
+    TOO_MANY_OPERATIONS = "too-many-operations", "Too many operations", TOO_MANY_REQUESTS;
+    /// The store does not answer, so it is not known what became of the request.
+    STORE_UNAVAILABLE = "store-unavailable", "Temporarily unavailable", SERVICE_UNAVAILABLE;
+    /// The service is shutting down and takes no new work.
+    SHUTTING_DOWN = "shutting-down", "Shutting down", SERVICE_UNAVAILABLE;
+    /// The work stopped because its cancellation was requested.
+    CANCELED = "canceled", "Canceled", CONFLICT;
+    /// The work failed in a way that it did not foresee.
+    INTERNAL = "internal", "Internal error", INTERNAL_SERVER_ERROR;
+    /// The work's process ended before the work did, and it may not run twice.
+    INTERRUPTED = "interrupted", "Interrupted", INTERNAL_SERVER_ERROR;
+    /// The work was begun as often as it may be, and no attempt finished.
+    ATTEMPTS_EXHAUSTED = "attempts-exhausted", "Attempts exhausted", INTERNAL_SERVER_ERROR;
+    /// The work did not finish before its deadline.
+    DEADLINE_PASSED = "deadline-passed", "Deadline passed", GATEWAY_TIMEOUT;
+    /// The work's answer is larger than what may be kept.
+    RESULT_TOO_LARGE = "result-too-large", "Result too large", INTERNAL_SERVER_ERROR;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_uri_of_its_own_and_an_error_status() {
+        let uris: HashSet<_> = ALL.iter().map(ProblemType::uri).collect();
+        assert_eq!(uris.len(), ALL.len());
+        for kind in ALL {
+            assert!(kind.status().is_client_error() || kind.status().is_server_error());
+        }
+    }
+}
