@@ -2,9 +2,11 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod header;
+pub mod operation;
 pub mod prefer;
 pub mod problem;
 pub mod time;
 
+pub use operation::{Operation, OperationId, Outcome, Owner, Progress, Status};
 pub use problem::Problem;
 pub use time::Timestamp;
