@@ -5,6 +5,7 @@ pub mod header;
 pub mod operation;
 pub mod prefer;
 pub mod problem;
+pub mod respond;
 pub mod time;
 
 pub use operation::{Operation, OperationId, Outcome, Owner, Progress, Status};

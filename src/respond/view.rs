@@ -1,0 +1,204 @@
+//! The one place where operations become HTTP.
+
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Response as HttpResponse, StatusCode};
+use serde::Serialize;
+
+use super::document::{ListDocument, OperationDocument};
+use super::{Accepted, Body, MonitorUrls, Response};
+use crate::header::{CacheControl, EntityTag, Link, SUNSET, UriReference, retry_after};
+use crate::operation::{IntoOutcome, Operation, Outcome};
+use crate::prefer::Preferences;
+use crate::problem::{Problem, types};
+use crate::time::Timestamp;
+
+/// An operation as its client sees it.
+///
+/// ```
+/// use std::time::Duration;
+/// use respond_async::operation::{NewOperation, OperationId};
+/// use respond_async::respond::{MonitorUrls, OperationView};
+/// use respond_async::Timestamp;
+///
+/// let now: Timestamp = "2026-11-23T05:54:39Z".parse()?;
+/// let operation = NewOperation::new(OperationId::generate(now)?).accept(now);
+/// let urls = MonitorUrls::default();
+/// let view = OperationView::new(&operation, now, &urls).retry_after(Duration::from_secs(2));
+///
+/// let response = view.monitor(&http::HeaderMap::new());
+/// assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (200, &"2".parse()?));
+///
+/// let mut request = http::HeaderMap::new();
+/// request.insert("if-none-match", response.headers()["etag"].clone());
+/// assert_eq!(view.monitor(&request).status(), 304);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct OperationView<'a> {
+    operation: &'a Operation,
+    now: Timestamp,
+    urls: &'a MonitorUrls,
+    retry_after: Duration,
+}
+
+impl<'a> OperationView<'a> {
+    /// After how long a client should ask again if nothing else is said.
+    pub const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+    /// The operation as it is seen at `now`, a time of the store's clock.
+    pub fn new(operation: &'a Operation, now: Timestamp, urls: &'a MonitorUrls) -> Self {
+        Self { operation, now, urls, retry_after: Self::DEFAULT_RETRY_AFTER }
+    }
+
+    /// Says after how long the client should ask again while the operation is live.
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = delay;
+        self
+    }
+
+    /// The 202 to the request that began the operation. Its content is what a GET of the monitor
+    /// gives ([RFC 9110 §8.7](https://www.rfc-editor.org/rfc/rfc9110#section-8.7)).
+    pub fn accepted(&self, preferences: &Preferences) -> Response {
+        Accepted::at(self.urls.monitor(self.operation.id()))
+            .retry_after(self.retry_after)
+            .applied(preferences)
+            .json(&self.document())
+            .into_response()
+    }
+
+    /// The answer to a GET of the monitor: 200 in every state, or 304 if the client has this
+    /// revision ([RFC 9110 §13.1.2](https://www.rfc-editor.org/rfc/rfc9110#section-13.1.2)).
+    pub fn monitor(&self, request: &HeaderMap) -> Response {
+        let tag = EntityTag::of_revision(self.operation.revision());
+        let mut response = if tag.is_in_if_none_match(request) {
+            not_modified()
+        } else {
+            json(StatusCode::OK, &self.document())
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::ETAG, tag.to_header_value());
+        match self.operation.expires() {
+            None => {
+                headers.insert(header::RETRY_AFTER, retry_after(self.retry_after));
+                headers
+                    .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+            }
+            Some(expires) => self.keep_until(expires, headers),
+        }
+        response
+    }
+
+    /// The 202 to a DELETE of the monitor while the operation is live: its cancellation is
+    /// requested, and this is how it stands now.
+    pub fn cancellation(&self) -> Response {
+        let mut response = json(StatusCode::ACCEPTED, &self.document());
+        let monitor = self.urls.monitor(self.operation.id());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_LOCATION, monitor.to_header_value());
+        headers.insert(header::LINK, Link::monitor(monitor).to_header_value());
+        headers.insert(header::CACHE_CONTROL, CacheControl::no_store().to_header_value());
+        if self.operation.expires().is_none() {
+            headers.insert(header::RETRY_AFTER, retry_after(self.retry_after));
+        }
+        response
+    }
+
+    /// The answer to a GET of the result: the outcome itself, byte for byte.
+    ///
+    /// `stored` is what the store kept of the outcome. A failure that no handler answered (a
+    /// deadline, a lost worker) has nothing stored and is answered with its problem; an operation
+    /// that was canceled, or is not finished, with a 404 problem.
+    pub fn result(&self, stored: Option<Outcome>) -> Response {
+        let Some(expires) = self.operation.expires() else {
+            let problem = Problem::new(types::RESULT_NOT_READY).retry_after(self.retry_after);
+            return no_store(problem.into_response());
+        };
+        let outcome = match (stored, self.operation.error()) {
+            (Some(outcome), _) => outcome,
+            (None, Some(error)) => error.clone().into_outcome(),
+            (None, None) => {
+                return no_store(Problem::new(types::RESULT_NOT_AVAILABLE).into_response());
+            }
+        };
+        let mut response = outcome.into_response();
+        let headers = response.headers_mut();
+        // What the handler said about keeping its answer holds for the replay too.
+        let cache_control = headers.remove(header::CACHE_CONTROL);
+        self.keep_until(expires, headers);
+        if let Some(cache_control) = cache_control {
+            headers.insert(header::CACHE_CONTROL, cache_control);
+        }
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+
+    fn document(&self) -> OperationDocument<'_> {
+        OperationDocument::new(self.operation, self.urls)
+    }
+
+    /// What is finished never changes, so its client may keep it until it goes
+    /// ([RFC 8594](https://www.rfc-editor.org/rfc/rfc8594) for `Sunset`).
+    fn keep_until(&self, expires: Timestamp, headers: &mut HeaderMap) {
+        let age = expires.duration_since(self.now);
+        let cache_control = CacheControl::private().max_age(age);
+        headers.insert(header::CACHE_CONTROL, cache_control.to_header_value());
+        if let Ok(date) = HeaderValue::try_from(expires.to_http_date()) {
+            headers.insert(SUNSET, date);
+        }
+    }
+}
+
+/// A page of an owner's operations as its client sees it, newest first.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ListView<'a> {
+    operations: &'a [Operation],
+    urls: &'a MonitorUrls,
+    next: Option<UriReference>,
+}
+
+impl<'a> ListView<'a> {
+    /// A page of these operations.
+    pub fn new(operations: &'a [Operation], urls: &'a MonitorUrls) -> Self {
+        Self { operations, urls, next: None }
+    }
+
+    /// Says where the next page is.
+    pub fn next(mut self, page: Option<UriReference>) -> Self {
+        self.next = page;
+        self
+    }
+
+    /// The answer to a GET of the list: 200 with `Link: rel="next"` if there is more.
+    pub fn into_response(self) -> Response {
+        let document = ListDocument::new(self.operations, self.next.clone(), self.urls);
+        let mut response = json(StatusCode::OK, &document);
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        if let Some(next) = self.next {
+            headers.insert(header::LINK, Link::next(next).to_header_value());
+        }
+        response
+    }
+}
+
+/// Keeps a 404 or 410 from being cached by heuristics
+/// ([RFC 9111 §4.2.2](https://www.rfc-editor.org/rfc/rfc9111#section-4.2.2)).
+pub(crate) fn no_store(mut response: Response) -> Response {
+    let no_store = CacheControl::no_store().to_header_value();
+    response.headers_mut().insert(header::CACHE_CONTROL, no_store);
+    response
+}
+
+fn json<T: Serialize>(status: StatusCode, document: &T) -> Response {
+    Outcome::json(status, document).into_response()
+}
+
+fn not_modified() -> Response {
+    let mut response = HttpResponse::new(Body::default());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response
+}
