@@ -6,6 +6,7 @@ pub mod operation;
 pub mod prefer;
 pub mod problem;
 pub mod respond;
+pub mod store;
 pub mod time;
 
 pub use operation::{Operation, OperationId, Outcome, Owner, Progress, Status};

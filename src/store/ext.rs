@@ -1,0 +1,270 @@
+use std::collections::hash_map::RandomState;
+use std::future::{Future, poll_fn};
+use std::hash::BuildHasher;
+use std::pin::pin;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+
+use super::{
+    Acceptance, Hint, Observed, OperationStore, StoreError, StoreErrorKind, Submission, Swap,
+    Swapped,
+};
+use crate::operation::{Change, OperationId, Outcome, Owner, TransitionError};
+
+/// How often a change is tried again because somebody else wrote first. Each time somebody else made
+/// progress, so that many in a row mean a crowd on one operation.
+pub const MAX_SWAP_TRIES: usize = 64;
+
+/// Why a change did not take place.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// The rules refuse it; this is the operation as it stands.
+    #[error("the change was refused")]
+    Refused(#[source] TransitionError, Box<Observed>),
+    /// There is no such operation, or it has expired.
+    #[error("there is no such operation")]
+    Gone,
+    /// It has not finished, so it cannot be forgotten.
+    #[error("the operation is not finished")]
+    NotFinished,
+    /// Others kept writing first ([`MAX_SWAP_TRIES`]); try again.
+    #[error("too many others change the operation")]
+    Contended,
+    /// The store could not do it.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+/// What callers do with a store, whichever it is.
+///
+/// # Cancel safety
+/// A future that is dropped may have written or not. Where a client's hanging up could drop it, run
+/// it in a task of its own, as [`Operations`](crate::Operations) does.
+pub trait OperationStoreExt: OperationStore {
+    /// Reads an operation of that owner. Somebody else's is not there, exactly as an unknown one.
+    ///
+    /// # Errors
+    /// The store's troubles.
+    fn find(
+        &self,
+        owner: &Owner,
+        id: OperationId,
+    ) -> impl Future<Output = Result<Option<Observed>, StoreError>> + Send {
+        async move {
+            let observed = self.get(id).await?;
+            Ok(observed.filter(|observed| observed.operation.owner() == owner))
+        }
+    }
+
+    /// Gives a new operation to the store, and finds out what became of it when the answer got lost.
+    ///
+    /// # Errors
+    /// The store's troubles. An ambiguous one is left only if reading failed too.
+    fn submit(
+        &self,
+        submission: Submission,
+    ) -> impl Future<Output = Result<Acceptance, StoreError>> + Send {
+        async move {
+            let id = submission.operation.id();
+            match self.accept(submission).await {
+                Err(error) if error.kind() == StoreErrorKind::Ambiguous => {
+                    // The id is nobody else's: if it is there, this acceptance took place.
+                    match self.get(id).await {
+                        Ok(Some(observed)) => Ok(Acceptance::Created(Box::new(observed))),
+                        _ => Err(error),
+                    }
+                }
+                answer => answer,
+            }
+        }
+    }
+
+    /// Brings a change about: reads, decides by [`Operation::apply`](crate::Operation::apply),
+    /// writes, and begins again if somebody else wrote first. Gives the operation after it.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; with all but its ambiguous store errors, nothing was written.
+    fn apply(
+        &self,
+        id: OperationId,
+        change: Change,
+    ) -> impl Future<Output = Result<Observed, ApplyError>> + Send {
+        self.apply_with_outcome(id, change, None)
+    }
+
+    /// The same for a change that finishes the operation, and the outcome that is kept with it.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    fn apply_with_outcome(
+        &self,
+        id: OperationId,
+        change: Change,
+        outcome: Option<Outcome>,
+    ) -> impl Future<Output = Result<Observed, ApplyError>> + Send {
+        async move {
+            let write_id = next_write_id();
+            let mut read = None;
+            for _ in 0..MAX_SWAP_TRIES {
+                let before = match read.take() {
+                    Some(before) => before,
+                    None => self.get(id).await?.ok_or(ApplyError::Gone)?,
+                };
+                if before.write_id == write_id {
+                    // An earlier try took place after all; only its answer got lost.
+                    return Ok(before);
+                }
+                let Observed { operation, now, .. } = &before;
+                let next = match operation.apply(&change, *now) {
+                    Ok(next) => next,
+                    Err(error) => return Err(ApplyError::Refused(error, Box::new(before))),
+                };
+                if next.version() == operation.version() {
+                    return Ok(before);
+                }
+                let swap = Swap::new(next.clone(), operation.version())
+                    .with_write_id(write_id)
+                    .with_outcome(outcome.clone());
+                match self.swap(swap).await {
+                    Ok(Swapped::Swapped) => {
+                        return Ok(Observed { operation: next, now: *now, write_id });
+                    }
+                    Ok(Swapped::Conflict(current)) => read = Some(*current),
+                    Ok(Swapped::Gone) => return Err(ApplyError::Gone),
+                    Err(error) if error.kind() == StoreErrorKind::Ambiguous => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(ApplyError::Contended)
+        }
+    }
+
+    /// Waits until the operation has another revision than `seen`, or is gone, or `until` is over, and
+    /// gives it as it then stands.
+    ///
+    /// It listens to the store's [hints](OperationStore::hints). A hint can be lost, and a store need
+    /// not give any, so let `until` be over after a while and call again.
+    ///
+    /// # Errors
+    /// The store's troubles.
+    fn changed(
+        &self,
+        id: OperationId,
+        seen: u64,
+        until: impl Future<Output = ()> + Send,
+    ) -> impl Future<Output = Result<Option<Observed>, StoreError>> + Send {
+        async move {
+            // Subscribed before the first look, so that no change falls in between.
+            let mut hints = self.hints();
+            let mut until = pin!(until);
+            loop {
+                let observed = self.get(id).await?;
+                if observed.as_ref().is_none_or(|observed| observed.operation.revision() != seen) {
+                    return Ok(observed);
+                }
+                let over = poll_fn(|cx| {
+                    loop {
+                        match hints.as_mut().map(|hints| hints.poll_hint(cx)) {
+                            Some(Poll::Ready(Some(Hint::Changed(other)))) if other != id => {}
+                            Some(Poll::Ready(Some(_))) => return Poll::Ready(false),
+                            Some(Poll::Ready(None)) => hints = None,
+                            Some(Poll::Pending) | None => {
+                                return until.as_mut().poll(cx).map(|()| true);
+                            }
+                        }
+                    }
+                });
+                if over.await {
+                    return self.get(id).await;
+                }
+            }
+        }
+    }
+
+    /// Removes a finished operation of that owner with all that belongs to it.
+    ///
+    /// # Errors
+    /// [`ApplyError::Gone`] if the owner has no such operation, [`ApplyError::NotFinished`], or the
+    /// store's troubles.
+    fn forget(
+        &self,
+        owner: &Owner,
+        id: OperationId,
+    ) -> impl Future<Output = Result<(), ApplyError>> + Send {
+        async move {
+            let found = self.find(owner, id).await?.ok_or(ApplyError::Gone)?;
+            if !found.operation.status().is_finished() {
+                return Err(ApplyError::NotFinished);
+            }
+            // What is finished never changes, so its version is still the same, or it is gone.
+            match self.remove(id, found.operation.version()).await? {
+                Swapped::Swapped => Ok(()),
+                Swapped::Gone => Err(ApplyError::Gone),
+                Swapped::Conflict(_) => Err(ApplyError::Contended),
+            }
+        }
+    }
+}
+
+impl<S: OperationStore + ?Sized> OperationStoreExt for S {}
+
+/// A number that no other write has: a random start for each process, then a counter. Never 0.
+fn next_write_id() -> u64 {
+    static NEXT: LazyLock<AtomicU64> =
+        LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(std::process::id())));
+    NEXT.fetch_add(1, Ordering::Relaxed).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::operation::{NewOperation, Status};
+    use crate::store::{MemoryStore, Submission};
+    use crate::time::{Clock, SystemClock};
+
+    async fn accepted(store: &MemoryStore) -> OperationId {
+        let id = OperationId::generate(SystemClock.now()).unwrap();
+        store.accept(Submission::new(NewOperation::new(id))).await.unwrap();
+        id
+    }
+
+    #[tokio::test]
+    async fn a_change_ends_the_wait() {
+        let store = MemoryStore::new();
+        let (id, other) = (accepted(&store).await, accepted(&store).await);
+        let waiting = tokio::spawn({
+            let store = store.clone();
+            async move { store.changed(id, 1, pending()).await.unwrap().unwrap() }
+        });
+        tokio::task::yield_now().await;
+        store.apply(other, Change::Cancel).await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        store.apply(id, Change::Cancel).await.unwrap();
+        assert_eq!(waiting.await.unwrap().operation.status(), Status::Canceled);
+    }
+
+    #[tokio::test]
+    async fn what_has_changed_already_is_given_at_once() {
+        let store = MemoryStore::new();
+        let id = accepted(&store).await;
+        assert!(store.changed(id, 0, pending()).await.unwrap().is_some());
+        store.apply(id, Change::Cancel).await.unwrap();
+        let now = SystemClock.now() + Duration::from_secs(1);
+        let unknown = OperationId::generate(now).unwrap();
+        assert_eq!(store.changed(unknown, 1, pending()).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_wait_gives_what_is_there() {
+        let store = MemoryStore::new();
+        let id = accepted(&store).await;
+        let observed = store.changed(id, 1, ready(())).await.unwrap().unwrap();
+        assert_eq!(observed.operation.revision(), 1);
+    }
+}

@@ -1,0 +1,252 @@
+//! Where operations are kept: a compare-and-swap register with an index of what is due.
+//!
+//! All meaning lives in [`Operation::apply`]; a store keeps what it returns and holds no rules. So a
+//! backend has little to get wrong, and the suite of the feature `conformance` finds that little. [`OperationStore`] is the contract for who writes a store; [`OperationStoreExt`] is what
+//! callers use on top of it.
+//!
+//! [`MemoryStore`] keeps everything in this process and loses it with the process.
+//!
+//! # The contract
+//! - *One register per operation.* Each call takes effect at one instant between its start and its
+//!   return. [`swap`](OperationStore::swap) writes only over the version that it was told to expect.
+//! - *One step.* What a call writes (operation, input, idempotency key; operation and outcome) is
+//!   written whole or not at all.
+//! - *The store's clock.* Whether a lease, a delay, a deadline or a retention has passed is judged by
+//!   one clock, the store's. Every answer with an operation says what time that clock showed.
+//! - *Expired is absent.* An operation whose retention has passed is not found, purged or not.
+//! - *Errors tell.* Unless an error is [`StoreErrorKind::Ambiguous`], nothing was written.
+//!
+//! ```
+//! use respond_async::operation::{Change, NewOperation, OperationId, Status};
+//! use respond_async::store::{Acceptance, MemoryStore, OperationStore, OperationStoreExt, Submission};
+//! use respond_async::time::{Clock, SystemClock};
+//!
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! let store = MemoryStore::new();
+//! let id = OperationId::generate(SystemClock.now())?;
+//! let accepted = store.accept(Submission::new(NewOperation::new(id))).await?;
+//! assert!(matches!(accepted, Acceptance::Created(_)));
+//!
+//! let canceled = store.apply(id, Change::Cancel).await?;
+//! assert_eq!(canceled.operation.status(), Status::Canceled);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod ext;
+mod forward;
+mod hints;
+mod memory;
+mod query;
+mod submission;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use error::{StoreError, StoreErrorKind};
+pub use ext::{ApplyError, MAX_SWAP_TRIES, OperationStoreExt};
+pub use hints::{Hint, Hints, MAX_PENDING_HINTS};
+pub use memory::{MemoryStore, MemoryStoreBuilder};
+pub use query::{ClaimRequest, DueQuery, ListQuery, Page};
+pub use submission::{
+    Acceptance, Fingerprint, Full, Idempotency, IdempotencyKey, InvalidIdempotencyKey, Limits,
+    Submission,
+};
+
+use crate::operation::{Change, Operation, OperationId, Outcome, Owner};
+use crate::time::Timestamp;
+
+/// An operation as a store read it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observed {
+    /// The operation.
+    pub operation: Operation,
+    /// What the store's clock showed.
+    pub now: Timestamp,
+    /// The [`Swap::write_id`] of the write that made it so; 0 if that was its acceptance.
+    pub write_id: u64,
+}
+
+/// A write that takes place only if nobody else wrote first.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Swap {
+    /// The operation as it shall be.
+    pub next: Operation,
+    /// The version that it must have now.
+    pub expected: u64,
+    /// Names this write among all that aim at the same version, so that whoever made it can find
+    /// out whether it took place when the answer got lost. Kept with the operation.
+    pub write_id: u64,
+    /// The outcome, with the write that finishes the operation. Never set twice.
+    pub outcome: Option<Outcome>,
+}
+
+impl Swap {
+    /// The write of `next` over `expected`.
+    pub fn new(next: Operation, expected: u64) -> Self {
+        Self { next, expected, write_id: 0, outcome: None }
+    }
+
+    /// Names the write.
+    #[must_use]
+    pub fn with_write_id(mut self, write_id: u64) -> Self {
+        self.write_id = write_id;
+        self
+    }
+
+    /// Keeps the outcome with it.
+    #[must_use]
+    pub fn with_outcome(mut self, outcome: Option<Outcome>) -> Self {
+        self.outcome = outcome;
+        self
+    }
+}
+
+/// What became of a [`Swap`] or a removal.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Swapped {
+    /// It took place.
+    Swapped,
+    /// Somebody wrote first; this is the operation now.
+    Conflict(Box<Observed>),
+    /// There is no such operation, or it has expired.
+    Gone,
+}
+
+/// How much survives once a write was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Nothing survives the process.
+    Volatile,
+    /// It survives the death of any process, not that of the machine.
+    ProcessCrash,
+    /// It survives the loss of power.
+    PowerLoss,
+}
+
+/// What a store can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// How much survives once a write was acknowledged.
+    pub durability: Durability,
+    /// Whether several processes can use the same operations.
+    pub shared: bool,
+    /// The largest input or outcome body, in bytes.
+    pub max_body_bytes: usize,
+}
+
+impl Capabilities {
+    /// The capabilities of a store that only one process can use.
+    pub const fn new(durability: Durability, max_body_bytes: usize) -> Self {
+        Self { durability, shared: false, max_body_bytes }
+    }
+
+    /// Several processes can use the same operations.
+    #[must_use]
+    pub const fn with_shared(mut self, shared: bool) -> Self {
+        self.shared = shared;
+        self
+    }
+}
+
+/// A place that keeps operations. See the [module](self) for the contract as a whole.
+///
+/// Callers want [`OperationStoreExt`].
+#[async_trait]
+pub trait OperationStore: std::fmt::Debug + Send + Sync + 'static {
+    /// What the store can do. Does not change while it is open.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Takes in a new operation, together with its input and idempotency key, in one step.
+    ///
+    /// In this order: an idempotency key that is in use decides by itself; an id that is in use
+    /// gives the operation that has it; limits are checked, the total first; else it is created by
+    /// the store's clock ([`NewOperation::accept`](crate::operation::NewOperation::accept)).
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::TooLarge`] if the input is over [`Capabilities::max_body_bytes`]; else the
+    /// store's troubles.
+    async fn accept(&self, submission: Submission) -> Result<Acceptance, StoreError>;
+
+    /// Reads an operation.
+    ///
+    /// # Errors
+    /// The store's troubles. That an operation is not there is no error.
+    async fn get(&self, id: OperationId) -> Result<Option<Observed>, StoreError>;
+
+    /// Reads the input of a live operation. A store may drop it once the operation has finished.
+    ///
+    /// # Errors
+    /// The store's troubles.
+    async fn input(&self, id: OperationId) -> Result<Option<Bytes>, StoreError>;
+
+    /// Reads the outcome, as it was given with the write that finished the operation.
+    ///
+    /// # Errors
+    /// The store's troubles.
+    async fn outcome(&self, id: OperationId) -> Result<Option<Outcome>, StoreError>;
+
+    /// Writes an operation if it still has the expected version.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::TooLarge`] if the outcome is over [`Capabilities::max_body_bytes`]; else
+    /// the store's troubles.
+    async fn swap(&self, swap: Swap) -> Result<Swapped, StoreError>;
+
+    /// Removes an operation with all that belongs to it (input, outcome, idempotency key) if it
+    /// still has the expected version. Callers make sure that it is finished.
+    ///
+    /// # Errors
+    /// The store's troubles.
+    async fn remove(&self, id: OperationId, expected: u64) -> Result<Swapped, StoreError>;
+
+    /// What [is due](Operation::is_due) now by the store's clock, longest due first; of what became
+    /// due at the same time, the smaller id.
+    ///
+    /// # Errors
+    /// The store's troubles.
+    async fn due(&self, query: &DueQuery) -> Result<Vec<Observed>, StoreError>;
+
+    /// A page of an owner's operations, newest (largest id) first. The anonymous owner has no list:
+    /// the page is empty. A page may be shorter than asked for although more follow.
+    ///
+    /// # Errors
+    /// The store's troubles.
+    async fn list(&self, owner: &Owner, query: &ListQuery) -> Result<Page, StoreError>;
+
+    /// Removes up to `limit` operations whose retention has passed and says how many there were.
+    ///
+    /// # Errors
+    /// The store's troubles. What was removed before an error stays removed.
+    async fn purge(&self, limit: usize) -> Result<usize, StoreError>;
+
+    /// Hints at what changes from now on; none if the store gives none. Hints are only hints: whoever
+    /// relies on a change looks for it now and then all the same.
+    fn hints(&self) -> Option<Box<dyn Hints>> {
+        None
+    }
+
+    /// Claims operations for a worker: those that are due for it get a lease and their next attempt
+    /// ([`Change::Claim`]). No two callers get the same attempt.
+    ///
+    /// # Errors
+    /// The store's troubles.
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Observed>, StoreError> {
+        let due = self.due(&request.as_due_query()).await?;
+        let mut claimed = Vec::with_capacity(due.len());
+        for Observed { operation, now, .. } in due {
+            let change = Change::Claim { lease: request.lease() };
+            let Ok(next) = operation.apply(&change, now) else { continue };
+            let swap = Swap::new(next.clone(), operation.version());
+            if self.swap(swap).await? == Swapped::Swapped {
+                claimed.push(Observed { operation: next, now, write_id: 0 });
+            }
+        }
+        Ok(claimed)
+    }
+}
