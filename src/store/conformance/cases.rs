@@ -1,0 +1,143 @@
+//! The list of cases, once.
+
+/// Calls a macro with the list of all cases of the [conformance
+/// suite](crate::store::conformance), for those who run them otherwise than
+/// [`store_conformance!`](crate::store_conformance) does.
+///
+/// `store_conformance_cases!(call [any tokens])` becomes
+/// the items `call! { [any tokens] subject { case … } … }`, where each `case` is the name of a function of
+/// [`store::conformance`](crate::store::conformance).
+///
+/// ```
+/// macro_rules! names {
+///     ([] $($subject:ident { $($case:ident)* })*) => {
+///         const NAMES: &[&str] = &[$($(stringify!($case)),*),*];
+///     };
+/// }
+/// respond_async::store_conformance_cases!(names);
+/// assert!(NAMES.contains(&"c34_a_stale_worker_is_refused"));
+/// ```
+#[macro_export]
+macro_rules! store_conformance_cases {
+    ($call:path) => { $crate::store_conformance_cases! { $call [] } };
+    ($call:path [$($tokens:tt)*]) => {
+        $call! {
+            [$($tokens)*]
+            acceptance {
+                c01_what_was_accepted_is_found_as_it_was_given
+                c06_a_body_over_the_limit_is_refused
+                c07_an_id_in_use_is_never_overwritten
+            }
+            register {
+                c10_no_update_is_lost
+                c11_reads_and_writes_have_one_order
+                c12_a_write_without_an_answer_took_place_or_did_not
+                c13_a_write_over_another_version_is_a_conflict
+                c14_a_write_is_seen_through_every_handle
+                c15_one_of_several_writes_over_a_version_wins
+            }
+            finished {
+                c20_what_is_finished_never_changes
+                c21_one_of_several_ends_is_recorded
+                c24_an_outcome_is_kept_byte_for_byte
+            }
+            leases {
+                c30_attempts_grow_and_never_repeat
+                c31_one_of_many_claims_gets_an_operation
+                c32_many_workers_share_the_work
+                c33_a_passed_lease_that_nobody_took_still_holds
+                c34_a_stale_worker_is_refused
+                c35_a_worker_is_known_by_its_attempt_only
+                c36_renewal_and_claim_do_not_both_take_place
+                c37_what_is_released_can_be_claimed_at_once
+                c38_a_worker_that_was_paused_is_told
+            }
+            due {
+                c43_delayed_work_is_given_out_in_time
+                c44_a_passed_deadline_ends_the_work
+                c45_work_of_a_vanished_worker_is_given_out_again
+                c50_used_up_attempts_end_the_work
+                c55_work_is_given_out_by_kind
+                c56_the_longest_due_comes_first
+            }
+            progress {
+                c60_readers_never_see_progress_fall
+                c61_progress_does_not_undo_an_end
+                c62_progress_of_an_earlier_attempt_is_refused
+                c63_one_revision_looks_one_way
+            }
+            cancellation {
+                c70_canceled_while_pending_it_never_runs
+                c71_a_running_worker_sees_the_request
+                c72_cancellation_and_claim_agree
+                c73_cancellation_and_completion_agree
+                c74_a_vanished_worker_ends_a_requested_cancellation
+                c75_no_attempt_follows_a_request
+                c76_there_is_nothing_to_cancel
+            }
+            idempotency {
+                c80_the_same_request_gives_the_same_operation
+                c81_another_request_under_the_key_is_refused
+                c82_many_requests_at_once_make_one_operation
+                c83_a_key_never_stands_without_its_operation
+                c84_owners_and_scopes_keep_keys_apart
+                c85_a_key_lives_as_long_as_its_operation
+                c86_the_key_of_a_finished_operation_still_counts
+                c87_a_refused_request_does_not_use_up_its_key
+                c88_every_valid_key_is_its_own
+            }
+            retention {
+                c90_expired_is_absent
+                c91_live_operations_are_never_purged
+                c92_an_operation_goes_as_a_whole
+                c93_what_is_gone_does_not_come_back
+                c89_what_is_forgotten_is_gone
+            }
+            limits {
+                c96_a_limit_holds_under_a_rush
+                c97_an_owners_limit_is_its_own
+                c98_a_refusal_says_whose_limit_is_reached
+                c99_the_end_of_work_makes_room
+            }
+            owners {
+                c110_a_foreign_operation_is_an_unknown_one
+                c111_lists_do_not_cross_owners
+                c112_names_are_never_interpreted
+                c113_pages_hold_everything_once
+            }
+        }
+    };
+}
+
+/// Makes a test of each case of the [conformance suite](crate::store::conformance), for the store
+/// that a [`Fixture`](crate::store::conformance::Fixture) gives. The tests stand where the macro is
+/// called; more than one store in a file wants a module for each.
+///
+/// The caller's dev-dependencies must have `tokio` with the features `macros` and
+/// `rt-multi-thread`.
+#[macro_export]
+macro_rules! store_conformance {
+    ($fixture:ty) => {
+        $crate::store_conformance_cases!($crate::__store_conformance_tests[$fixture]);
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __store_conformance_tests {
+    ([$fixture:ty] $($subject:ident { $($case:ident)* })*) => { $($(
+        $crate::__store_conformance_test!($fixture, $case);
+    )*)* };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __store_conformance_test {
+    ($fixture:ty, $case:ident) => {
+        #[::tokio::test(flavor = "multi_thread", worker_threads = 4)]
+        async fn $case() {
+            let fixture = <$fixture as $crate::store::conformance::Fixture>::empty().await;
+            $crate::store::conformance::$case(&fixture).await;
+        }
+    };
+}

@@ -1,0 +1,162 @@
+//! The conformance suite on the memory store: as it is, behind pointers, and with nothing but what
+//! the trait provides. And the suite itself: it finds what is wrong with stores that are broken.
+
+#![allow(clippy::unwrap_used, reason = "to panic is how a test fails")]
+
+#[path = "store_conformance/broken.rs"]
+mod broken;
+#[path = "store_conformance/zoo.rs"]
+mod zoo;
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use respond_async::operation::{OperationId, Outcome, Owner};
+use respond_async::store::conformance::Fixture;
+use respond_async::store::{
+    Acceptance, Capabilities, DueQuery, ListQuery, MemoryStore, Observed, OperationStore, Page,
+    StoreError, Submission, Swap, Swapped,
+};
+use respond_async::time::ManualClock;
+
+/// A memory store in one form or another, and a clock that stands still: nothing that a case does
+/// not ask for depends on the time.
+struct InMemory<S> {
+    store: MemoryStore,
+    clock: Arc<ManualClock>,
+    form: PhantomData<fn() -> S>,
+}
+
+/// What a memory store can be made into.
+trait Form: OperationStore {
+    fn of(store: MemoryStore) -> Self;
+}
+
+impl<S: Form> Fixture for InMemory<S> {
+    type Store = S;
+    const UNIT: Duration = Duration::from_secs(60);
+
+    async fn empty() -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let builder = MemoryStore::builder().clock(clock.clone()).max_body_bytes(64 << 10);
+        Self { store: builder.build(), clock, form: PhantomData }
+    }
+
+    async fn open(&self) -> S {
+        S::of(self.store.clone())
+    }
+
+    async fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+}
+
+mod as_it_is {
+    use super::*;
+
+    impl Form for MemoryStore {
+        fn of(store: MemoryStore) -> Self {
+            store
+        }
+    }
+
+    respond_async::store_conformance!(InMemory<MemoryStore>);
+}
+
+mod shared {
+    use super::*;
+
+    impl Form for Arc<MemoryStore> {
+        fn of(store: MemoryStore) -> Self {
+            Arc::new(store)
+        }
+    }
+
+    respond_async::store_conformance!(InMemory<Arc<MemoryStore>>);
+}
+
+mod shared_dyn {
+    use super::*;
+
+    impl Form for Arc<dyn OperationStore> {
+        fn of(store: MemoryStore) -> Self {
+            Arc::new(store)
+        }
+    }
+
+    respond_async::store_conformance!(InMemory<Arc<dyn OperationStore>>);
+}
+
+mod boxed_dyn {
+    use super::*;
+
+    impl Form for Box<dyn OperationStore> {
+        fn of(store: MemoryStore) -> Self {
+            Box::new(store)
+        }
+    }
+
+    respond_async::store_conformance!(InMemory<Box<dyn OperationStore>>);
+}
+
+/// A store that leaves to the trait what the trait provides.
+mod as_provided {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Minimal(MemoryStore);
+
+    impl Form for Minimal {
+        fn of(store: MemoryStore) -> Self {
+            Self(store)
+        }
+    }
+
+    #[async_trait]
+    impl OperationStore for Minimal {
+        fn capabilities(&self) -> Capabilities {
+            self.0.capabilities()
+        }
+
+        async fn accept(&self, submission: Submission) -> Result<Acceptance, StoreError> {
+            self.0.accept(submission).await
+        }
+
+        async fn get(&self, id: OperationId) -> Result<Option<Observed>, StoreError> {
+            self.0.get(id).await
+        }
+
+        async fn input(&self, id: OperationId) -> Result<Option<Bytes>, StoreError> {
+            self.0.input(id).await
+        }
+
+        async fn outcome(&self, id: OperationId) -> Result<Option<Outcome>, StoreError> {
+            self.0.outcome(id).await
+        }
+
+        async fn swap(&self, swap: Swap) -> Result<Swapped, StoreError> {
+            self.0.swap(swap).await
+        }
+
+        async fn remove(&self, id: OperationId, expected: u64) -> Result<Swapped, StoreError> {
+            self.0.remove(id, expected).await
+        }
+
+        async fn due(&self, query: &DueQuery) -> Result<Vec<Observed>, StoreError> {
+            self.0.due(query).await
+        }
+
+        async fn list(&self, owner: &Owner, query: &ListQuery) -> Result<Page, StoreError> {
+            self.0.list(owner, query).await
+        }
+
+        async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
+            self.0.purge(limit).await
+        }
+    }
+
+    respond_async::store_conformance!(InMemory<Minimal>);
+}
