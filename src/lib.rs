@@ -3,6 +3,8 @@
 
 pub mod header;
 pub mod operation;
+#[cfg(feature = "tokio")]
+pub mod operations;
 pub mod prefer;
 pub mod problem;
 pub mod respond;
@@ -10,5 +12,7 @@ pub mod store;
 pub mod time;
 
 pub use operation::{Operation, OperationId, Outcome, Owner, Progress, Status};
+#[cfg(feature = "tokio")]
+pub use operations::{Context, Operations};
 pub use problem::Problem;
 pub use time::Timestamp;

@@ -1,0 +1,182 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Operations, sweep};
+use crate::operation::NewOperation;
+use crate::respond::MonitorUrls;
+use crate::store::OperationStore;
+use crate::time::{Clock, SystemClock};
+
+/// Sets what an [`Operations`] may do, and starts it. Each bound has a name and a default.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct OperationsBuilder {
+    store: Arc<dyn OperationStore>,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) urls: MonitorUrls,
+    pub(super) retention: Duration,
+    pub(super) wait_cap: Duration,
+    pub(super) concurrency: usize,
+    pub(super) queue: usize,
+    pub(super) owner_limit: Option<usize>,
+    pub(super) lease: Duration,
+    pub(super) cancel_grace: Duration,
+    pub(super) progress_interval: Duration,
+    pub(super) sweep_interval: Duration,
+    pub(super) store_timeout: Duration,
+    pub(super) max_outcome_bytes: usize,
+    pub(super) poll_rate: u32,
+}
+
+impl OperationsBuilder {
+    /// The longest that a request is held by `wait` if nothing else is said: below the 30 s after
+    /// which many proxies hang up.
+    pub const DEFAULT_WAIT_CAP: Duration = Duration::from_secs(25);
+    /// How many tasks run at once if nothing else is said.
+    pub const DEFAULT_CONCURRENCY: usize = 512;
+    /// How many tasks wait for their turn if nothing else is said.
+    pub const DEFAULT_QUEUE: usize = 10_000;
+    /// How long a lease is if nothing else is said. It is renewed at a third of its length.
+    pub const DEFAULT_LEASE: Duration = Duration::from_secs(30);
+    /// How long a handler may go on after cancellation was requested if nothing else is said.
+    pub const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
+    /// How often one operation's progress is written at the most if nothing else is said.
+    pub const DEFAULT_PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+    /// How often expired and abandoned operations are looked for if nothing else is said.
+    pub const DEFAULT_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+    /// How long the store may take to answer if nothing else is said; after it, 503.
+    pub const DEFAULT_STORE_TIMEOUT: Duration = Duration::from_secs(2);
+    /// How large a kept answer may be if nothing else is said: 16 MiB.
+    pub const DEFAULT_MAX_OUTCOME_BYTES: usize = 16 << 20;
+    /// How many polls a second all clients together are asked for if nothing else is said.
+    pub const DEFAULT_POLL_RATE: u32 = 1_000;
+
+    pub(super) fn new(store: Arc<dyn OperationStore>) -> Self {
+        let settings = Settings {
+            urls: MonitorUrls::default(),
+            retention: NewOperation::DEFAULT_RETENTION,
+            wait_cap: Self::DEFAULT_WAIT_CAP,
+            concurrency: Self::DEFAULT_CONCURRENCY,
+            queue: Self::DEFAULT_QUEUE,
+            owner_limit: None,
+            lease: Self::DEFAULT_LEASE,
+            cancel_grace: Self::DEFAULT_CANCEL_GRACE,
+            progress_interval: Self::DEFAULT_PROGRESS_INTERVAL,
+            sweep_interval: Self::DEFAULT_SWEEP_INTERVAL,
+            store_timeout: Self::DEFAULT_STORE_TIMEOUT,
+            max_outcome_bytes: Self::DEFAULT_MAX_OUTCOME_BYTES,
+            poll_rate: Self::DEFAULT_POLL_RATE,
+        };
+        Self { store, settings, clock: Arc::new(SystemClock) }
+    }
+
+    /// Where the monitors are: the path at which you mount them (default `/operations`), or an
+    /// absolute URL that ends in it, if the service knows its public address.
+    pub fn base_url(mut self, base: impl AsRef<str>) -> Self {
+        self.settings.urls = MonitorUrls::new(base);
+        self
+    }
+
+    /// How long a finished operation stays readable (default
+    /// [one day](NewOperation::DEFAULT_RETENTION)); after it, 410.
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.settings.retention = retention;
+        self
+    }
+
+    /// The longest that a request is held by `wait`, whatever its client prefers.
+    pub fn wait_cap(mut self, cap: Duration) -> Self {
+        self.settings.wait_cap = cap;
+        self
+    }
+
+    /// How many tasks run at once, at least 1. Requests without preference do not count: they run
+    /// inline, as they would without this crate.
+    pub fn concurrency(mut self, tasks: usize) -> Self {
+        self.settings.concurrency = tasks.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// How many tasks wait for their turn. One more is answered 503, and nothing of it is stored.
+    pub fn queue(mut self, tasks: usize) -> Self {
+        self.settings.queue = tasks;
+        self
+    }
+
+    /// How many unfinished operations one owner may have (default: no bound of its own). One more
+    /// is answered 429.
+    pub fn owner_limit(mut self, operations: usize) -> Self {
+        self.settings.owner_limit = Some(operations);
+        self
+    }
+
+    /// How long a lease is, at least 1 s: how long after the death of its process an operation is
+    /// still taken to be at work.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.settings.lease = lease.max(Duration::from_secs(1));
+        self
+    }
+
+    /// How long a handler may go on after cancellation was requested, before it is dropped.
+    pub fn cancel_grace(mut self, grace: Duration) -> Self {
+        self.settings.cancel_grace = grace;
+        self
+    }
+
+    /// How often one operation's progress is written at the most. What is reported in between is
+    /// merged: the last report counts.
+    pub fn progress_interval(mut self, interval: Duration) -> Self {
+        self.settings.progress_interval = interval;
+        self
+    }
+
+    /// How often expired and abandoned operations are looked for, at least every 10 ms.
+    pub fn sweep_interval(mut self, interval: Duration) -> Self {
+        self.settings.sweep_interval = interval.max(Duration::from_millis(10));
+        self
+    }
+
+    /// How long the store may take to answer a request; after it, 503.
+    pub fn store_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.store_timeout = timeout;
+        self
+    }
+
+    /// How large a kept answer may be. The operation of a larger one fails.
+    pub fn max_outcome_bytes(mut self, bytes: usize) -> Self {
+        self.settings.max_outcome_bytes = bytes;
+        self
+    }
+
+    /// How many polls a second all clients together are asked for, at least 1: the more operations
+    /// are live, the longer their `Retry-After`.
+    pub fn poll_rate(mut self, polls_per_second: u32) -> Self {
+        self.settings.poll_rate = polls_per_second.max(1);
+        self
+    }
+
+    /// The clock by which ids are made, and by which an id that is not known is told from one that has
+    /// expired (default: the operating system's). All else is judged by the store's clock.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Starts to take requests, and a task that looks for expired and abandoned operations; the task
+    /// ends with the last clone of what is returned.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(mut self) -> Operations {
+        let max_body = self.store.capabilities().max_body_bytes;
+        self.settings.max_outcome_bytes = self.settings.max_outcome_bytes.min(max_body);
+        let operations = Operations::new(self.store, self.settings, self.clock);
+        sweep::spawn(&operations);
+        operations
+    }
+}

@@ -1,0 +1,68 @@
+//! How the store is called on behalf of a request.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::problem::{Problem, types};
+use crate::store::{ApplyError, StoreError, StoreErrorKind};
+
+/// After how long a client may try again when the store is away.
+const STORE_RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// Runs a call to its end even if whoever waits for it goes away.
+///
+/// It is polled once in place, which is all that a store in memory needs, and else handed to a task
+/// of its own before anybody could drop it half-way. None if it takes longer than `timeout`; it then
+/// goes on unseen.
+pub(super) async fn detached<T: Send + 'static>(
+    call: impl Future<Output = T> + Send + 'static,
+    timeout: Duration,
+) -> Option<T> {
+    let mut call = Box::pin(call);
+    if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
+        return Some(answer);
+    }
+    let task = tokio::spawn(call);
+    tokio::time::timeout(timeout, task).await.ok()?.ok()
+}
+
+/// Runs a handler so that a panic becomes a problem that tells nothing of its cause.
+pub(super) async fn without_panic<T>(
+    mut work: Pin<&mut (impl Future<Output = T> + ?Sized)>,
+) -> Result<T, Problem> {
+    poll_fn(|cx| {
+        // After a panic the future is not polled again, so nobody sees what it left half-done.
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+            Err(_) => Poll::Ready(Err(Problem::new(types::INTERNAL))),
+        }
+    })
+    .await
+}
+
+/// What a client is told when the store does not answer in time.
+pub(super) fn unavailable() -> Problem {
+    Problem::new(types::STORE_UNAVAILABLE).retry_after(STORE_RETRY_AFTER)
+}
+
+/// What a client is told of a store's trouble: never the store's own words.
+pub(super) fn store_problem(error: &StoreError) -> Problem {
+    match error.kind() {
+        StoreErrorKind::Unavailable | StoreErrorKind::Ambiguous => unavailable(),
+        StoreErrorKind::TooLarge => Problem::new(types::RESULT_TOO_LARGE),
+        StoreErrorKind::Corrupt => Problem::new(types::INTERNAL),
+    }
+}
+
+/// Whether the same change may succeed later.
+pub(super) fn is_passing(error: &ApplyError) -> bool {
+    match error {
+        ApplyError::Store(error) => error.is_retryable(),
+        ApplyError::Contended => true,
+        ApplyError::Refused(..) | ApplyError::Gone | ApplyError::NotFinished => false,
+    }
+}

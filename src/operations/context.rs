@@ -1,0 +1,201 @@
+use std::collections::HashMap;
+use std::future;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::operation::{OperationId, Progress};
+use crate::problem::{Problem, types};
+
+/// What a handler is given: where to report progress, and where to learn that it should stop.
+///
+/// The same handler serves the synchronous answer too. There nobody can see its progress or cancel
+/// it, and every method of the context does nothing, at no cost.
+///
+/// A clone is the same context.
+#[derive(Debug, Clone, Default)]
+pub struct Context(Option<Arc<Run>>);
+
+impl Context {
+    pub(super) fn of(run: &Arc<Run>) -> Self {
+        Self(Some(Arc::clone(run)))
+    }
+
+    /// Says how much is done, from 0 to 1, and what the work is at. Never waits: it is written soon,
+    /// and a later report may replace it before.
+    pub fn progress(&self, fraction: f64, message: impl AsRef<str>) {
+        if let Some(run) = &self.0 {
+            run.report(Progress::new(fraction, message));
+        }
+    }
+
+    /// Whether the work should stop: its cancellation was requested, or another worker has it.
+    pub fn is_canceled(&self) -> bool {
+        self.0.as_ref().is_some_and(|run| run.signal() != Signal::GoOn)
+    }
+
+    /// Gives an error if the work should stop, so that a handler can say `context.check()?` between
+    /// two steps.
+    ///
+    /// # Errors
+    /// A problem of the type [`CANCELED`](types::CANCELED). Returned from the handler, it makes the
+    /// operation canceled, not failed.
+    pub fn check(&self) -> Result<(), Problem> {
+        if self.is_canceled() { Err(Problem::new(types::CANCELED)) } else { Ok(()) }
+    }
+
+    /// Waits until the work should stop; for ever if that never comes.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing.
+    pub async fn canceled(&self) {
+        match &self.0 {
+            Some(run) => run.stopped().await,
+            None => future::pending().await,
+        }
+    }
+
+    /// The operation that the work belongs to: a name for its side effects that stays the same over
+    /// all attempts. None in the synchronous answer.
+    pub fn operation_id(&self) -> Option<OperationId> {
+        self.0.as_ref().map(|run| run.id)
+    }
+
+    /// Which attempt this is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.0.as_ref().map_or(1, |run| run.attempt)
+    }
+}
+
+/// What a running task is told from outside. Each is stronger than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Signal {
+    GoOn,
+    /// Cancellation was requested.
+    Cancel,
+    /// The lease is lost: whatever it ends with will not be recorded.
+    LeaseLost,
+    /// The service shuts down and its grace is over.
+    Interrupt,
+}
+
+/// A task that runs in this process.
+#[derive(Debug)]
+pub(super) struct Run {
+    id: OperationId,
+    attempt: u32,
+    signal: AtomicU8,
+    progress: Mutex<Option<Progress>>,
+    /// Wakes the handler.
+    stop: Notify,
+    /// Wakes the task around the handler.
+    news: Notify,
+}
+
+impl Run {
+    pub(super) fn new(id: OperationId, attempt: u32) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            attempt,
+            signal: AtomicU8::new(Signal::GoOn as u8),
+            progress: Mutex::default(),
+            stop: Notify::new(),
+            news: Notify::new(),
+        })
+    }
+
+    pub(super) fn id(&self) -> OperationId {
+        self.id
+    }
+
+    pub(super) fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    pub(super) fn send(&self, signal: Signal) {
+        self.signal.fetch_max(signal as u8, Ordering::AcqRel);
+        self.stop.notify_waiters();
+        self.news.notify_one();
+    }
+
+    pub(super) fn signal(&self) -> Signal {
+        match self.signal.load(Ordering::Acquire) {
+            0 => Signal::GoOn,
+            1 => Signal::Cancel,
+            2 => Signal::LeaseLost,
+            _ => Signal::Interrupt,
+        }
+    }
+
+    /// Waits until the service shuts down and its grace is over.
+    pub(super) async fn interrupted(&self) {
+        while self.signal() != Signal::Interrupt {
+            self.news().await;
+        }
+    }
+
+    /// Waits for a signal or a report that came since the last call.
+    pub(super) async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// Takes the last report that was not taken yet.
+    pub(super) fn take_progress(&self) -> Option<Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn report(&self, progress: Progress) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+        self.news.notify_one();
+    }
+
+    /// Waits for any signal.
+    pub(super) async fn stopped(&self) {
+        loop {
+            // Made before the look at the signal, so that none is missed in between.
+            let notified = self.stop.notified();
+            if self.signal() != Signal::GoOn {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// The tasks that run in this process, by operation.
+#[derive(Debug, Default)]
+pub(super) struct Runs(Mutex<HashMap<OperationId, Arc<Run>>>);
+
+impl Runs {
+    pub(super) fn insert(&self, run: &Arc<Run>) {
+        self.lock().insert(run.id, Arc::clone(run));
+    }
+
+    pub(super) fn remove(&self, id: OperationId) {
+        let mut runs = self.lock();
+        runs.remove(&id);
+        if runs.len() < runs.capacity() / 8 {
+            runs.shrink_to(1_024);
+        }
+    }
+
+    /// Tells the task of that operation, if it runs here.
+    pub(super) fn send(&self, id: OperationId, signal: Signal) {
+        let run = self.lock().get(&id).cloned();
+        if let Some(run) = run {
+            run.send(signal);
+        }
+    }
+
+    pub(super) fn send_all(&self, signal: Signal) {
+        let runs: Vec<_> = self.lock().values().cloned().collect();
+        for run in runs {
+            run.send(signal);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, Arc<Run>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,286 @@
+//! The facade: one handler, answered 201 or 202 as its client prefers.
+//!
+//! # What a request gets
+//! | it prefers | it gets |
+//! | --- | --- |
+//! | nothing | the handler's answer, run inline: no task, nothing stored |
+//! | `respond-async` | 202, once the store has the operation |
+//! | `respond-async, wait=5` | the handler's answer if it is there within 5 s (or the [cap]), else 202 |
+//! | `wait=5` | as nothing, unless the route [lets it become a 202](KickOff::accept_overdue) |
+//!
+//! # What holds
+//! - A 202 is sent only after the store has the operation. Work that was answered at once leaves
+//!   nothing behind; no client gets both.
+//! - Work that was begun for a `Prefer: respond-async` goes on when its client hangs up. Work that
+//!   runs inline ends with its connection, as any handler does.
+//! - The work is *ephemeral*: it is a future of this process. If the process dies, the operation
+//!   ends as `failed` ([`INTERRUPTED`]) where the store survives, and is gone where it does not.
+//! - A panic becomes a 500 problem that tells nothing of its cause.
+//! - All that a stranger can make grow has a bound: see [`OperationsBuilder`].
+//!
+//! [cap]: OperationsBuilder::wait_cap
+//! [`INTERRUPTED`]: crate::problem::types::INTERRUPTED
+//!
+//! ```
+//! use respond_async::prefer::Preferences;
+//! use respond_async::respond::{Created, Response};
+//! use respond_async::store::MemoryStore;
+//! use respond_async::{Context, Operations, Problem};
+//!
+//! async fn upload(operations: &Operations, preferences: &Preferences) -> Response {
+//!     operations.respond_with(preferences, enhance).await
+//! }
+//!
+//! async fn enhance(context: Context) -> Result<Created, Problem> {
+//!     context.progress(0.4, "sharpening"); // free when nobody can see it
+//!     Ok(Created::at("/images/17"))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let operations = Operations::builder(MemoryStore::new()).start();
+//! assert_eq!(upload(&operations, &Preferences::default()).await.status(), 201);
+//! assert_eq!(upload(&operations, &Preferences::parse(b"respond-async")?).await.status(), 202);
+//! # Ok(())
+//! # }
+//! ```
+
+mod admission;
+mod builder;
+mod calls;
+mod context;
+mod kick_off;
+mod pace;
+mod sweep;
+mod task;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+pub use builder::OperationsBuilder;
+pub use context::Context;
+pub use kick_off::KickOff;
+
+use self::admission::Admission;
+use self::builder::Settings;
+use self::calls::{detached, store_problem, unavailable};
+use self::context::{Runs, Signal};
+use crate::operation::{Change, IntoOutcome, OperationId, Outcome, Owner};
+use crate::prefer::Preferences;
+use crate::problem::{Problem, types};
+use crate::respond::{MonitorUrls, Response};
+use crate::store::{
+    ApplyError, ListQuery, Observed, OperationStore, OperationStoreExt, Page, StoreError,
+};
+use crate::time::Clock;
+
+/// How long after its grace a shutdown waits for interrupted work to be recorded.
+const SHUTDOWN_RECORDING: Duration = Duration::from_secs(5);
+
+/// The operations of a service. A clone is the same.
+#[derive(Debug, Clone)]
+pub struct Operations {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn OperationStore>,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    admission: Arc<Admission>,
+    runs: Runs,
+    closing: AtomicBool,
+}
+
+impl Operations {
+    /// Sets up operations that are kept in `store`. [`start`](OperationsBuilder::start) them.
+    pub fn builder(store: impl OperationStore) -> OperationsBuilder {
+        OperationsBuilder::new(Arc::new(store))
+    }
+
+    fn new(store: Arc<dyn OperationStore>, settings: Settings, clock: Arc<dyn Clock>) -> Self {
+        let admission = Admission::new(settings.concurrency, settings.queue);
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                settings,
+                clock,
+                admission,
+                runs: Runs::default(),
+                closing: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Runs the work and answers as the client prefers: with the work's answer, or with 202 Accepted
+    /// while the work goes on. `Vary: Prefer` is on every answer.
+    ///
+    /// For a request that says more (an owner, a deadline), see [`kick_off`](Self::kick_off).
+    ///
+    /// # Cancel safety
+    /// With `respond-async` the work is a task of its own: dropping this future (as a server does
+    /// when the client hangs up) neither stops it nor loses an operation. Without, the work is part
+    /// of this future and ends with it.
+    pub async fn respond_with<W, F>(&self, preferences: &Preferences, work: W) -> Response
+    where
+        W: FnOnce(Context) -> F + Send + 'static,
+        F: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        self.kick_off(preferences).respond_with(work).await
+    }
+
+    /// Begins to answer a request that says more than its preferences.
+    pub fn kick_off<'a>(&'a self, preferences: &'a Preferences) -> KickOff<'a> {
+        KickOff::new(self, preferences)
+    }
+
+    /// Reads an operation of that owner.
+    ///
+    /// # Errors
+    /// A problem of the type [`NOT_FOUND`](types::NOT_FOUND), [`EXPIRED`](types::EXPIRED) or
+    /// [`STORE_UNAVAILABLE`](types::STORE_UNAVAILABLE).
+    pub async fn get(&self, owner: &Owner, id: OperationId) -> Result<Observed, Problem> {
+        let (store, who) = (self.store(), owner.clone());
+        let found = self.call(async move { store.find(&who, id).await }).await?;
+        found.ok_or_else(|| self.absent(id))
+    }
+
+    /// Reads an operation of that owner with its outcome, if it has one.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn outcome(
+        &self,
+        owner: &Owner,
+        id: OperationId,
+    ) -> Result<(Observed, Option<Outcome>), Problem> {
+        let observed = self.get(owner, id).await?;
+        if observed.operation.outcome_head().is_none() {
+            return Ok((observed, None));
+        }
+        let store = self.store();
+        let outcome = self.call(async move { store.outcome(id).await }).await?;
+        Ok((observed, outcome))
+    }
+
+    /// Requests the cancellation of an operation of that owner, and gives it as it then stands:
+    /// canceled if it was pending; still running, with the request noted, if it was running; as it
+    /// was if it had finished.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn cancel(&self, owner: &Owner, id: OperationId) -> Result<Observed, Problem> {
+        self.get(owner, id).await?;
+        let store = self.store();
+        let call = async move { Ok(store.apply(id, Change::Cancel).await) };
+        match self.call(call).await? {
+            Ok(observed) => {
+                self.inner.runs.send(id, Signal::Cancel);
+                Ok(observed)
+            }
+            Err(ApplyError::Refused(_, finished)) => Ok(*finished),
+            Err(error) => Err(self.apply_problem(&error, id)),
+        }
+    }
+
+    /// Removes a finished operation of that owner, with its outcome.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn forget(&self, owner: &Owner, id: OperationId) -> Result<(), Problem> {
+        let (store, who) = (self.store(), owner.clone());
+        let call = async move { Ok(store.forget(&who, id).await) };
+        self.call(call).await?.map_err(|error| self.apply_problem(&error, id))
+    }
+
+    /// A page of that owner's operations, newest first.
+    ///
+    /// # Errors
+    /// A problem of the type [`STORE_UNAVAILABLE`](types::STORE_UNAVAILABLE).
+    pub async fn list(&self, owner: &Owner, query: ListQuery) -> Result<Page, Problem> {
+        let (store, who) = (self.store(), owner.clone());
+        self.call(async move { store.list(&who, &query).await }).await
+    }
+
+    /// After how long a client should ask for that operation again, by its progress and by how
+    /// loaded this process is.
+    pub fn retry_after(&self, observed: &Observed) -> Duration {
+        self.inner.retry_after(observed)
+    }
+
+    /// Where the monitors are.
+    pub fn urls(&self) -> &MonitorUrls {
+        &self.inner.settings.urls
+    }
+
+    /// Takes no new work, waits up to `grace` for what runs, then interrupts the rest, which is
+    /// recorded as failed. Gives the number of tasks that were interrupted.
+    ///
+    /// Call it when your server has been told to stop, while it still answers: waiting requests
+    /// then get their answer. It returns within `grace` and 5 s.
+    pub async fn shutdown(&self, grace: Duration) -> usize {
+        let admission = &self.inner.admission;
+        self.inner.closing.store(true, Ordering::Release);
+        if tokio::time::timeout(grace, admission.emptied()).await.is_ok() {
+            return 0;
+        }
+        let interrupted = admission.tasks();
+        self.inner.runs.send_all(Signal::Interrupt);
+        // What cannot be recorded in time ends by its lease.
+        let _ = tokio::time::timeout(SHUTDOWN_RECORDING, admission.emptied()).await;
+        interrupted
+    }
+
+    fn store(&self) -> Arc<dyn OperationStore> {
+        Arc::clone(&self.inner.store)
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        match detached(call, self.inner.settings.store_timeout).await {
+            Some(answer) => answer.map_err(|error| store_problem(&error)),
+            None => Err(unavailable()),
+        }
+    }
+
+    fn apply_problem(&self, error: &ApplyError, id: OperationId) -> Problem {
+        match error {
+            ApplyError::Gone => self.absent(id),
+            ApplyError::Store(error) => store_problem(error),
+            // Somebody is at it just now: the same again may be answered otherwise.
+            ApplyError::Contended | ApplyError::NotFinished | ApplyError::Refused(..) => {
+                unavailable()
+            }
+        }
+    }
+
+    /// What to say of an operation that is not there, or is somebody else's: the id's own time tells
+    /// whether it may once have been. No trace of expired operations is kept for this.
+    fn absent(&self, id: OperationId) -> Problem {
+        if id.timestamp() + self.inner.settings.retention <= self.inner.clock.now() {
+            Problem::new(types::EXPIRED)
+        } else {
+            Problem::new(types::NOT_FOUND)
+        }
+    }
+}
+
+impl Inner {
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    fn retry_after(&self, observed: &Observed) -> Duration {
+        let Observed { operation, now, .. } = observed;
+        pace::retry_after(operation, *now, self.admission.load(), self.settings.poll_rate)
+    }
+
+    fn overloaded(&self) -> Duration {
+        pace::overloaded(self.admission.load())
+    }
+}

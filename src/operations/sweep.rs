@@ -1,0 +1,45 @@
+//! Brings to their end the operations that nobody will, and removes the expired ones.
+
+use std::sync::{Arc, Weak};
+
+use super::calls::{detached, is_passing};
+use super::{Inner, Operations};
+use crate::operation::{Change, Due};
+use crate::store::{DueQuery, Observed, OperationStore, OperationStoreExt, StoreError};
+
+/// How many operations one step settles or purges; steps follow each other while there are more.
+const BATCH: usize = 500;
+
+/// Sweeps until the last [`Operations`] is gone.
+pub(super) fn spawn(operations: &Operations) {
+    let settings = &operations.inner.settings;
+    let (interval, timeout) = (settings.sweep_interval, settings.store_timeout);
+    let inner: Weak<Inner> = Arc::downgrade(&operations.inner);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(interval).await;
+            let Some(inner) = inner.upgrade() else { return };
+            let store = Arc::clone(&inner.store);
+            drop(inner);
+            // One batch after another as long as there is more. What failed is due still, and is
+            // tried again with the next sweep; a store that does not answer holds up none.
+            while let Some(Ok(true)) = detached(sweep(Arc::clone(&store)), timeout).await {}
+        }
+    });
+}
+
+/// Settles and purges one batch each, and says whether there may be more.
+async fn sweep(store: Arc<dyn OperationStore>) -> Result<bool, StoreError> {
+    let due = store.due(&DueQuery::new(Due::Settle, BATCH)).await?;
+    let mut settled = 0;
+    for Observed { operation, .. } in &due {
+        match store.apply(operation.id(), Change::Settle).await {
+            Ok(_) => settled += 1,
+            // Somebody else was first, or this one cannot be written: it holds up no other.
+            Err(error) if !is_passing(&error) => {}
+            Err(_) => break,
+        }
+    }
+    let purged = store.purge(BATCH).await?;
+    Ok(settled == BATCH || purged == BATCH)
+}
