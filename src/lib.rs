@@ -2,6 +2,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod header;
+#[cfg(feature = "tokio")]
+pub mod monitor;
 pub mod operation;
 #[cfg(feature = "tokio")]
 pub mod operations;

@@ -1,0 +1,170 @@
+//! The status monitors of a service: `http::Request` in, `http::Response` out.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `GET /operations` | 200: the caller's own operations, newest first; `status`, `kind`, `limit` and `cursor` in the query |
+//! | `GET /operations/{id}` | 200 in every state, so that a failed operation is no failed poll; 304 to `If-None-Match` |
+//! | `GET /operations/{id}/result` | the outcome itself; before it is there, 404 and `Retry-After` |
+//! | `DELETE /operations/{id}` | live: 202, cancellation is requested; finished: 204, forgotten |
+//!
+//! An unknown operation and somebody else's are one and the same 404; one whose retention has passed
+//! is a 410. `HEAD` is answered as `GET` is: your server leaves the content out. `Prefer` means
+//! nothing here, so a client that sends `respond-async` along with every request gets no second
+//! operation.
+//!
+//! ```
+//! use http::Request;
+//! use respond_async::monitor::Monitor;
+//! use respond_async::prefer::Preferences;
+//! use respond_async::store::MemoryStore;
+//! use respond_async::{Operations, Outcome, Owner};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let operations = Operations::builder(MemoryStore::new()).start();
+//! let preferences = Preferences::parse(b"respond-async")?;
+//! let accepted =
+//!     operations.respond_with(&preferences, |_| async { Outcome::new(http::StatusCode::OK) }).await;
+//!
+//! let monitor = Monitor::new(&operations);
+//! let link = accepted.headers()["content-location"].to_str()?;
+//! let response = monitor.respond(&Owner::anonymous(), &Request::get(link).body(())?).await;
+//! assert_eq!(response.status(), 200);
+//! # Ok(())
+//! # }
+//! ```
+
+mod query;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, StatusCode};
+
+use crate::operation::{OperationId, Outcome, Owner};
+use crate::operations::Operations;
+use crate::problem::{Problem, types};
+use crate::respond::{ListView, OperationView, Response, no_store};
+
+/// Answers for the operations of a service. A clone is the same.
+#[derive(Debug, Clone)]
+pub struct Monitor {
+    operations: Operations,
+    /// The path of the base URL, without its trailing slash.
+    base: String,
+}
+
+/// What a path below the base names.
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    List,
+    Operation(OperationId),
+    Result(OperationId),
+}
+
+impl Monitor {
+    /// The monitors of these operations.
+    pub fn new(operations: &Operations) -> Self {
+        let list = operations.urls().list();
+        let url = list.as_str();
+        let path = match url.split_once("://") {
+            Some((_, rest)) => rest.find('/').map_or("", |slash| &rest[slash..]),
+            None => url,
+        };
+        Self { operations: operations.clone(), base: path.to_owned() }
+    }
+
+    /// Answers a request of `owner`. The path may begin with that of the base URL, or be what a
+    /// router left of it.
+    ///
+    /// # Cancel safety
+    /// A cancellation or removal that was begun is brought to its end.
+    pub async fn respond<B>(&self, owner: &Owner, request: &Request<B>) -> Response {
+        let (path, query) = (request.uri().path(), request.uri().query());
+        let answer = match self.target(path) {
+            None => Err(Problem::new(types::NOT_FOUND)),
+            Some(target) => {
+                self.answer(owner, target, request.method(), query, request.headers()).await
+            }
+        };
+        answer.unwrap_or_else(|problem| {
+            let allow = problem.is(types::METHOD_NOT_ALLOWED).then(|| self.allow(path));
+            let mut response = no_store(problem.into_response());
+            if let Some(allow) = allow {
+                response.headers_mut().insert(header::ALLOW, allow);
+            }
+            response
+        })
+    }
+
+    async fn answer(
+        &self,
+        owner: &Owner,
+        target: Target,
+        method: &Method,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Response, Problem> {
+        match (method, target) {
+            (&Method::GET | &Method::HEAD, Target::List) => self.list(owner, query).await,
+            (&Method::GET | &Method::HEAD, Target::Operation(id)) => {
+                let observed = self.operations.get(owner, id).await?;
+                let view =
+                    OperationView::new(&observed.operation, observed.now, self.operations.urls());
+                Ok(view.retry_after(self.operations.retry_after(&observed)).monitor(headers))
+            }
+            (&Method::GET | &Method::HEAD, Target::Result(id)) => {
+                let (observed, outcome) = self.operations.outcome(owner, id).await?;
+                let view =
+                    OperationView::new(&observed.operation, observed.now, self.operations.urls());
+                Ok(view.retry_after(self.operations.retry_after(&observed)).result(outcome))
+            }
+            (&Method::DELETE, Target::Operation(id)) => self.delete(owner, id).await,
+            _ => Err(Problem::new(types::METHOD_NOT_ALLOWED)),
+        }
+    }
+
+    async fn delete(&self, owner: &Owner, id: OperationId) -> Result<Response, Problem> {
+        let observed = self.operations.get(owner, id).await?;
+        if observed.operation.status().is_finished() {
+            self.operations.forget(owner, id).await?;
+            return Ok(Outcome::new(StatusCode::NO_CONTENT).into_response());
+        }
+        // If it finishes before the cancellation, the answer says so, and it is kept: whoever sent
+        // this has not seen how it ended.
+        let observed = self.operations.cancel(owner, id).await?;
+        let view = OperationView::new(&observed.operation, observed.now, self.operations.urls());
+        Ok(view.retry_after(self.operations.retry_after(&observed)).cancellation())
+    }
+
+    async fn list(&self, owner: &Owner, query: Option<&str>) -> Result<Response, Problem> {
+        if owner.name().is_none() {
+            let detail = "A list is given only to a client whose name the service knows.";
+            return Err(Problem::new(types::OWNER_REQUIRED).detail(detail));
+        }
+        let query = query::parse(query.unwrap_or_default())?;
+        let page = self.operations.list(owner, query.clone()).await?;
+        let urls = self.operations.urls();
+        let next = page.next.map(|next| query::next_page(&urls.list(), &query, next));
+        Ok(ListView::new(&page.operations, urls).next(next).into_response())
+    }
+
+    fn target(&self, path: &str) -> Option<Target> {
+        let below = match path.strip_prefix(self.base.as_str()) {
+            Some(below) if below.is_empty() || below.starts_with('/') => below,
+            _ => path,
+        };
+        let mut segments = below.strip_prefix('/').unwrap_or(below).split('/');
+        match (segments.next(), segments.next(), segments.next()) {
+            (Some("") | None, None, _) => Some(Target::List),
+            (Some(id), None, _) => id.parse().ok().map(Target::Operation),
+            (Some(id), Some("result"), None) => id.parse().ok().map(Target::Result),
+            _ => None,
+        }
+    }
+
+    fn allow(&self, path: &str) -> HeaderValue {
+        HeaderValue::from_static(match self.target(path) {
+            Some(Target::Operation(_)) => "GET, HEAD, DELETE",
+            _ => "GET, HEAD",
+        })
+    }
+}
