@@ -1,6 +1,33 @@
-//! An asynchronous mode for any HTTP service.
+//! An asynchronous mode for any HTTP service, the standard way: a client that sends
+//! `Prefer: respond-async` ([RFC 7240]) gets `202 Accepted` with a link to a status monitor; one that
+//! does not, or whose answer is ready in time, gets the plain answer from the same handler.
+//!
+//! # Where things are
+//! Each layer imports only those below it.
+//!
+//! | layer | what it gives | feature |
+//! | --- | --- | --- |
+//! | `axum` | a framework's types in and out | `axum` |
+//! | `monitor` | status monitors: `http::Request` in, `http::Response` out | `tokio` |
+//! | `operations` | the facade: `Operations::respond_with`, bounds, cancellation, shutdown | `tokio` |
+//! | [`store`] | [`OperationStore`](store::OperationStore), [`MemoryStore`](store::MemoryStore), a conformance suite | (`conformance`) |
+//! | [`respond`] | builders of 201, 202, 303 and the monitor's answers | |
+//! | [`operation`] | the [`Operation`] resource, and the one pure function by which it changes | |
+//! | [`prefer`], [`problem`], [`header`] | fields and documents of HTTP | |
+//! | [`time`] | instants and clocks | |
+//!
+//! # Which part do I need?
+//! - *A service on axum*: the feature `axum`, and the example of its module.
+//! - *Another framework that speaks `http`*: the feature `tokio`, `operations` and `monitor`.
+//! - *Only the headers and documents*, with a job system of your own: no feature, [`prefer`],
+//!   [`respond`] and [`problem`].
+//! - *A store of your own*: [`store`], and the feature `conformance` for its tests.
+//!
+//! [RFC 7240]: https://www.rfc-editor.org/rfc/rfc7240
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "axum")]
+pub mod axum;
 pub mod header;
 #[cfg(feature = "tokio")]
 pub mod monitor;
@@ -18,3 +45,13 @@ pub use operation::{Operation, OperationId, Outcome, Owner, Progress, Status};
 pub use operations::{Context, Operations};
 pub use problem::Problem;
 pub use time::Timestamp;
+
+/// The README's examples, compiled.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
+/// The architecture's examples, compiled.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../docs/architecture.md")]
+mod architecture {}
