@@ -1,1 +1,125 @@
-fn main() {}
+//! An image service: it takes a JPEG or PNG, sharpens, scales and recompresses it, and answers with
+//! the new image's address, or with the address where that will be known.
+//!
+//! `LISTEN` is the address to listen on (default 127.0.0.1:3000; port 0 takes a free one), and
+//! `DATA_DIR` the folder that images are kept in (default `data`).
+
+mod gallery;
+mod images;
+mod pipeline;
+
+use std::error::Error;
+use std::io::Write;
+use std::time::Duration;
+use std::{env, io, thread};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use respond_async::header::vary_on_prefer;
+use respond_async::store::MemoryStore;
+use respond_async::{Operations, Owner, Problem};
+use tokio::net::TcpListener;
+
+use crate::gallery::Gallery;
+use crate::images::Images;
+use crate::pipeline::MAX_UPLOAD_BYTES;
+
+/// How long running work may go on once the service has been told to stop.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// How many images wait for a core; one more is answered 503.
+const QUEUE: usize = 64;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let listen = env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
+    let data = env::var("DATA_DIR").unwrap_or_else(|_| "data".to_owned());
+    let gallery = Gallery::open(&data)?;
+    let listener = TcpListener::bind(&listen).await?;
+    let cores = thread::available_parallelism()?.get();
+
+    let operations = Operations::builder(MemoryStore::new())
+        .concurrency(cores)
+        .queue(QUEUE)
+        .progress_interval(Duration::from_millis(200))
+        .start();
+    let app = app(Images::new(operations.clone(), gallery, cores));
+
+    say_what_to_try(&format!("http://{}", listener.local_addr()?));
+    axum::serve(listener, app)
+        .with_graceful_shutdown(async move {
+            told_to_stop().await;
+            // Polls and downloads are still answered meanwhile.
+            operations.shutdown(SHUTDOWN_GRACE).await;
+        })
+        .await?;
+    Ok(())
+}
+
+fn app(images: Images) -> Router {
+    // Each answer of a route that negotiates names `Prefer`, a 413 or 405 too.
+    let negotiates = middleware::map_response(async |mut response: Response| {
+        vary_on_prefer(response.headers_mut());
+        response
+    });
+    let not_allowed = async || Problem::from_status(StatusCode::METHOD_NOT_ALLOWED);
+    Router::new()
+        .route("/images", post(images::upload).layer(DefaultBodyLimit::max(MAX_UPLOAD_BYTES)))
+        .method_not_allowed_fallback(not_allowed)
+        .layer(negotiates)
+        .route("/images/{id}", get(images::download))
+        .nest("/operations", respond_async::axum::monitor(&images.operations))
+        .fallback(async || Problem::from_status(StatusCode::NOT_FOUND))
+        .method_not_allowed_fallback(not_allowed)
+        .layer(middleware::from_fn(who_asks))
+        .with_state(images)
+}
+
+/// Names the client, so that its operations are its own. Put your authentication here: this one
+/// believes whatever `X-User` says. A client without a name can use the links that it was given,
+/// and nothing else.
+async fn who_asks(mut request: Request, next: Next) -> Response {
+    let name = request.headers().get("x-user").and_then(|name| name.to_str().ok());
+    if let Some(owner) = name.and_then(|name| Owner::new(name).ok()) {
+        request.extensions_mut().insert(owner);
+    }
+    next.run(request).await
+}
+
+fn say_what_to_try(base: &str) {
+    // A service whose output nobody reads serves all the same.
+    let _ = writeln!(
+        io::stdout(),
+        "Images at {base}. With a JPEG or PNG of yours, try:
+
+  curl -i {base}/images -H 'Content-Type: image/jpeg' --data-binary @photo.jpg
+  curl -i {base}/images -H 'Content-Type: image/jpeg' --data-binary @photo.jpg \\
+       -H 'Prefer: respond-async' -H 'X-User: ann'
+  curl -i {base}/operations/ID -H 'X-User: ann'         # the Content-Location of the 202
+  curl -i {base}/operations/ID/result -H 'X-User: ann'  # what the first command got at once
+  curl -i {base}/operations -H 'X-User: ann'
+"
+    );
+}
+
+async fn told_to_stop() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = interrupt => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    // Without a signal to wait for there is nothing to stop for.
+    if interrupt.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,176 @@
+//! What the image service answers.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use bytes::Bytes;
+use respond_async::header::CacheControl;
+use respond_async::operation::Kind;
+use respond_async::prefer::Preferences;
+use respond_async::problem::{ProblemType, types};
+use respond_async::respond::{Created, Response};
+use respond_async::time::{Clock, SystemClock};
+use respond_async::{Context, OperationId, Operations, Outcome, Owner, Problem};
+use tokio::sync::Semaphore;
+
+use crate::gallery::Gallery;
+use crate::pipeline::{self, EnhanceError, Refusal, Upload};
+
+const UNSUPPORTED_TYPE: ProblemType = ProblemType::new(
+    "urn:problem-type:images:unsupported-type",
+    "Unsupported media type",
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+);
+const TOO_LARGE: ProblemType = ProblemType::new(
+    "urn:problem-type:images:too-large",
+    "Image too large",
+    StatusCode::PAYLOAD_TOO_LARGE,
+);
+const NOT_AN_IMAGE: ProblemType = ProblemType::new(
+    "urn:problem-type:images:not-an-image",
+    "Not an image",
+    StatusCode::UNPROCESSABLE_ENTITY,
+);
+const NO_SUCH_IMAGE: ProblemType =
+    ProblemType::new("urn:problem-type:images:not-found", "No such image", StatusCode::NOT_FOUND);
+
+/// The service: a clone is the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Images {
+    pub(crate) operations: Operations,
+    gallery: Gallery,
+    /// As many images at a time as there are cores, whichever way they were asked for.
+    cores: Arc<Semaphore>,
+}
+
+impl Images {
+    pub(crate) fn new(operations: Operations, gallery: Gallery, cores: usize) -> Self {
+        Self { operations, gallery, cores: Arc::new(Semaphore::new(cores)) }
+    }
+}
+
+/// `POST /images`: 201 with the enhanced image's address, or 202 with that of its operation.
+pub(crate) async fn upload(
+    State(images): State<Images>,
+    preferences: Preferences,
+    owner: Owner,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    // What can be refused now is refused now, whatever the client prefers.
+    let body = body.map_err(|rejection| unreadable(&rejection))?;
+    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str);
+    let upload = Upload::check(content_type.transpose().unwrap_or(Some("")), body)?;
+
+    let kick_off = images.operations.kick_off(&preferences);
+    let kick_off = kick_off.owner(owner).kind(Kind::new("images.enhance").unwrap_or_default());
+    let images = images.clone();
+    Ok(kick_off.respond_with(move |context| enhance(images, upload, context)).await)
+}
+
+async fn enhance(images: Images, upload: Upload, context: Context) -> Result<Created, Problem> {
+    let core = images.cores.acquire_owned().await.map_err(|error| internal(&error))?;
+    // The operation's id names the image too, so that a second attempt makes no second image.
+    let id = match context.operation_id() {
+        Some(id) => id,
+        None => OperationId::generate(SystemClock.now()).map_err(|error| internal(&error))?,
+    };
+    let hung_up = HungUp::default();
+    let stop = Arc::clone(&hung_up.0);
+    let work = tokio::task::spawn_blocking(move || {
+        let _core = core;
+        let report = |fraction: f64, message: &str| context.progress(fraction, message);
+        let stop = || stop.load(Ordering::Relaxed) || context.is_canceled();
+        let enhanced = pipeline::enhance(&upload, report, &stop)?;
+        images
+            .gallery
+            .save(&id.to_string(), &enhanced, upload.bytes().len())
+            .map_err(|error| internal(&error))
+    });
+    let picture = work.await.map_err(|error| internal(&error))??;
+
+    Ok(Created::at(format!("/images/{}", picture.id)).json(&picture))
+}
+
+/// `GET /images/{id}`: the image, to be kept for as long as its client likes; to a client that
+/// accepts JSON, what the 201 said of it.
+pub(crate) async fn download(
+    State(images): State<Images>,
+    Path(id): Path<String>,
+    request: HeaderMap,
+) -> Result<Response, Problem> {
+    let found = tokio::task::spawn_blocking(move || images.gallery.load(&id)).await;
+    let found = found.map_err(|error| internal(&error))?.map_err(|error| internal(&error))?;
+    let (picture, bytes) = found.ok_or_else(|| Problem::new(NO_SUCH_IMAGE))?;
+
+    let accept = request.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let mut outcome = if accept.is_some_and(|accept| accept.contains("application/json")) {
+        Outcome::json(StatusCode::OK, &picture)
+    } else {
+        let tag = picture.tag().map_err(|error| internal(&error))?;
+        let media_type = HeaderValue::from_static(picture.format.media_type());
+        let mut image = if tag.is_in_if_none_match(&request) {
+            Outcome::new(StatusCode::NOT_MODIFIED)
+        } else {
+            Outcome::with_body(StatusCode::OK, media_type, bytes)
+        };
+        image.headers.insert(header::ETAG, tag.to_header_value());
+        image
+    };
+    // An image never changes: fresh for a year, and offline for as long as it is kept.
+    let year = Duration::from_secs(365 * 24 * 60 * 60);
+    let keep = CacheControl::private().immutable().max_age(year).stale_if_error(year);
+    outcome.headers.insert(header::CACHE_CONTROL, keep.to_header_value());
+    outcome.headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    Ok(outcome.into_response())
+}
+
+/// Tells the work to stop when nobody waits for it any more: the future that it belongs to is gone.
+#[derive(Default)]
+struct HungUp(Arc<AtomicBool>);
+
+impl Drop for HungUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn unreadable(rejection: &BytesRejection) -> Problem {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge.into(),
+        status => Problem::from_status(status).detail("The request's content could not be read."),
+    }
+}
+
+/// What broke is for the service's own log, not for its clients.
+fn internal(error: &dyn std::error::Error) -> Problem {
+    use io::Write;
+    let _ = writeln!(io::stderr(), "error: {error}");
+    Problem::new(types::INTERNAL)
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match refusal {
+            Refusal::UnsupportedType => UNSUPPORTED_TYPE,
+            Refusal::TooLarge => TOO_LARGE,
+            Refusal::TooManyPixels | Refusal::NotAnImage(_) => NOT_AN_IMAGE,
+        };
+        Self::new(kind).detail(format!("Refused: {refusal}."))
+    }
+}
+
+impl From<EnhanceError> for Problem {
+    fn from(error: EnhanceError) -> Self {
+        match error {
+            EnhanceError::Refused(refusal) => refusal.into(),
+            EnhanceError::Stopped => Self::new(types::CANCELED),
+            EnhanceError::Encode(error) => internal(&error),
+        }
+    }
+}
