@@ -81,12 +81,14 @@ fn app(images: Images) -> Router {
 /// Names the client, so that its operations are its own. Put your authentication here: this one
 /// believes whatever `X-User` says. A client without a name can use the links that it was given,
 /// and nothing else.
-async fn who_asks(mut request: Request, next: Next) -> Response {
-    let name = request.headers().get("x-user").and_then(|name| name.to_str().ok());
-    if let Some(owner) = name.and_then(|name| Owner::new(name).ok()) {
-        request.extensions_mut().insert(owner);
+async fn who_asks(mut request: Request, next: Next) -> Result<Response, Problem> {
+    if let Some(name) = request.headers().get("x-user") {
+        // Whoever gives a name that cannot be one is not taken for somebody without a name.
+        let owner = name.to_str().ok().and_then(|name| Owner::new(name).ok());
+        let no_name = || Problem::from_status(StatusCode::BAD_REQUEST).detail("X-User is no name.");
+        request.extensions_mut().insert(owner.ok_or_else(no_name)?);
     }
-    next.run(request).await
+    Ok(next.run(request).await)
 }
 
 fn say_what_to_try(base: &str) {
