@@ -6,6 +6,7 @@
 //! - [`Problem`], [`Created`], [`SeeOther`], [`Accepted`] and [`Outcome`] are responses;
 //!   [`respond::Response`](crate::respond::Response) is one already.
 //! - [`monitor`] are the routes to nest at your base path.
+//! - For scripts from other origins, let your CORS layer expose [`header::EXPOSED`](crate::header::EXPOSED).
 //!
 //! ```
 //! use axum::routing::post;

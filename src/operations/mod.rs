@@ -16,6 +16,8 @@
 //! - The work is *ephemeral*: it is a future of this process. If the process dies, the operation
 //!   ends as `failed` ([`INTERRUPTED`]) where the store survives, and is gone where it does not.
 //! - A panic becomes a 500 problem that tells nothing of its cause.
+//! - A handler shares its thread with others, here as anywhere. One that computes for long without
+//!   an `.await` delays its own 202 and its lease: put such work on `tokio::task::spawn_blocking`.
 //! - All that a stranger can make grow has a bound: see [`OperationsBuilder`].
 //!
 //! [cap]: OperationsBuilder::wait_cap

@@ -128,8 +128,9 @@ impl Task {
             Some(end) => end,
             None => work_on(work, keep).await,
         };
-        admitted.ran(began.elapsed());
-        drop(place);
+        if place.take().is_some() {
+            admitted.ran(began.elapsed());
+        }
         finish(&inner, &run, end).await;
     }
 }

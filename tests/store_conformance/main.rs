@@ -3,9 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "to panic is how a test fails")]
 
-#[path = "store_conformance/broken.rs"]
 mod broken;
-#[path = "store_conformance/zoo.rs"]
 mod zoo;
 
 use std::marker::PhantomData;

@@ -1,0 +1,154 @@
+//! Stores that keep no bounds: of time, of room, of owners.
+
+use super::*;
+
+/// What has expired is there until it is purged.
+#[derive(Debug, Default)]
+pub(super) struct ExpiredVisible(Mutex<HashMap<KeyName, OperationId>>);
+
+impl ExpiredVisible {
+    async fn look(store: &MemoryStore, id: OperationId) -> Answer<Option<Observed>> {
+        let expired = store.due(&DueQuery::new(Due::Expire, usize::MAX)).await?;
+        match expired.into_iter().find(|observed| observed.operation.id() == id) {
+            None => store.get(id).await,
+            observed => Ok(observed),
+        }
+    }
+}
+
+#[async_trait]
+impl Defect for ExpiredVisible {
+    async fn accept(&self, store: &MemoryStore, submission: Submission) -> Answer<Acceptance> {
+        if let Some(name) = key_name(&submission) {
+            let id = submission.operation.id();
+            let used_for = *self.0.lock().unwrap().entry(name).or_insert(id);
+            if let Some(observed) = Self::look(store, used_for).await? {
+                return Ok(Acceptance::Existing(Box::new(observed)));
+            }
+        }
+        store.accept(submission).await
+    }
+
+    async fn get(&self, store: &MemoryStore, id: OperationId) -> Answer<Option<Observed>> {
+        Self::look(store, id).await
+    }
+}
+
+/// The purge takes what looks abandoned.
+#[derive(Debug, Default)]
+pub(super) struct PurgeUnfinished;
+
+#[async_trait]
+impl Defect for PurgeUnfinished {
+    async fn purge(&self, store: &MemoryStore, limit: usize) -> Answer<usize> {
+        let mut purged = store.purge(limit).await?;
+        for due in [Due::Claim, Due::Settle] {
+            for Observed { operation, .. } in store.due(&DueQuery::new(due, limit)).await? {
+                let removal = store.remove(operation.id(), operation.version()).await?;
+                purged += usize::from(removal == Swapped::Swapped);
+            }
+        }
+        Ok(purged)
+    }
+}
+
+/// The purge takes all at once.
+#[derive(Debug, Default)]
+pub(super) struct PurgeUnbounded;
+
+#[async_trait]
+impl Defect for PurgeUnbounded {
+    async fn purge(&self, store: &MemoryStore, _: usize) -> Answer<usize> {
+        store.purge(usize::MAX).await
+    }
+}
+
+/// A write inserts what is not there.
+#[derive(Debug, Default)]
+pub(super) struct Resurrection;
+
+#[async_trait]
+impl Defect for Resurrection {
+    async fn swap(&self, store: &MemoryStore, swap: Swap) -> Answer<Swapped> {
+        let id = swap.next.id();
+        match store.swap(swap).await? {
+            Swapped::Gone => {
+                store.accept(Submission::new(NewOperation::new(id))).await?;
+                Ok(Swapped::Swapped)
+            }
+            answer => Ok(answer),
+        }
+    }
+}
+
+/// There is always room.
+#[derive(Debug, Default)]
+pub(super) struct LimitsIgnored;
+
+#[async_trait]
+impl Defect for LimitsIgnored {
+    async fn accept(&self, store: &MemoryStore, mut submission: Submission) -> Answer<Acceptance> {
+        submission.limits = respond_async::store::Limits::default();
+        store.accept(submission).await
+    }
+}
+
+/// What there is is counted in one step and added to in another.
+#[derive(Debug, Default)]
+pub(super) struct LimitRacy(AtomicUsize);
+
+#[async_trait]
+impl Defect for LimitRacy {
+    async fn accept(&self, store: &MemoryStore, mut submission: Submission) -> Answer<Acceptance> {
+        let count = self.0.load(Ordering::SeqCst);
+        if submission.limits.total.take().is_some_and(|total| count >= total) {
+            return Ok(Acceptance::Full(Full::Total));
+        }
+        gap().await;
+        let answer = store.accept(submission).await?;
+        if matches!(answer, Acceptance::Created(_)) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(answer)
+    }
+}
+
+/// A list of everybody's operations.
+#[derive(Debug, Default)]
+pub(super) struct ListAcrossOwners(Mutex<Vec<Owner>>);
+
+#[async_trait]
+impl Defect for ListAcrossOwners {
+    async fn accept(&self, store: &MemoryStore, submission: Submission) -> Answer<Acceptance> {
+        self.0.lock().unwrap().push(submission.operation.owner().clone());
+        store.accept(submission).await
+    }
+
+    async fn list(&self, store: &MemoryStore, _: &Owner, query: &ListQuery) -> Answer<Page> {
+        let owners = self.0.lock().unwrap().clone();
+        let mut everything = Page::default();
+        for owner in owners {
+            everything.operations.extend(store.list(&owner, query).await?.operations);
+        }
+        Ok(everything)
+    }
+}
+
+/// A page begins with the last operation of the page before.
+#[derive(Debug, Default)]
+pub(super) struct PagesRepeat;
+
+#[async_trait]
+impl Defect for PagesRepeat {
+    async fn list(&self, store: &MemoryStore, owner: &Owner, query: &ListQuery) -> Answer<Page> {
+        let mut page = store.list(owner, query).await?;
+        if let Some(Observed { operation, .. }) = match query.before {
+            Some(before) => store.get(before).await?,
+            None => None,
+        } {
+            page.operations.insert(0, operation);
+            page.operations.truncate(query.page_size());
+        }
+        Ok(page)
+    }
+}

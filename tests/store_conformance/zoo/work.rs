@@ -1,0 +1,129 @@
+//! Stores that give out work in a broken way, or tell of it what is not so.
+
+use super::*;
+
+/// What is due is read in one step and claimed in another, by id.
+#[derive(Debug, Default)]
+pub(super) struct DoubleClaim;
+
+#[async_trait]
+impl Defect for DoubleClaim {
+    async fn claim(&self, store: &MemoryStore, request: &ClaimRequest) -> Answer<Vec<Observed>> {
+        let mut claimed = store.due(&request.as_due_query()).await?;
+        gap().await;
+        for observed in &mut claimed {
+            let change = Change::Claim { lease: request.lease() };
+            let Ok(next) = observed.operation.apply(&change, observed.now) else { continue };
+            write_over(store, Swap::new(next.clone(), 0)).await?;
+            observed.operation = next;
+        }
+        Ok(claimed)
+    }
+}
+
+/// Claims are judged by the clock of a caller, which is a year ahead.
+#[derive(Debug, Default)]
+pub(super) struct ClockAhead(Mutex<Vec<OperationId>>);
+
+#[async_trait]
+impl Defect for ClockAhead {
+    async fn accept(&self, store: &MemoryStore, submission: Submission) -> Answer<Acceptance> {
+        self.0.lock().unwrap().push(submission.operation.id());
+        store.accept(submission).await
+    }
+
+    async fn claim(&self, store: &MemoryStore, request: &ClaimRequest) -> Answer<Vec<Observed>> {
+        let accepted = self.0.lock().unwrap().clone();
+        let mut claimed = Vec::new();
+        for id in accepted {
+            let Some(Observed { operation, now, write_id }) = store.get(id).await? else {
+                continue;
+            };
+            let now = now + Duration::from_secs(365 * 24 * 60 * 60);
+            let change = Change::Claim { lease: request.lease() };
+            let Ok(next) = operation.apply(&change, now) else { continue };
+            store.swap(Swap::new(next.clone(), operation.version())).await?;
+            claimed.push(Observed { operation: next, now, write_id });
+        }
+        Ok(claimed)
+    }
+}
+
+/// What somebody has claimed once is never found again.
+#[derive(Debug, Default)]
+pub(super) struct LeasesForEver;
+
+#[async_trait]
+impl Defect for LeasesForEver {
+    async fn claim(&self, store: &MemoryStore, request: &ClaimRequest) -> Answer<Vec<Observed>> {
+        let is_free = |operation: &Operation| operation.lease_expires().is_none();
+        let due = store.due(&request.as_due_query()).await?;
+        if due.iter().all(|observed| is_free(&observed.operation)) {
+            return store.claim(request).await;
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// Whoever asks for some kinds of work gets any.
+#[derive(Debug, Default)]
+pub(super) struct KindsIgnored;
+
+#[async_trait]
+impl Defect for KindsIgnored {
+    async fn due(&self, store: &MemoryStore, query: &DueQuery) -> Answer<Vec<Observed>> {
+        store.due(&DueQuery::new(query.due, query.limit)).await
+    }
+
+    async fn claim(&self, store: &MemoryStore, request: &ClaimRequest) -> Answer<Vec<Observed>> {
+        let limit = request.as_due_query().limit;
+        store.claim(&ClaimRequest::new(limit, request.lease())).await
+    }
+}
+
+/// What waits longest waits longer.
+#[derive(Debug, Default)]
+pub(super) struct NewestDueFirst;
+
+#[async_trait]
+impl Defect for NewestDueFirst {
+    async fn due(&self, store: &MemoryStore, query: &DueQuery) -> Answer<Vec<Observed>> {
+        let mut due = store.due(query).await?;
+        due.reverse();
+        Ok(due)
+    }
+}
+
+/// A request for cancellation is acknowledged and then told to nobody.
+#[derive(Debug, Default)]
+pub(super) struct CancelNotWritten;
+
+#[async_trait]
+impl Defect for CancelNotWritten {
+    async fn swap(&self, store: &MemoryStore, swap: Swap) -> Answer<Swapped> {
+        if swap.next.is_cancel_requested() {
+            return Ok(Swapped::Swapped);
+        }
+        store.swap(swap).await
+    }
+}
+
+/// Every third read is answered from a cache that is filled by every seventh.
+#[derive(Debug, Default)]
+pub(super) struct ProgressFromCache {
+    reads: AtomicUsize,
+    cache: Mutex<HashMap<OperationId, Observed>>,
+}
+
+#[async_trait]
+impl Defect for ProgressFromCache {
+    async fn get(&self, store: &MemoryStore, id: OperationId) -> Answer<Option<Observed>> {
+        let read = self.reads.fetch_add(1, Ordering::Relaxed);
+        let current = store.get(id).await?;
+        let mut cache = self.cache.lock().unwrap();
+        if let (0, Some(current)) = (read % 7, &current) {
+            cache.insert(id, current.clone());
+        }
+        Ok(cache.get(&id).filter(|_| read % 3 == 0).cloned().or(current))
+    }
+}
