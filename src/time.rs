@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jiff::fmt::temporal::DateTimePrinter;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// An instant in UTC, in whole milliseconds since 1970-01-01T00:00:00Z.
@@ -90,9 +91,12 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
+/// RFC 3339 with milliseconds.
+const RFC_3339: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.3}", self.to_jiff())
+        f.write_str(&RFC_3339.timestamp_to_string(&self.to_jiff()))
     }
 }
 
@@ -118,7 +122,7 @@ impl FromStr for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(&RFC_3339.timestamp_to_string(&self.to_jiff()))
     }
 }
 

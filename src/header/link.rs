@@ -30,7 +30,7 @@ impl Link {
 
     /// The link as a header value.
     pub fn to_header_value(&self) -> HeaderValue {
-        let text = format!("<{}>; rel=\"{}\"", self.target, self.rel);
+        let text = ["<", self.target.as_str(), ">; rel=\"", self.rel, "\""].concat();
         // A URI reference and a relation name are visible ASCII.
         HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("</>"))
     }

@@ -1,5 +1,4 @@
 use std::fmt;
-use std::sync::Arc;
 
 use http::HeaderValue;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -18,14 +17,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// assert_eq!(UriReference::new("/a b\r\nSet-Cookie: x").as_str(), "/a%20b%0D%0ASet-Cookie:%20x");
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct UriReference(Arc<str>);
+pub struct UriReference(HeaderValue);
 
 impl UriReference {
     /// Makes a reference, percent-encoding what may not stand in one.
     pub fn new(text: impl AsRef<str>) -> Self {
         let text = text.as_ref();
         if text.bytes().enumerate().all(|(at, byte)| is_allowed(text.as_bytes(), at, byte)) {
-            return Self(text.into());
+            return Self::from_valid(text.to_owned());
         }
         let mut encoded = String::with_capacity(text.len() + 16);
         for (at, byte) in text.bytes().enumerate() {
@@ -39,28 +38,33 @@ impl UriReference {
                 }
             }
         }
-        Self(encoded.into())
+        Self::from_valid(encoded)
+    }
+
+    /// Takes a text of which nothing has to be encoded.
+    pub(crate) fn from_valid(text: String) -> Self {
+        // Visible ASCII may stand in every header value.
+        Self(HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("/")))
     }
 
     /// The reference as text: visible ASCII only.
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.to_str().unwrap_or_default()
     }
 
     /// The reference up to its `#`: `Content-Location` has no place for a fragment
     /// ([RFC 9110 §8.7](https://www.rfc-editor.org/rfc/rfc9110#section-8.7)).
     #[must_use]
     pub fn without_fragment(&self) -> Self {
-        match self.0.split_once('#') {
-            Some((before, _)) => Self(before.into()),
+        match self.as_str().split_once('#') {
+            Some((before, _)) => Self::from_valid(before.to_owned()),
             None => self.clone(),
         }
     }
 
-    /// The reference as a header value.
+    /// The reference as a header value, shared and not copied.
     pub fn to_header_value(&self) -> HeaderValue {
-        // Only visible ASCII is in it, which every header value may hold.
-        HeaderValue::from_str(&self.0).unwrap_or_else(|_| HeaderValue::from_static("/"))
+        self.0.clone()
     }
 }
 
@@ -82,19 +86,19 @@ impl<T: AsRef<str>> From<T> for UriReference {
 
 impl fmt::Display for UriReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for UriReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
 impl Serialize for UriReference {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(self.as_str())
     }
 }
 

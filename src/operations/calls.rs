@@ -12,16 +12,15 @@ use crate::store::{ApplyError, StoreError, StoreErrorKind};
 /// After how long a client may try again when the store is away.
 const STORE_RETRY_AFTER: Duration = Duration::from_secs(2);
 
+/// A call of the store. It is boxed where it is made, so that no task has to have room for it.
+pub(super) type Call<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
 /// Runs a call to its end even if whoever waits for it goes away.
 ///
 /// It is polled once in place, which is all that a store in memory needs, and else handed to a task
 /// of its own before anybody could drop it half-way. None if it takes longer than `timeout`; it then
 /// goes on unseen.
-pub(super) async fn detached<T: Send + 'static>(
-    call: impl Future<Output = T> + Send + 'static,
-    timeout: Duration,
-) -> Option<T> {
-    let mut call = Box::pin(call);
+pub(super) async fn detached<T: Send + 'static>(mut call: Call<T>, timeout: Duration) -> Option<T> {
     if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
         return Some(answer);
     }

@@ -244,7 +244,7 @@ impl Operations {
         &self,
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, Problem> {
-        match detached(call, self.inner.settings.store_timeout).await {
+        match detached(Box::pin(call), self.inner.settings.store_timeout).await {
             Some(answer) => answer.map_err(|error| store_problem(&error)),
             None => Err(unavailable()),
         }

@@ -23,7 +23,9 @@ pub(super) fn spawn(operations: &Operations) {
             drop(inner);
             // One batch after another as long as there is more. What failed is due still, and is
             // tried again with the next sweep; a store that does not answer holds up none.
-            while let Some(Ok(true)) = detached(sweep(Arc::clone(&store)), timeout).await {}
+            while let Some(Ok(true)) = detached(Box::pin(sweep(Arc::clone(&store))), timeout).await
+            {
+            }
         }
     });
 }

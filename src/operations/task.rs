@@ -154,7 +154,7 @@ async fn accept(inner: &Arc<Inner>, operation: NewOperation) -> Result<Box<Obser
     };
     let submission = Submission::new(operation).with_limits(limits);
     let store = Arc::clone(&inner.store);
-    let call = async move { store.submit(submission).await };
+    let call = Box::pin(async move { store.submit(submission).await });
     match detached(call, inner.settings.store_timeout).await {
         Some(Ok(Acceptance::Created(observed) | Acceptance::Existing(observed))) => Ok(observed),
         Some(Ok(Acceptance::Full(full))) => {
@@ -278,7 +278,7 @@ async fn apply(
     outcome: Option<Outcome>,
 ) -> Option<Result<Observed, ApplyError>> {
     let (store, id) = (Arc::clone(&inner.store), run.id());
-    let call = async move { store.apply_with_outcome(id, change, outcome).await };
+    let call = Box::pin(async move { store.apply_with_outcome(id, change, outcome).await });
     detached(call, inner.settings.store_timeout).await
 }
 

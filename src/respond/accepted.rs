@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use http::{StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use super::Response;
@@ -25,18 +26,33 @@ pub struct Accepted {
     outcome: Outcome,
 }
 
+/// How many fields a 202 has, and those that a server adds.
+const FIELDS: usize = 12;
+
 impl Accepted {
     /// The status monitor is at `monitor`.
     pub fn at(monitor: impl Into<UriReference>) -> Self {
-        Self { monitor: monitor.into(), outcome: Outcome::new(StatusCode::ACCEPTED) }
+        let mut outcome = Outcome::new(StatusCode::ACCEPTED);
+        outcome.headers.reserve(FIELDS);
+        Self { monitor: monitor.into(), outcome }
     }
 
     /// Gives what the monitor would say now, as JSON. A value that has no JSON form makes the whole
     /// answer a 500 problem.
-    pub fn json<T: Serialize + ?Sized>(mut self, status: &T) -> Self {
-        let headers = std::mem::take(&mut self.outcome.headers);
-        self.outcome = Outcome::json(StatusCode::ACCEPTED, status);
-        self.outcome.headers.extend(headers);
+    pub fn json<T: Serialize + ?Sized>(self, status: &T) -> Self {
+        let content = Outcome::json(StatusCode::ACCEPTED, status);
+        if content.status == StatusCode::ACCEPTED {
+            self.content(content.body)
+        } else {
+            Self { outcome: content, ..self }
+        }
+    }
+
+    /// Gives it as JSON that has been written already.
+    pub(super) fn content(mut self, json: impl Into<Bytes>) -> Self {
+        let media_type = HeaderValue::from_static("application/json");
+        self.outcome.headers.insert(header::CONTENT_TYPE, media_type);
+        self.outcome.body = json.into();
         self
     }
 

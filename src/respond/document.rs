@@ -63,6 +63,11 @@ struct ListLinks {
 
 impl<'a> OperationDocument<'a> {
     pub(super) fn new(operation: &'a Operation, urls: &MonitorUrls) -> Self {
+        Self::at(urls.monitor(operation.id()), operation, urls)
+    }
+
+    /// The same with the monitor's URL at hand.
+    pub(super) fn at(monitor: UriReference, operation: &'a Operation, urls: &MonitorUrls) -> Self {
         let id = operation.id();
         let result = operation.outcome_head().map(|head| ResultDocument {
             status: head.status().as_u16(),
@@ -83,7 +88,7 @@ impl<'a> OperationDocument<'a> {
             attempt: operation.attempt(),
             error: operation.error(),
             links: LinksDocument {
-                monitor: urls.monitor(id),
+                monitor,
                 result: result.as_ref().map(|result| result.href.clone()),
             },
             result,

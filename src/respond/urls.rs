@@ -31,12 +31,18 @@ impl MonitorUrls {
 
     /// The status monitor of an operation.
     pub fn monitor(&self, id: OperationId) -> UriReference {
-        UriReference::new(format!("{}/{id}", self.base))
+        self.below(id, "")
     }
 
     /// The result of an operation.
     pub fn result(&self, id: OperationId) -> UriReference {
-        UriReference::new(format!("{}/{id}/result", self.base))
+        self.below(id, "/result")
+    }
+
+    fn below(&self, id: OperationId, rest: &str) -> UriReference {
+        let mut buffer = uuid::Uuid::encode_buffer();
+        let id: &str = id.as_uuid().hyphenated().encode_lower(&mut buffer);
+        UriReference::from_valid([self.base.as_str(), "/", id, rest].concat())
     }
 }
 

@@ -62,11 +62,13 @@ impl<'a> OperationView<'a> {
     /// The 202 to the request that began the operation. Its content is what a GET of the monitor
     /// gives ([RFC 9110 §8.7](https://www.rfc-editor.org/rfc/rfc9110#section-8.7)).
     pub fn accepted(&self, preferences: &Preferences) -> Response {
-        Accepted::at(self.urls.monitor(self.operation.id()))
-            .retry_after(self.retry_after)
-            .applied(preferences)
-            .json(&self.document())
-            .into_response()
+        let monitor = self.urls.monitor(self.operation.id());
+        let document = OperationDocument::at(monitor.clone(), self.operation, self.urls);
+        let accepted = Accepted::at(monitor).retry_after(self.retry_after).applied(preferences);
+        match write(&document) {
+            Ok(content) => accepted.content(content).into_response(),
+            Err(problem) => problem.into_response(),
+        }
     }
 
     /// The answer to a GET of the monitor: 200 in every state, or 304 if the client has this
@@ -194,7 +196,23 @@ pub(crate) fn no_store(mut response: Response) -> Response {
 }
 
 fn json<T: Serialize>(status: StatusCode, document: &T) -> Response {
-    Outcome::json(status, document).into_response()
+    match write(document) {
+        Ok(content) => {
+            let media_type = HeaderValue::from_static("application/json");
+            Outcome::with_body(status, media_type, content).into_response()
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Writes a document of ours into room for an operation, so that nothing has to move meanwhile.
+fn write<T: Serialize>(document: &T) -> Result<Vec<u8>, Problem> {
+    let mut content = Vec::with_capacity(1_024);
+    match serde_json::to_writer(&mut content, document) {
+        Ok(()) => Ok(content),
+        // An extension of a problem could not be written: it came from a handler.
+        Err(_) => Err(Problem::new(types::INTERNAL)),
+    }
 }
 
 fn not_modified() -> Response {
