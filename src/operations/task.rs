@@ -56,11 +56,13 @@ impl Task {
     /// Begins the task. It goes on when nobody waits for its answer.
     pub(super) fn spawn(self, work: Work) {
         self.inner.runs.insert(&self.run);
+        // Whatever way the task ends, its entry goes with it.
+        let registered = Registered { inner: Arc::clone(&self.inner), run: Arc::clone(&self.run) };
+        // Boxed, because the runtime moves a task several times before it stands still.
+        let run = Box::pin(self.run(work));
         tokio::spawn(async move {
-            // Whatever way the task ends, its entry goes with it.
-            let _registered =
-                Registered { inner: Arc::clone(&self.inner), run: Arc::clone(&self.run) };
-            self.run(work).await;
+            run.await;
+            drop(registered);
         });
     }
 
