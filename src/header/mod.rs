@@ -28,7 +28,7 @@ mod uri_reference;
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, Entry, HeaderName, HeaderValue};
 
 pub use cache_control::CacheControl;
 pub use entity_tag::{EntityTag, InvalidEntityTag, MAX_IF_NONE_MATCH_BYTES};
@@ -68,13 +68,24 @@ pub fn retry_after(delay: Duration) -> HeaderValue {
 /// Every answer of a resource that negotiates needs it, whether or not the request had a `Prefer`
 /// ([RFC 7240 §2](https://www.rfc-editor.org/rfc/rfc7240#section-2)). `Vary: *` covers it.
 pub fn vary_on_prefer(headers: &mut HeaderMap) {
-    let covered = headers.get_all(header::VARY).iter().any(|value| {
-        let members = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        members.into_iter().any(|member| member == b"*" || member.eq_ignore_ascii_case(b"prefer"))
-    });
-    if !covered {
-        headers.append(header::VARY, HeaderValue::from_static("Prefer"));
+    let prefer = HeaderValue::from_static("Prefer");
+    match headers.entry(header::VARY) {
+        Entry::Vacant(absent) => {
+            absent.insert(prefer);
+        }
+        Entry::Occupied(mut lines) => {
+            if !lines.iter().any(covers_prefer) {
+                lines.append(prefer);
+            }
+        }
     }
+}
+
+fn covers_prefer(vary: &HeaderValue) -> bool {
+    vary.as_bytes()
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .any(|member| member == b"*" || member.eq_ignore_ascii_case(b"prefer"))
 }
 
 #[cfg(test)]
