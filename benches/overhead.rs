@@ -22,7 +22,7 @@ use respond_async::store::MemoryStore;
 use serde::Serialize;
 use tower::ServiceExt;
 
-use crate::loopback::{Connection, Contender, Plan, compare, serve_if_asked, spread};
+use crate::loopback::{Connection, Contender, Figure, Plan, compare, serve_if_asked};
 
 const CONTENDERS: &[Contender] = &[
     Contender { name: "bare", app: bare, turn: create_one },
@@ -101,11 +101,12 @@ fn without_network(plan: Plan) -> Result<(), Box<dyn Error>> {
             nanos[at].push(start.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS));
         }
     }
-    let ratios = nanos[0].iter().zip(&nanos[1]).map(|(bare, ours)| ours / bare).collect();
-    let [bare, ours] = nanos;
-    println!("\nThe same without network, ns a call");
-    println!("{:<14} {}\n{:<14} {}", "bare", spread(bare), "respond-async", spread(ours));
-    println!("{:<14} {}", "ratio", spread(ratios));
+    let [bare, ours] = nanos.map(|rounds| Figure::of(rounds.into_iter()));
+    println!("\nThe same without network");
+    for (name, figure) in [("bare", bare), ("respond-async", ours)] {
+        println!("{name:<14} {:>5.0} ns a call, median {:.0}", figure.quartile, figure.median);
+    }
+    println!("respond-async costs {} what bare does", ours.to(&bare));
     Ok(())
 }
 
