@@ -23,7 +23,7 @@ use tower::ServiceExt;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A service with one negotiating route, `POST /work/{seconds}`, whose clock is in our hands.
+/// A service with one negotiating route, `POST /tasks/{seconds}`, whose clock is in our hands.
 struct Service {
     app: Router,
     operations: Operations,
@@ -84,7 +84,7 @@ impl Service {
         let builder = Operations::builder(store.clone()).clock(Arc::clone(&clock)).retention(HOUR);
         let operations = set(builder).start();
         let app = Router::new()
-            .route("/work/{what}", post(work).get(work))
+            .route("/tasks/{what}", post(work).get(work))
             .nest("/operations", respond_async::axum::monitor(&operations))
             .with_state(operations.clone());
         Self { app, operations, store, clock }
@@ -105,7 +105,7 @@ impl Service {
     }
 
     async fn post(&self, what: &str, prefer: &str) -> Answer {
-        self.send(Method::POST, &format!("/work/{what}"), &[("prefer", prefer)]).await
+        self.send(Method::POST, &format!("/tasks/{what}"), &[("prefer", prefer)]).await
     }
 
     async fn get(&self, uri: &str) -> Answer {
@@ -283,7 +283,7 @@ async fn one_owner_cannot_fill_the_queue() {
     let service = Service::with(|builder| builder.owner_limit(1));
     let ann = [("owner", "ann"), ("prefer", "respond-async")];
     let bob = [("owner", "bob"), ("prefer", "respond-async")];
-    let send = |fields| service.send(Method::POST, "/work/thing9", fields);
+    let send = |fields| service.send(Method::POST, "/tasks/thing9", fields);
     assert_eq!(send(&ann).await.status, StatusCode::ACCEPTED);
     let refused = send(&ann).await;
     refused.is_problem(429, "too-many-operations");
@@ -431,7 +431,7 @@ async fn what_has_expired_is_410_and_what_never_was_is_404() {
 async fn another_owners_operation_is_an_unknown_one() {
     let service = Service::new();
     let ann = [("owner", "ann"), ("prefer", "respond-async")];
-    let accepted = service.send(Method::POST, "/work/thing5", &ann).await;
+    let accepted = service.send(Method::POST, "/tasks/thing5", &ann).await;
     let monitor = accepted.monitor();
     let unknown = OperationId::generate(service.clock.now()).unwrap();
     let unknown = format!("/operations/{unknown}");
@@ -454,7 +454,7 @@ async fn a_list_holds_its_callers_own_newest_first() {
     let service = Service::new();
     for owner in ["ann", "bob", "ann", "ann"] {
         let fields = [("owner", owner), ("prefer", "respond-async")];
-        service.send(Method::POST, "/work/thing0", &fields).await.monitor();
+        service.send(Method::POST, "/tasks/thing0", &fields).await.monitor();
         service.clock.advance(Duration::from_millis(1));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -542,7 +542,7 @@ async fn absolute_urls_come_from_the_configuration_and_never_from_host() {
     let service = Service::with(|builder| builder.base_url("https://api.example/operations/"));
     let fields =
         [("prefer", "respond-async"), ("host", "evil.example"), ("x-forwarded-host", "evil")];
-    let accepted = service.send(Method::POST, "/work/thing0", &fields).await;
+    let accepted = service.send(Method::POST, "/tasks/thing0", &fields).await;
     let path = accepted.monitor();
     let path = path.strip_prefix("https://api.example").unwrap();
     assert_eq!(service.ended(path).await.json()["links"]["self"], accepted.field("location"));
