@@ -64,9 +64,12 @@ impl<'a> OperationView<'a> {
     pub fn accepted(&self, preferences: &Preferences) -> Response {
         let monitor = self.urls.monitor(self.operation.id());
         let document = OperationDocument::at(monitor.clone(), self.operation, self.urls);
-        let accepted = Accepted::at(monitor).retry_after(self.retry_after).applied(preferences);
         match write(&document) {
-            Ok(content) => accepted.content(content).into_response(),
+            Ok(content) => Accepted::at(monitor)
+                .content(content)
+                .retry_after(self.retry_after)
+                .applied(preferences)
+                .into_response(),
             Err(problem) => problem.into_response(),
         }
     }
