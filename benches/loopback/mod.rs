@@ -2,12 +2,12 @@
 //! each of their turns costs it.
 //!
 //! Services are compared by the CPU time of their process, not by the clock on the wall: that of the
-//! clients is not in it. They take short rounds in turn, first to last, then last to first, so that
-//! whatever drifts falls on all of them alike. Others that use the machine make a turn dearer (cold
-//! caches, more switches) and never cheaper, so the figure that counts is the lower quartile of the
-//! rounds; the median beside it tells how much the others were felt.
+//! clients is not in it. They take short rounds in turn, first to last, then last to first, and what
+//! counts is the median of their ratios round by round: whoever else uses the machine makes a turn
+//! dearer, at times by half, but does so to neighbouring rounds alike.
 
 use std::error::Error;
+use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -67,7 +67,7 @@ impl Plan {
     /// What `cargo bench` measures, or, without its `--bench`, just enough to see that all works.
     pub(crate) fn from_args() -> Self {
         if env::args().any(|arg| arg == "--bench") {
-            Self { rounds: 15, round: Duration::from_secs(1) }
+            Self { rounds: 21, round: Duration::from_secs(1) }
         } else {
             Self { rounds: 1, round: Duration::from_millis(50) }
         }
@@ -85,6 +85,8 @@ pub(crate) fn serve_if_asked(contenders: &[Contender]) -> Result<(), Box<dyn Err
         let _ = io::stdin().read(&mut [0]);
         process::exit(0);
     });
+    // One thread for the service, and a core for its clients: with more, what a turn costs hangs on
+    // which thread happens to wake which.
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(
         async {
             let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -115,46 +117,35 @@ pub(crate) fn compare(plan: Plan, contenders: &[Contender]) -> Result<(), Box<dy
     // The first warms up caches, allocators and connections.
     rounds.remove(0);
 
-    println!("{:<14} {:>9} {:>15} {:>9}", "", "turns/s", "CPU us a turn", "median");
-    let mut figures = Vec::new();
+    println!("{:<14} {:>9} {:>14}  CPU, ratio (quartiles)", "", "turns/s", "CPU us a turn");
     for (at, contender) in contenders.iter().enumerate() {
-        let figure = Figure::of(rounds.iter().map(|costs| costs[at].micros()));
-        // The largest rate goes with the smallest cost.
-        let rate = -Figure::of(rounds.iter().map(|costs| -costs[at].rate())).quartile;
-        println!(
-            "{:<14} {rate:>9.0} {:>15.2} {:>9.2}",
-            contender.name, figure.quartile, figure.median
-        );
-        figures.push(figure);
-    }
-    for (contender, figure) in contenders.iter().zip(&figures).skip(1) {
-        println!(
-            "{} costs {} what {} does",
-            contender.name,
-            figure.to(&figures[0]),
-            contenders[0].name
-        );
+        let of = |value: fn(&Cost) -> f64| Figure::of(rounds.iter().map(|costs| value(&costs[at])));
+        let ratio = Figure::of(rounds.iter().map(|costs| costs[at].micros() / costs[0].micros()));
+        let (rate, micros) = (of(Cost::rate).median, of(Cost::micros).median);
+        println!("{:<14} {rate:>9.0} {micros:>14.2}  {ratio}", contender.name);
     }
     Ok(())
 }
 
-/// What a number of rounds say together.
-#[derive(Clone, Copy)]
+/// What a number of rounds say together: their median and quartiles.
 pub(crate) struct Figure {
-    pub(crate) quartile: f64,
     pub(crate) median: f64,
+    quartiles: [f64; 2],
 }
 
 impl Figure {
     pub(crate) fn of(rounds: impl Iterator<Item = f64>) -> Self {
         let mut rounds: Vec<f64> = rounds.collect();
         rounds.sort_by(f64::total_cmp);
-        Self { quartile: rounds[rounds.len() / 4], median: rounds[rounds.len() / 2] }
+        let at = |quarter| rounds[(rounds.len() - 1) * quarter / 4];
+        Self { median: at(2), quartiles: [at(1), at(3)] }
     }
+}
 
-    pub(crate) fn to(self, other: &Self) -> String {
-        let Self { quartile, median } = other;
-        format!("{:.3} times (median {:.3})", self.quartile / quartile, self.median / median)
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, third] = self.quartiles;
+        write!(f, "{:.3} ({first:.3} to {third:.3})", self.median)
     }
 }
 
