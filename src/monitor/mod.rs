@@ -36,6 +36,8 @@
 
 mod query;
 
+use std::sync::Arc;
+
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode};
 
@@ -49,7 +51,7 @@ use crate::respond::{ListView, OperationView, Response, no_store};
 pub struct Monitor {
     operations: Operations,
     /// The path of the base URL, without its trailing slash.
-    base: String,
+    base: Arc<str>,
 }
 
 /// What a path below the base names.
@@ -69,7 +71,7 @@ impl Monitor {
             Some((_, rest)) => rest.find('/').map_or("", |slash| &rest[slash..]),
             None => url,
         };
-        Self { operations: operations.clone(), base: path.to_owned() }
+        Self { operations: operations.clone(), base: path.into() }
     }
 
     /// Answers a request of `owner`. The path may begin with that of the base URL, or be what a
@@ -148,7 +150,7 @@ impl Monitor {
     }
 
     fn target(&self, path: &str) -> Option<Target> {
-        let below = match path.strip_prefix(self.base.as_str()) {
+        let below = match path.strip_prefix(&*self.base) {
             Some(below) if below.is_empty() || below.starts_with('/') => below,
             _ => path,
         };

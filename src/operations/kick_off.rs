@@ -109,11 +109,11 @@ impl<'a> KickOff<'a> {
         let mut response = match (self.check(), mode) {
             (Err(problem), _) => problem.into_response(),
             (Ok(()), Mode::Inline) => {
-                let mut work = pin!(async move { work(Context::default()).await });
-                match without_panic(work.as_mut()).await {
-                    Ok(answer) => answer.into_outcome().into_response(),
-                    Err(problem) => problem.into_response(),
-                }
+                let mut work =
+                    pin!(
+                        async move { work(Context::default()).await.into_outcome().into_response() }
+                    );
+                without_panic(work.as_mut()).await.unwrap_or_else(Problem::into_response)
             }
             (Ok(()), Mode::Within(wait)) => {
                 self.respond_within(wait, work).await.unwrap_or_else(Problem::into_response)
