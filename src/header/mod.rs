@@ -35,6 +35,8 @@ pub use entity_tag::{EntityTag, InvalidEntityTag, MAX_IF_NONE_MATCH_BYTES};
 pub use link::Link;
 pub use uri_reference::UriReference;
 
+/// The media type of JSON ([RFC 8259 §11](https://www.rfc-editor.org/rfc/rfc8259#section-11)).
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// `Sunset`, when a resource will go ([RFC 8594](https://www.rfc-editor.org/rfc/rfc8594)).
 pub const SUNSET: HeaderName = HeaderName::from_static("sunset");
 

@@ -3,7 +3,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::header::{UriReference, retry_after};
+use crate::header::{JSON, UriReference, retry_after};
 use crate::problem::{self, Problem, types};
 
 /// How a piece of work ended: the HTTP response that a synchronous caller would have got.
@@ -64,7 +64,7 @@ impl Outcome {
     /// are no strings, a `Serialize` that fails) becomes a 500 problem.
     pub fn json<T: Serialize + ?Sized>(status: StatusCode, value: &T) -> Self {
         match serde_json::to_vec(value) {
-            Ok(body) => Self::with_body(status, HeaderValue::from_static("application/json"), body),
+            Ok(body) => Self::with_body(status, JSON, body),
             Err(_) => Problem::new(types::INTERNAL).into_outcome(),
         }
     }

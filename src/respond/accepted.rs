@@ -1,11 +1,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{StatusCode, header};
 use serde::Serialize;
 
 use super::Response;
-use crate::header::{CacheControl, Link, UriReference, retry_after, vary_on_prefer};
+use crate::header::{CacheControl, JSON, Link, UriReference, retry_after, vary_on_prefer};
 use crate::operation::Outcome;
 use crate::prefer::{PREFERENCE_APPLIED, PreferenceApplied, Preferences};
 
@@ -50,8 +50,7 @@ impl Accepted {
 
     /// Gives it as JSON that has been written already.
     pub(super) fn content(mut self, json: impl Into<Bytes>) -> Self {
-        let media_type = HeaderValue::from_static("application/json");
-        self.outcome.headers.insert(header::CONTENT_TYPE, media_type);
+        self.outcome.headers.insert(header::CONTENT_TYPE, JSON);
         self.outcome.body = json.into();
         self
     }

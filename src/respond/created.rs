@@ -4,7 +4,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use serde::Serialize;
 
 use super::Response;
-use crate::header::{CacheControl, EntityTag, UriReference};
+use crate::header::{CacheControl, EntityTag, JSON, UriReference};
 use crate::operation::{IntoOutcome, Outcome};
 
 /// 201 Created: the result is there
@@ -50,7 +50,7 @@ impl Created {
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Self {
         let content = Outcome::json(StatusCode::CREATED, value);
         if content.status == StatusCode::CREATED {
-            self.content(HeaderValue::from_static("application/json"), content.body)
+            self.content(JSON, content.body)
         } else {
             Self { outcome: content, ..self }
         }

@@ -8,11 +8,14 @@ use serde::Serialize;
 
 use super::document::{ListDocument, OperationDocument};
 use super::{Accepted, Body, MonitorUrls, Response};
-use crate::header::{CacheControl, EntityTag, Link, SUNSET, UriReference, retry_after};
+use crate::header::{CacheControl, EntityTag, JSON, Link, SUNSET, UriReference, retry_after};
 use crate::operation::{IntoOutcome, Operation, Outcome};
 use crate::prefer::Preferences;
 use crate::problem::{Problem, types};
 use crate::time::Timestamp;
+
+/// May be kept by its client alone, who asks before each use whether it still holds.
+const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache, private");
 
 /// An operation as its client sees it.
 ///
@@ -88,8 +91,7 @@ impl<'a> OperationView<'a> {
         match self.operation.expires() {
             None => {
                 headers.insert(header::RETRY_AFTER, retry_after(self.retry_after));
-                headers
-                    .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+                headers.insert(header::CACHE_CONTROL, ASK_AGAIN);
             }
             Some(expires) => self.keep_until(expires, headers),
         }
@@ -182,7 +184,7 @@ impl<'a> ListView<'a> {
         let document = ListDocument::new(self.operations, self.next.clone(), self.urls);
         let mut response = json(StatusCode::OK, &document);
         let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        headers.insert(header::CACHE_CONTROL, ASK_AGAIN);
         if let Some(next) = self.next {
             headers.insert(header::LINK, Link::next(next).to_header_value());
         }
@@ -200,10 +202,7 @@ pub(crate) fn no_store(mut response: Response) -> Response {
 
 fn json<T: Serialize>(status: StatusCode, document: &T) -> Response {
     match write(document) {
-        Ok(content) => {
-            let media_type = HeaderValue::from_static("application/json");
-            Outcome::with_body(status, media_type, content).into_response()
-        }
+        Ok(content) => Outcome::with_body(status, JSON, content).into_response(),
         Err(problem) => problem.into_response(),
     }
 }

@@ -64,16 +64,17 @@ impl State {
             (name, idempotency.fingerprint)
         });
         if let Some((name, fingerprint)) = &key {
-            match self.keys.get(name).copied() {
-                Some((id, _)) if self.get(id, now).is_none() => self.drop_entry(id),
-                Some((_, used_for)) if used_for != *fingerprint => return Acceptance::KeyReused,
-                Some((id, _)) => return self.existing(id, now),
-                None => {}
+            if let Some((id, used_for)) = self.keys.get(name).copied() {
+                match self.get(id, now) {
+                    None => self.drop_entry(id),
+                    Some(_) if used_for != *fingerprint => return Acceptance::KeyReused,
+                    Some(observed) => return Acceptance::Existing(Box::new(observed)),
+                }
             }
         }
         match self.entries.get(&new.id()) {
             Some(entry) if entry.operation.is_expired(now) => self.drop_entry(new.id()),
-            Some(_) => return self.existing(new.id(), now),
+            Some(entry) => return Acceptance::Existing(Box::new(entry.observe(now))),
             None => {}
         }
         if self.entries.len() >= max_operations || self.bytes > max_bytes {
@@ -94,13 +95,6 @@ impl State {
         let created = Observed { operation: operation.clone(), now, write_id: 0 };
         self.entries.insert(id, Entry { operation, write_id: 0, input, outcome: None, key });
         Acceptance::Created(Box::new(created))
-    }
-
-    fn existing(&self, id: OperationId, now: Timestamp) -> Acceptance {
-        match self.entries.get(&id) {
-            Some(entry) => Acceptance::Existing(Box::new(entry.observe(now))),
-            None => Acceptance::Full(Full::Total),
-        }
     }
 
     fn full(&self, limits: &Limits, owner: &Owner) -> Option<Full> {
