@@ -167,6 +167,7 @@ pub trait OperationStoreExt: OperationStore {
                 let over = poll_fn(|cx| {
                     loop {
                         match hints.as_mut().map(|hints| hints.poll_hint(cx)) {
+                            Some(Poll::Ready(Some(Hint::Claimable))) => {}
                             Some(Poll::Ready(Some(Hint::Changed(other)))) if other != id => {}
                             Some(Poll::Ready(Some(_))) => return Poll::Ready(false),
                             Some(Poll::Ready(None)) => hints = None,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
-use crate::operation::OperationId;
+use crate::operation::{Operation, OperationId, Status};
 
 /// How many hints a subscriber may be behind before it is told [`Hint::Missed`] in their place.
 pub const MAX_PENDING_HINTS: usize = 1_024;
@@ -16,6 +16,8 @@ pub const MAX_PENDING_HINTS: usize = 1_024;
 pub enum Hint {
     /// This operation may have changed.
     Changed(OperationId),
+    /// There may be work to claim.
+    Claimable,
     /// Hints were lost: any operation may have changed.
     Missed,
 }
@@ -33,6 +35,7 @@ pub(super) struct Hub(Mutex<Vec<Weak<Mutex<Queue>>>>);
 #[derive(Debug, Default)]
 struct Queue {
     changed: VecDeque<OperationId>,
+    claimable: bool,
     missed: bool,
     waker: Option<Waker>,
 }
@@ -51,17 +54,28 @@ impl Hub {
         Box::new(Subscription(queue))
     }
 
-    pub(super) fn publish(&self, id: OperationId) {
+    /// Tells that the operation is new or has changed, and that it waits for a worker, if it does.
+    pub(super) fn publish(&self, operation: &Operation) {
+        self.send(Hint::Changed(operation.id()));
+        if operation.status() == Status::Pending && operation.lease_expires().is_none() {
+            self.send(Hint::Claimable);
+        }
+    }
+
+    /// Tells every subscriber.
+    pub(super) fn send(&self, hint: Hint) {
         let mut wakers = Vec::new();
         lock(&self.0).retain(|subscriber| {
             let Some(queue) = subscriber.upgrade() else { return false };
             let mut queue = lock(&queue);
-            if queue.changed.len() == MAX_PENDING_HINTS {
-                queue.changed.clear();
-                queue.missed = true;
+            match hint {
+                Hint::Claimable => queue.claimable = true,
+                Hint::Missed => queue.missed = true,
+                Hint::Changed(id) => queue.changed.push_back(id),
             }
-            if !queue.missed {
-                queue.changed.push_back(id);
+            if queue.missed || queue.changed.len() > MAX_PENDING_HINTS {
+                // What was missed may be anything, these among it.
+                *queue = Queue { missed: true, waker: queue.waker.take(), ..Queue::default() };
             }
             wakers.extend(queue.waker.take());
             true
@@ -77,6 +91,9 @@ impl Hints for Subscription {
         if std::mem::take(&mut queue.missed) {
             return Poll::Ready(Some(Hint::Missed));
         }
+        if std::mem::take(&mut queue.claimable) {
+            return Poll::Ready(Some(Hint::Claimable));
+        }
         if let Some(id) = queue.changed.pop_front() {
             return Poll::Ready(Some(Hint::Changed(id)));
         }
@@ -88,11 +105,16 @@ impl Hints for Subscription {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operation::NewOperation;
     use crate::time::Timestamp;
 
     fn id(number: u64) -> OperationId {
         let millis = i64::try_from(number).unwrap();
         OperationId::from_parts(Timestamp::from_unix_millis(millis), [0; 10])
+    }
+
+    fn changed(number: u64) -> Hint {
+        Hint::Changed(id(number))
     }
 
     fn poll(hints: &mut Box<dyn Hints>) -> Poll<Option<Hint>> {
@@ -103,12 +125,12 @@ mod tests {
     fn each_subscriber_gets_each_hint_in_order() {
         let hub = Hub::default();
         let (mut one, mut two) = (hub.subscribe(), hub.subscribe());
-        hub.publish(id(1));
-        hub.publish(id(2));
+        hub.send(changed(1));
+        hub.send(changed(2));
         let mut late = hub.subscribe();
         for hints in [&mut one, &mut two] {
-            assert_eq!(poll(hints), Poll::Ready(Some(Hint::Changed(id(1)))));
-            assert_eq!(poll(hints), Poll::Ready(Some(Hint::Changed(id(2)))));
+            assert_eq!(poll(hints), Poll::Ready(Some(changed(1))));
+            assert_eq!(poll(hints), Poll::Ready(Some(changed(2))));
             assert_eq!(poll(hints), Poll::Pending);
         }
         assert_eq!(poll(&mut late), Poll::Pending);
@@ -119,19 +141,36 @@ mod tests {
         let hub = Hub::default();
         let mut slow = hub.subscribe();
         for number in 0..MAX_PENDING_HINTS as u64 * 3 {
-            hub.publish(id(number));
+            hub.send(changed(number));
         }
         assert_eq!(poll(&mut slow), Poll::Ready(Some(Hint::Missed)));
         assert_eq!(poll(&mut slow), Poll::Pending);
-        hub.publish(id(7));
-        assert_eq!(poll(&mut slow), Poll::Ready(Some(Hint::Changed(id(7)))));
+        hub.send(changed(7));
+        assert_eq!(poll(&mut slow), Poll::Ready(Some(changed(7))));
+    }
+
+    #[test]
+    fn word_of_work_is_given_once_however_often_it_came() {
+        let hub = Hub::default();
+        let mut hints = hub.subscribe();
+        let pending = NewOperation::new(id(1)).accept(Timestamp::from_unix_millis(1));
+        hub.publish(&pending);
+        hub.publish(&pending);
+        assert_eq!(poll(&mut hints), Poll::Ready(Some(Hint::Claimable)));
+        for _ in 0..2 {
+            assert_eq!(poll(&mut hints), Poll::Ready(Some(changed(1))));
+        }
+        let held = NewOperation::new(id(2)).held(std::time::Duration::from_secs(1), false);
+        hub.publish(&held.accept(Timestamp::from_unix_millis(1)));
+        assert_eq!(poll(&mut hints), Poll::Ready(Some(changed(2))));
+        assert_eq!(poll(&mut hints), Poll::Pending);
     }
 
     #[test]
     fn who_has_left_is_forgotten() {
         let hub = Hub::default();
         drop(hub.subscribe());
-        hub.publish(id(1));
+        hub.send(changed(1));
         assert!(lock(&hub.0).is_empty());
     }
 }

@@ -84,12 +84,16 @@ pub struct Swap {
     pub write_id: u64,
     /// The outcome, with the write that finishes the operation. Never set twice.
     pub outcome: Option<Outcome>,
+    /// Operations that are accepted in the same step, if the write takes place: work that follows
+    /// from the change, such as to tell somebody of it. Limits are not applied to them, and one whose
+    /// id or idempotency key is in use is left out.
+    pub outbox: Vec<Submission>,
 }
 
 impl Swap {
     /// The write of `next` over `expected`.
     pub fn new(next: Operation, expected: u64) -> Self {
-        Self { next, expected, write_id: 0, outcome: None }
+        Self { next, expected, write_id: 0, outcome: None, outbox: Vec::new() }
     }
 
     /// Names the write.
@@ -103,6 +107,13 @@ impl Swap {
     #[must_use]
     pub fn with_outcome(mut self, outcome: Option<Outcome>) -> Self {
         self.outcome = outcome;
+        self
+    }
+
+    /// Accepts these operations with it.
+    #[must_use]
+    pub fn with_outbox(mut self, outbox: Vec<Submission>) -> Self {
+        self.outbox = outbox;
         self
     }
 }
@@ -193,10 +204,11 @@ pub trait OperationStore: std::fmt::Debug + Send + Sync + 'static {
     /// The store's troubles.
     async fn outcome(&self, id: OperationId) -> Result<Option<Outcome>, StoreError>;
 
-    /// Writes an operation if it still has the expected version.
+    /// Writes an operation if it still has the expected version, together with its outcome and the
+    /// operations that follow from it, in one step.
     ///
     /// # Errors
-    /// [`StoreErrorKind::TooLarge`] if the outcome is over [`Capabilities::max_body_bytes`]; else
+    /// [`StoreErrorKind::TooLarge`] if the outcome or an input is over [`Capabilities::max_body_bytes`]; else
     /// the store's troubles.
     async fn swap(&self, swap: Swap) -> Result<Swapped, StoreError>;
 
@@ -221,7 +233,8 @@ pub trait OperationStore: std::fmt::Debug + Send + Sync + 'static {
     /// The store's troubles.
     async fn list(&self, owner: &Owner, query: &ListQuery) -> Result<Page, StoreError>;
 
-    /// Removes up to `limit` operations whose retention has passed and says how many there were.
+    /// Removes up to `limit` operations whose retention has passed, longest expired first, and says
+    /// how many there were.
     ///
     /// # Errors
     /// The store's troubles. What was removed before an error stays removed.

@@ -92,6 +92,7 @@ macro_rules! store_conformance_cases {
                 c92_an_operation_goes_as_a_whole
                 c93_what_is_gone_does_not_come_back
                 c89_what_is_forgotten_is_gone
+                c57_the_longest_expired_is_purged_first
             }
             limits {
                 c96_a_limit_holds_under_a_rush

@@ -8,7 +8,7 @@ use super::samples::{
     LONG, accept, accept_running, all_changes, answer, claim_one, created, found, handles, listed,
     new_operation, new_running, owner, succeed, swap_of, whole,
 };
-use crate::operation::{Change, Due, Status};
+use crate::operation::{Change, Due, Kind, Status};
 use crate::store::{ApplyError, DueQuery, OperationStore, OperationStoreExt, Submission, Swapped};
 
 /// Until its retention has passed, a finished operation is there and not purged. From then on it is
@@ -183,4 +183,23 @@ pub async fn c89_what_is_forgotten_is_gone<F: Fixture>(fixture: &F) {
     assert_eq!(listed(&*other, &ada).await, []);
     let again = store.forget(&ada, id).await;
     assert!(matches!(again, Err(ApplyError::Gone)), "{again:?}");
+}
+
+/// A purge takes what expired first, whatever kind it is of.
+pub async fn c57_the_longest_expired_is_purged_first<F: Fixture>(fixture: &F) {
+    let store = fixture.open().await;
+    let mut ended = Vec::new();
+    for kind in ["b", "a", "c", "a"] {
+        let new = new_running(LONG).with_kind(Kind::new(kind).unwrap());
+        let new = new.with_retention(F::UNIT * 8);
+        ended.push(succeed(&store, &accept(&store, new).await.operation).await.id());
+        fixture.advance(F::UNIT).await;
+    }
+    fixture.advance(F::UNIT * 8).await;
+    while !ended.is_empty() {
+        let due = store.due(&DueQuery::new(Due::Expire, 10)).await.unwrap();
+        assert_eq!(due.iter().map(|due| due.operation.id()).collect::<Vec<_>>(), ended);
+        assert_eq!(store.purge(1).await.unwrap(), 1);
+        ended.remove(0);
+    }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use self::state::State;
 use super::hints::Hub;
 use super::{
-    Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hints, ListQuery, Observed,
+    Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hint, Hints, ListQuery, Observed,
     OperationStore, Page, StoreError, StoreErrorKind, Submission, Swap, Swapped,
 };
 use crate::operation::{OperationId, Outcome, Owner};
@@ -168,7 +168,7 @@ impl OperationStore for MemoryStore {
             state.accept(submission, now, max_operations, max_bytes)
         };
         if let Acceptance::Created(created) = &acceptance {
-            self.shared.hub.publish(created.operation.id());
+            self.shared.hub.publish(&created.operation);
         }
         Ok(acceptance)
     }
@@ -190,14 +190,21 @@ impl OperationStore for MemoryStore {
 
     async fn swap(&self, swap: Swap) -> Result<Swapped, StoreError> {
         self.check_size(swap.outcome.as_ref().map(|outcome| &outcome.body))?;
-        let id = swap.next.id();
+        for submission in &swap.outbox {
+            self.check_size(submission.input.as_ref())?;
+        }
+        let next = swap.next.clone();
+        let follows = !swap.outbox.is_empty();
         let swapped = {
             let mut state = self.lock();
             let now = self.now();
             state.swap(swap, now)
         };
         if swapped == Swapped::Swapped {
-            self.shared.hub.publish(id);
+            self.shared.hub.publish(&next);
+            if follows {
+                self.shared.hub.send(Hint::Claimable);
+            }
         }
         Ok(swapped)
     }
@@ -209,7 +216,7 @@ impl OperationStore for MemoryStore {
             state.remove(id, expected, now)
         };
         if removed == Swapped::Swapped {
-            self.shared.hub.publish(id);
+            self.shared.hub.send(Hint::Changed(id));
         }
         Ok(removed)
     }
@@ -237,7 +244,7 @@ impl OperationStore for MemoryStore {
             state.claim(request, now)
         };
         for Observed { operation, .. } in &claimed {
-            self.shared.hub.publish(operation.id());
+            self.shared.hub.publish(operation);
         }
         Ok(claimed)
     }

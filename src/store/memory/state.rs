@@ -121,7 +121,7 @@ impl State {
     }
 
     pub(super) fn swap(&mut self, swap: Swap, now: Timestamp) -> Swapped {
-        let Swap { next, expected, write_id, outcome } = swap;
+        let Swap { next, expected, write_id, outcome, outbox } = swap;
         let id = next.id();
         match self.visible(id, now) {
             None => return Swapped::Gone,
@@ -143,6 +143,10 @@ impl State {
         entry.operation = next;
         entry.write_id = write_id;
         self.entries.insert(id, entry);
+        for submission in outbox {
+            let submission = Submission { limits: Limits::default(), ..submission };
+            self.accept(submission, now, usize::MAX, usize::MAX);
+        }
         Swapped::Swapped
     }
 
@@ -212,14 +216,9 @@ impl State {
     }
 
     pub(super) fn purge(&mut self, limit: usize, now: Timestamp) -> usize {
-        let expired: Vec<OperationId> = self.due[Due::Expire as usize]
-            .values()
-            .flat_map(|index| index.iter().take_while(|(at, _)| *at <= now))
-            .take(limit)
-            .map(|(_, id)| *id)
-            .collect();
-        for id in &expired {
-            self.drop_entry(*id);
+        let expired = self.due(&DueQuery::new(Due::Expire, limit), now);
+        for observed in &expired {
+            self.drop_entry(observed.operation.id());
         }
         if self.entries.len() < self.entries.capacity() / 4 {
             self.entries.shrink_to(MIN_CAPACITY.max(self.entries.len() * 2));
