@@ -40,6 +40,7 @@ mod error;
 mod ext;
 mod forward;
 mod hints;
+mod idempotency;
 mod memory;
 mod query;
 mod submission;
@@ -50,12 +51,12 @@ use bytes::Bytes;
 pub use error::{StoreError, StoreErrorKind};
 pub use ext::{ApplyError, MAX_SWAP_TRIES, OperationStoreExt};
 pub use hints::{Hint, Hints, MAX_PENDING_HINTS};
+pub use idempotency::{
+    Fingerprint, IDEMPOTENCY_KEY, Idempotency, IdempotencyKey, InvalidIdempotencyKey,
+};
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use query::{ClaimRequest, DueQuery, ListQuery, Page};
-pub use submission::{
-    Acceptance, Fingerprint, Full, Idempotency, IdempotencyKey, InvalidIdempotencyKey, Limits,
-    Submission,
-};
+pub use submission::{Acceptance, Full, Limits, Submission};
 
 use crate::operation::{Change, Operation, OperationId, Outcome, Owner};
 use crate::time::Timestamp;

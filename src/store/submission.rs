@@ -1,8 +1,6 @@
-use std::sync::Arc;
-
 use bytes::Bytes;
 
-use super::Observed;
+use super::{Idempotency, Observed};
 use crate::operation::NewOperation;
 
 /// What a store is asked to accept, in one step.
@@ -71,57 +69,6 @@ impl Limits {
     pub fn with_owner(mut self, owner: usize) -> Self {
         self.owner = Some(owner);
         self
-    }
-}
-
-/// A name that a client gave to its request, with what it was said to name. Within one owner and
-/// one scope a key stands for one operation as long as that lives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Idempotency {
-    /// Where the key counts, such as the method and target of the request. It may be any text: a
-    /// store whose own texts have limits keeps a digest of it.
-    pub scope: Arc<str>,
-    /// The key.
-    pub key: IdempotencyKey,
-    /// What tells one request from another.
-    pub fingerprint: Fingerprint,
-}
-
-/// A digest of a request: equal for the same request, different for any other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint(pub [u8; 32]);
-
-/// A client's own name for a request that it may have to repeat: 1 to
-/// [`MAX_BYTES`](Self::MAX_BYTES) visible ASCII characters or spaces.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct IdempotencyKey(Arc<str>);
-
-/// A key that is empty, too long, or has a byte that it may not have.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an idempotency key is 1 to 255 visible ASCII characters or spaces")]
-pub struct InvalidIdempotencyKey(());
-
-impl IdempotencyKey {
-    /// The longest key, in bytes.
-    pub const MAX_BYTES: usize = 255;
-
-    /// Makes a key of its text, without the quotes that it has in the field.
-    ///
-    /// # Errors
-    /// [`InvalidIdempotencyKey`] if the text is empty, too long, or has another character.
-    pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidIdempotencyKey> {
-        let text = text.as_ref();
-        let is_allowed = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
-        if (1..=Self::MAX_BYTES).contains(&text.len()) && text.bytes().all(is_allowed) {
-            Ok(Self(text.into()))
-        } else {
-            Err(InvalidIdempotencyKey(()))
-        }
-    }
-
-    /// The key as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 
