@@ -45,9 +45,10 @@ pub const SUNSET: HeaderName = HeaderName::from_static("sunset");
 ///
 /// Give this list to your CORS layer; without it a script sees neither where the status monitor is
 /// nor when to ask again.
-pub const EXPOSED: [HeaderName; 8] = [
+pub const EXPOSED: [HeaderName; 9] = [
     header::CONTENT_LOCATION,
     header::ETAG,
+    HeaderName::from_static("idempotency-replayed"),
     header::LINK,
     header::LOCATION,
     HeaderName::from_static("preference-applied"),

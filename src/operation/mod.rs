@@ -141,6 +141,11 @@ impl Operation {
         self.attempt
     }
 
+    /// How many attempts may begin in all. With 1 it never runs twice.
+    pub fn attempt_limit(&self) -> u32 {
+        self.attempt_limit
+    }
+
     /// How many attempts may still begin.
     pub fn attempts_left(&self) -> u32 {
         self.attempts_left

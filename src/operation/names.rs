@@ -91,6 +91,13 @@ impl Default for Owner {
     }
 }
 
+/// A kind is hashed, compared and ordered as its text is.
+impl std::borrow::Borrow<str> for Kind {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -105,6 +105,11 @@ impl NewOperation {
         &self.owner
     }
 
+    /// What sort of work it is.
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
     /// The operation as it is at the instant of its acceptance. Called by the store with the time
     /// of its own clock.
     pub fn accept(&self, now: Timestamp) -> Operation {

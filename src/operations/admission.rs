@@ -22,6 +22,14 @@ pub(super) struct Admission {
 #[derive(Debug)]
 pub(super) struct Admitted(Arc<Admission>);
 
+/// A place to run in, of a task that was taken on.
+#[derive(Debug)]
+pub(super) struct Place {
+    // Dropped first, so that the place is free before the task counts as gone.
+    _permit: OwnedSemaphorePermit,
+    pub(super) admitted: Admitted,
+}
+
 /// How loaded the process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Load {
@@ -43,6 +51,34 @@ impl Admission {
             emptied: Notify::new(),
             mean_micros: AtomicU64::new(0),
         })
+    }
+
+    /// How many tasks run at once.
+    pub(super) fn concurrency(&self) -> usize {
+        self.concurrency
+    }
+
+    /// Waits for a place to run in and takes what else is free, up to `most` places; the queue's
+    /// bound is not for them, for what is to run there waits elsewhere.
+    pub(super) async fn places(self: &Arc<Self>, most: usize) -> Vec<Place> {
+        let first = self.place().await;
+        let more = || Arc::clone(&self.places).try_acquire_owned().ok();
+        let others = std::iter::from_fn(more).take(most.saturating_sub(1));
+        std::iter::once(first)
+            .chain(others)
+            .map(|permit| {
+                self.taken.fetch_add(1, Ordering::AcqRel);
+                Place { _permit: permit, admitted: Admitted(Arc::clone(self)) }
+            })
+            .collect()
+    }
+
+    async fn place(&self) -> OwnedSemaphorePermit {
+        match Arc::clone(&self.places).acquire_owned().await {
+            Ok(place) => place,
+            // The semaphore is never closed.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Takes a task on; none if running and waiting tasks are as many as there may be.
@@ -85,11 +121,7 @@ impl Admitted {
 
     /// Waits for a place to run in, first come, first served.
     pub(super) async fn place(&self) -> OwnedSemaphorePermit {
-        match Arc::clone(&self.0.places).acquire_owned().await {
-            Ok(place) => place,
-            // The semaphore is never closed.
-            Err(_) => std::future::pending().await,
-        }
+        self.0.place().await
     }
 
     /// Notes how long the task ran.

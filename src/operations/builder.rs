@@ -1,8 +1,12 @@
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Operations, sweep};
-use crate::operation::NewOperation;
+use super::context::Context;
+use super::job::{Job, Registration};
+use super::policy::JobPolicy;
+use super::{Operations, sweep, worker};
+use crate::operation::{IntoOutcome, NewOperation};
 use crate::respond::MonitorUrls;
 use crate::store::OperationStore;
 use crate::time::{Clock, SystemClock};
@@ -14,12 +18,17 @@ pub struct OperationsBuilder {
     store: Arc<dyn OperationStore>,
     settings: Settings,
     clock: Arc<dyn Clock>,
+    jobs: Vec<Registration>,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) urls: MonitorUrls,
     pub(super) retention: Duration,
+    pub(super) retention_bounds: RetentionBounds,
+    pub(super) deadline: Duration,
+    pub(super) live_limit: usize,
+    pub(super) poll_interval: Duration,
     pub(super) wait_cap: Duration,
     pub(super) concurrency: usize,
     pub(super) queue: usize,
@@ -33,7 +42,28 @@ pub(super) struct Settings {
     pub(super) poll_rate: u32,
 }
 
+/// The shortest and the longest retention that a request may ask for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RetentionBounds {
+    pub(super) shortest: Duration,
+    longest: Duration,
+}
+
+impl RetentionBounds {
+    pub(super) fn bound(self, wanted: Duration) -> Duration {
+        wanted.max(self.shortest).min(self.longest.max(self.shortest))
+    }
+}
+
 impl OperationsBuilder {
+    /// The longest retention that a request may ask for if nothing else is said: 30 days.
+    pub const DEFAULT_LONGEST_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    /// How long after its acceptance an operation must have ended if nothing else is said: a day.
+    pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
+    /// How many unfinished operations there may be if nothing else is said.
+    pub const DEFAULT_LIVE_LIMIT: usize = 1_000_000;
+    /// How often work is looked for that nobody told of if nothing else is said.
+    pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(1);
     /// The longest that a request is held by `wait` if nothing else is said: below the 30 s after
     /// which many proxies hang up.
     pub const DEFAULT_WAIT_CAP: Duration = Duration::from_secs(25);
@@ -60,6 +90,13 @@ impl OperationsBuilder {
         let settings = Settings {
             urls: MonitorUrls::default(),
             retention: NewOperation::DEFAULT_RETENTION,
+            retention_bounds: RetentionBounds {
+                shortest: Duration::MAX,
+                longest: Self::DEFAULT_LONGEST_RETENTION,
+            },
+            deadline: Self::DEFAULT_DEADLINE,
+            live_limit: Self::DEFAULT_LIVE_LIMIT,
+            poll_interval: Self::DEFAULT_POLL_INTERVAL,
             wait_cap: Self::DEFAULT_WAIT_CAP,
             concurrency: Self::DEFAULT_CONCURRENCY,
             queue: Self::DEFAULT_QUEUE,
@@ -72,7 +109,7 @@ impl OperationsBuilder {
             max_outcome_bytes: Self::DEFAULT_MAX_OUTCOME_BYTES,
             poll_rate: Self::DEFAULT_POLL_RATE,
         };
-        Self { store, settings, clock: Arc::new(SystemClock) }
+        Self { store, settings, clock: Arc::new(SystemClock), jobs: Vec::new() }
     }
 
     /// Where the monitors are: the path at which you mount them (default `/operations`), or an
@@ -89,13 +126,102 @@ impl OperationsBuilder {
         self
     }
 
+    /// What a single request may [ask for](super::KickOff::retention): no less than `shortest`, by
+    /// default the shortest that the builder and the jobs' policies set, and no more than `longest`.
+    ///
+    /// An operation that is not there, and is older than the shortest, is answered 410, for it may
+    /// have expired.
+    pub fn retention_bounds(mut self, shortest: Duration, longest: Duration) -> Self {
+        self.settings.retention_bounds = RetentionBounds { shortest, longest };
+        self
+    }
+
+    /// How long after its acceptance an operation must have ended if neither its request nor its
+    /// job's policy says otherwise; else it fails.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.settings.deadline = deadline;
+        self
+    }
+
+    /// Registers what does the jobs of a kind, with the [default policy](JobPolicy::new). The
+    /// process then runs what it and others have stored of that kind.
+    ///
+    /// ```
+    /// use respond_async::operations::Job;
+    /// use respond_async::respond::Created;
+    /// use respond_async::store::MemoryStore;
+    /// use respond_async::{Context, Operations, Problem};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Enhance {
+    ///     image: String,
+    /// }
+    ///
+    /// impl Job for Enhance {
+    ///     const KIND: &'static str = "images.enhance";
+    /// }
+    ///
+    /// async fn enhance(job: Enhance, context: Context) -> Result<Created, Problem> {
+    ///     context.progress(0.5, "sharpening");
+    ///     Ok(Created::at(job.image))
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let operations = Operations::builder(MemoryStore::new()).job(enhance).start();
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// [`start`](Self::start) does if the kind is no valid [`Kind`](crate::operation::Kind), or is
+    /// registered twice.
+    pub fn job<J, H, F>(self, handler: H) -> Self
+    where
+        J: Job,
+        H: Fn(J, Context) -> F + Send + Sync + 'static,
+        F: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        self.job_with(JobPolicy::new(), handler)
+    }
+
+    /// Registers what does the jobs of a kind, with a policy of its own.
+    ///
+    /// # Panics
+    /// As [`job`](Self::job).
+    pub fn job_with<J, H, F>(mut self, policy: JobPolicy, handler: H) -> Self
+    where
+        J: Job,
+        H: Fn(J, Context) -> F + Send + Sync + 'static,
+        F: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        self.jobs.push(Registration::new(policy, handler));
+        self
+    }
+
     /// The longest that a request is held by `wait`, whatever its client prefers.
     pub fn wait_cap(mut self, cap: Duration) -> Self {
         self.settings.wait_cap = cap;
         self
     }
 
-    /// How many tasks run at once, at least 1. Requests without preference do not count: they run
+    /// How many unfinished operations there may be, in all processes that use the store together.
+    /// One more is answered 503, and nothing of it is stored.
+    pub fn live_limit(mut self, operations: usize) -> Self {
+        self.settings.live_limit = operations;
+        self
+    }
+
+    /// How often work is looked for that nobody told of, at least every 10 ms: jobs whose delay or
+    /// whose lease has passed, and all of them where a store gives no hints. Work that this process
+    /// stored begins at once.
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.settings.poll_interval = interval.max(Duration::from_millis(10));
+        self
+    }
+
+    /// How many tasks run at once, at least 1, and how many jobs of each kind whose policy says
+    /// nothing. Requests without preference do not count: they run
     /// inline, as they would without this crate.
     pub fn concurrency(mut self, tasks: usize) -> Self {
         self.settings.concurrency = tasks.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
@@ -167,16 +293,21 @@ impl OperationsBuilder {
         self
     }
 
-    /// Starts to take requests, and a task that looks for expired and abandoned operations; the task
-    /// ends with the last clone of what is returned.
+    /// Starts to take requests, and tasks that run stored jobs and look for expired and abandoned
+    /// operations; they end with the last clone of what is returned.
     ///
     /// # Panics
-    /// Outside a tokio runtime.
+    /// Outside a tokio runtime, or if a [job](Self::job) cannot be registered.
     pub fn start(mut self) -> Operations {
         let max_body = self.store.capabilities().max_body_bytes;
         self.settings.max_outcome_bytes = self.settings.max_outcome_bytes.min(max_body);
-        let operations = Operations::new(self.store, self.settings, self.clock);
+        let of_jobs = self.jobs.iter().filter_map(|job| job.policy().retention);
+        let bounds = &mut self.settings.retention_bounds;
+        bounds.shortest =
+            of_jobs.chain([self.settings.retention, bounds.shortest]).min().unwrap_or_default();
+        let operations = Operations::new(self.store, self.settings, self.clock, &self.jobs);
         sweep::spawn(&operations);
+        worker::spawn(&operations);
         operations
     }
 }

@@ -5,15 +5,21 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+
+use super::attempt::Work;
 use super::calls::{unavailable, without_panic};
 use super::context::{Context, Run};
-use super::task::{Answer, Task};
+use super::job::{Job, Registered};
+use super::task::{Answer, Task, accept};
 use super::{Operations, pace};
 use crate::header::vary_on_prefer;
-use crate::operation::{IntoOutcome, Kind, NewOperation, OperationId, Owner};
+use crate::operation::{IntoOutcome, Kind, NewOperation, OperationId, Outcome, Owner};
 use crate::prefer::{Handling, PreferErrorKind, Preferences};
 use crate::problem::{Problem, types};
 use crate::respond::{OperationView, Response};
+use crate::store::{Idempotency, Observed, Submission};
 
 /// One request that is about to begin work: who asks, and how the route wants it answered.
 ///
@@ -26,6 +32,10 @@ pub struct KickOff<'a> {
     owner: Owner,
     kind: Option<Kind>,
     deadline: Option<Duration>,
+    delay: Duration,
+    retention: Option<Duration>,
+    idempotency: Option<Idempotency>,
+    requires_key: bool,
     accepts_overdue: bool,
     strict: Option<&'a [&'a str]>,
 }
@@ -56,6 +66,10 @@ impl<'a> KickOff<'a> {
             owner: Owner::anonymous(),
             kind: None,
             deadline: None,
+            delay: Duration::ZERO,
+            retention: None,
+            idempotency: None,
+            requires_key: false,
             accepts_overdue: false,
             strict: None,
         }
@@ -67,15 +81,48 @@ impl<'a> KickOff<'a> {
         self
     }
 
-    /// What sort of work it is; clients can list by it.
+    /// What sort of work it is; clients can list by it. A job has a kind already.
     pub fn kind(mut self, kind: Kind) -> Self {
         self.kind = Some(kind);
         self
     }
 
-    /// How long after a 202 the work must have ended; else the operation fails.
+    /// How long after a 202 the work must have ended, in place of what its policy or the
+    /// [builder](super::OperationsBuilder::deadline) says; else the operation fails.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// How long after its acceptance a job may begin. It is stored and answered 202 then, whatever
+    /// its client prefers. Work that is no job begins at once all the same.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    /// How long the finished operation stays readable, in place of what its policy or the builder
+    /// says; kept within the builder's [bounds](super::OperationsBuilder::retention_bounds).
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = Some(retention);
+        self
+    }
+
+    /// What the client calls the request, if it gave it a name
+    /// ([`Idempotency::from_request`]).
+    ///
+    /// The operation is stored before anything is done, also if the client prefers a plain answer,
+    /// and stands for the key until it expires: the same request again gets the same 202 while the
+    /// work goes on, and the first answer, byte for byte, once it is there; another payload under
+    /// the same key gets 422. What is repeated is marked `Idempotency-Replayed: true`.
+    pub fn idempotency(mut self, named: Option<Idempotency>) -> Self {
+        self.idempotency = named;
+        self
+    }
+
+    /// Refuses a request that has no idempotency key: 400.
+    pub fn require_idempotency_key(mut self) -> Self {
+        self.requires_key = true;
         self
     }
 
@@ -104,23 +151,94 @@ impl<'a> KickOff<'a> {
         W: FnOnce(Context) -> F + Send + 'static,
         F: Future<Output: IntoOutcome> + Send + 'static,
     {
-        let settings = &self.operations.inner.settings;
-        let mode = mode(self.preferences, self.accepts_overdue, settings.wait_cap);
-        let mut response = match (self.check(), mode) {
-            (Err(problem), _) => problem.into_response(),
-            (Ok(()), Mode::Inline) => {
+        let mut response = match self.mode() {
+            Err(problem) => problem.into_response(),
+            Ok(Mode::Inline) if self.idempotency.is_none() => {
                 let mut work =
                     pin!(
                         async move { work(Context::default()).await.into_outcome().into_response() }
                     );
                 without_panic(work.as_mut()).await.unwrap_or_else(Problem::into_response)
             }
-            (Ok(()), Mode::Within(wait)) => {
-                self.respond_within(wait, work).await.unwrap_or_else(Problem::into_response)
+            Ok(mode) => {
+                let work = |context| -> Work {
+                    Box::pin(async move { work(context).await.into_outcome() })
+                };
+                self.begin(mode, None, work).await.unwrap_or_else(Problem::into_response)
             }
         };
         vary_on_prefer(response.headers_mut());
         response
+    }
+
+    /// Runs the job and answers as the client prefers: see [`Operations::respond`].
+    ///
+    /// # Cancel safety
+    /// As [`Operations::respond_with`].
+    pub async fn respond<J: Job>(self, job: J) -> Response {
+        let mut response = self.respond_job(job).await.unwrap_or_else(Problem::into_response);
+        vary_on_prefer(response.headers_mut());
+        response
+    }
+
+    /// Stores the job, to be run by whichever worker claims it, and gives its operation: for a
+    /// service that answers in a way of its own, or begins work that no client asked for.
+    ///
+    /// # Errors
+    /// The problem that a client would be answered with.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, the job may have been stored or not.
+    pub async fn submit<J: Job>(mut self, job: J) -> Result<Observed, Problem> {
+        let registered = self.registered::<J>()?;
+        let input = encode(&job)?;
+        let id = self.new_id()?;
+        let submission = self.submission(id, Some((&registered, input)));
+        match self.store(&registered, submission).await {
+            Answer::Accepted(observed) | Answer::Existing(observed) => Ok(*observed),
+            Answer::Refused(problem) => Err(problem),
+            Answer::Ready(_) => Err(Problem::new(types::INTERNAL)),
+        }
+    }
+
+    async fn respond_job<J: Job>(self, job: J) -> Result<Response, Problem> {
+        let mode = self.mode()?;
+        let registered = self.registered::<J>()?;
+        let run = |registered: Arc<Registered>, job, context| async move {
+            match registered.run(job, context) {
+                Some(work) => work.await,
+                // Another type's kind: see `Job::KIND`.
+                None => Problem::new(types::INTERNAL).into_outcome(),
+            }
+        };
+        if mode == Mode::Inline && self.idempotency.is_none() && self.delay.is_zero() {
+            let mut work = pin!(run(registered, job, Context::default()));
+            return without_panic(work.as_mut()).await.map(Outcome::into_response);
+        }
+        let input = encode(&job)?;
+        let here = Arc::clone(&registered);
+        let work = move |context| -> Work { Box::pin(run(here, job, context)) };
+        self.begin(mode, Some((registered, input)), work).await
+    }
+
+    fn registered<J: Job>(&self) -> Result<Arc<Registered>, Problem> {
+        let registered = self.operations.inner.jobs.get(J::KIND);
+        // A mistake in the program, which its first request shall tell whoever wrote it.
+        let unknown = || {
+            Problem::new(types::INTERNAL)
+                .detail(format!("No handler is registered for jobs of the kind {:?}.", J::KIND))
+        };
+        registered.cloned().ok_or_else(unknown)
+    }
+
+    /// How the request is to be answered, if it may be.
+    fn mode(&self) -> Result<Mode, Problem> {
+        self.check()?;
+        if self.requires_key && self.idempotency.is_none() {
+            return Err(Problem::new(types::KEY_REQUIRED));
+        }
+        let cap = self.operations.inner.settings.wait_cap;
+        Ok(mode(self.preferences, self.accepts_overdue, cap))
     }
 
     fn check(&self) -> Result<(), Problem> {
@@ -147,45 +265,143 @@ impl<'a> KickOff<'a> {
         Ok(())
     }
 
-    async fn respond_within<W, F>(self, wait: Duration, work: W) -> Result<Response, Problem>
-    where
-        W: FnOnce(Context) -> F + Send + 'static,
-        F: Future<Output: IntoOutcome> + Send + 'static,
-    {
+    /// Begins work that is, or may have to be, stored.
+    async fn begin(
+        mut self,
+        mode: Mode,
+        job: Option<(Arc<Registered>, Bytes)>,
+        work: impl FnOnce(Context) -> Work,
+    ) -> Result<Response, Problem> {
+        let inner = &self.operations.inner;
+        let is_named = self.idempotency.is_some();
+        let id = self.new_id()?;
+        let submission = self.submission(id, job.as_ref().map(|(job, input)| (job, input.clone())));
+        let job = job.map(|(job, _)| job);
+        let admitted = match &job {
+            None => match inner.admission.admit() {
+                None => return Err(Problem::new(types::OVERLOADED).retry_after(inner.overloaded())),
+                admitted => admitted,
+            },
+            // What nobody waits for is left to the workers, and so is what cannot begin here.
+            Some(job) => Some(&job.admission)
+                .filter(|here| mode != Mode::Within(Duration::ZERO) && here.concurrency() > 0)
+                .filter(|_| self.delay.is_zero())
+                .and_then(|here| here.admit()),
+        };
+        let answer = match (admitted, job) {
+            (None, None) => Answer::Refused(Problem::new(types::INTERNAL)),
+            (None, Some(job)) => self.store(&job, submission).await,
+            (Some(admitted), job) => {
+                let run = Run::new(id, 1);
+                let work = work(Context::of(&run));
+                let wait = match mode {
+                    Mode::Within(wait) if !is_named => wait,
+                    _ => Duration::ZERO,
+                };
+                let (answer, answered) = oneshot::channel();
+                let inner = Arc::clone(inner);
+                Task { inner, admitted, run, submission, job, wait, answer }.spawn(work);
+                // None if the runtime is being shut down and dropped the task.
+                answered.await.unwrap_or_else(|_| Answer::Refused(shutting_down()))
+            }
+        };
+        // Who asked for no 202 waits for the end of the work that this request began, but gets one
+        // if an earlier request did.
+        let (observed, wait, is_replay) = match (answer, mode) {
+            (Answer::Ready(outcome), _) => return Ok(outcome.into_response()),
+            (Answer::Refused(problem), _) => return Err(problem),
+            (Answer::Accepted(observed), Mode::Inline) if is_named && self.delay.is_zero() => {
+                (observed, None, false)
+            }
+            (Answer::Accepted(observed), Mode::Within(wait)) if is_named => {
+                (observed, Some(wait), false)
+            }
+            (Answer::Accepted(observed), _) => (observed, Some(Duration::ZERO), false),
+            (Answer::Existing(observed), Mode::Inline) => (observed, Some(Duration::ZERO), true),
+            (Answer::Existing(observed), Mode::Within(wait)) => (observed, Some(wait), true),
+        };
+        let observed = self.operations.follow(observed, wait).await?;
+        let mut response = self.answer(&observed).await?;
+        if is_replay {
+            response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+        }
+        Ok(response)
+    }
+
+    /// The answer that the store has for the request: its outcome, or 202 while there is none.
+    async fn answer(&self, observed: &Observed) -> Result<Response, Problem> {
+        let inner = &self.operations.inner;
+        let operation = &observed.operation;
+        let view = OperationView::new(operation, observed.now, &inner.settings.urls);
+        if !operation.status().is_finished() {
+            let delay = inner.retry_after(observed);
+            return Ok(view.retry_after(delay).accepted(self.preferences));
+        }
+        let (_, outcome) = self.operations.outcome(&self.owner, operation.id()).await?;
+        Ok(view.replay(outcome))
+    }
+
+    fn new_id(&self) -> Result<OperationId, Problem> {
         let inner = &self.operations.inner;
         if inner.is_closing() {
-            return Err(Problem::new(types::SHUTTING_DOWN).retry_after(pace::MIN));
+            return Err(shutting_down());
         }
-        let Some(admitted) = inner.admission.admit() else {
-            return Err(Problem::new(types::OVERLOADED).retry_after(inner.overloaded()));
+        OperationId::generate(inner.clock.now()).map_err(|_| unavailable())
+    }
+
+    fn submission(
+        &mut self,
+        id: OperationId,
+        job: Option<(&Arc<Registered>, Bytes)>,
+    ) -> Submission {
+        let settings = &self.operations.inner.settings;
+        let policy = job.as_ref().map(|(job, _)| job.policy);
+        let bounded = |wanted: Duration| settings.retention_bounds.bound(wanted);
+        let retention = self.retention.map(bounded).or(policy.and_then(|policy| policy.retention));
+        let deadline = self.deadline.or(policy.and_then(|policy| policy.deadline));
+        let kind = match &job {
+            Some((job, _)) => job.kind.clone(),
+            None => self.kind.take().unwrap_or_default(),
         };
-        let id = OperationId::generate(inner.clock.now()).map_err(|_| unavailable())?;
-        let mut operation = NewOperation::new(id)
-            .with_kind(self.kind.unwrap_or_default())
-            .with_owner(self.owner)
-            .with_attempt_limit(1)
-            .with_retention(inner.settings.retention);
-        if let Some(deadline) = self.deadline {
-            operation = operation.with_deadline(deadline);
+        let delay = if job.is_some() { self.delay } else { Duration::ZERO };
+        let operation = NewOperation::new(id)
+            .with_kind(kind)
+            .with_owner(self.owner.clone())
+            .with_attempt_limit(policy.map_or(1, |policy| policy.attempt_limit))
+            .with_retention(retention.unwrap_or(settings.retention))
+            .with_delay(delay)
+            .with_deadline(deadline.unwrap_or(settings.deadline.saturating_add(delay)));
+        let mut submission = Submission::new(operation);
+        submission.input = job.map(|(_, input)| input);
+        submission.idempotency = self.idempotency.take();
+        submission
+    }
+
+    /// Leaves a job to whichever worker claims it.
+    async fn store(&self, job: &Registered, submission: Submission) -> Answer {
+        let inner = &self.operations.inner;
+        if inner.is_closing() {
+            return Answer::Refused(shutting_down());
         }
-
-        let run = Run::new(id, 1);
-        let context = Context::of(&run);
-        let (answer, answered) = oneshot::channel();
-        let task = Task { inner: Arc::clone(inner), admitted, run, operation, wait, answer };
-        task.spawn(Box::pin(async move { work(context).await.into_outcome() }));
-
-        match answered.await {
-            Ok(Answer::Ready(outcome)) => Ok(outcome.into_response()),
-            Ok(Answer::Accepted(accepted)) => {
-                let view =
-                    OperationView::new(&accepted.operation, accepted.now, &inner.settings.urls);
-                let delay = inner.retry_after(&accepted);
-                Ok(view.retry_after(delay).accepted(self.preferences))
+        match accept(inner, submission).await {
+            Ok((observed, true)) => {
+                job.wake.notify_one();
+                Answer::Accepted(observed)
             }
-            Ok(Answer::Refused(problem)) => Err(problem),
-            // The runtime is being shut down and dropped the task.
-            Err(_) => Err(Problem::new(types::SHUTTING_DOWN).retry_after(pace::MIN)),
+            Ok((observed, false)) => Answer::Existing(observed),
+            Err(problem) => Answer::Refused(problem),
         }
     }
+}
+
+/// Marks an answer that an earlier request with the same idempotency key has begun.
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+fn encode<J: Job>(job: &J) -> Result<Bytes, Problem> {
+    // Whatever the reason, it is not the client's.
+    job.encode().map_err(|_| Problem::new(types::INTERNAL))
+}
+
+fn shutting_down() -> Problem {
+    Problem::new(types::SHUTTING_DOWN).retry_after(pace::MIN)
 }

@@ -48,13 +48,19 @@
 //! ```
 
 mod admission;
+mod attempt;
 mod builder;
 mod calls;
 mod context;
+mod follow;
+mod idempotency;
+mod job;
 mod kick_off;
 mod pace;
+mod policy;
 mod sweep;
 mod task;
+mod worker;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -63,12 +69,15 @@ use std::time::Duration;
 
 pub use builder::OperationsBuilder;
 pub use context::Context;
+pub use job::{Job, JobInput, JobInputError};
 pub use kick_off::KickOff;
+pub use policy::JobPolicy;
 
 use self::admission::Admission;
 use self::builder::Settings;
 use self::calls::{detached, store_problem, unavailable};
 use self::context::{Runs, Signal};
+use self::job::{Jobs, Registration};
 use crate::operation::{Change, IntoOutcome, OperationId, Outcome, Owner};
 use crate::prefer::Preferences;
 use crate::problem::{Problem, types};
@@ -93,6 +102,7 @@ struct Inner {
     settings: Settings,
     clock: Arc<dyn Clock>,
     admission: Arc<Admission>,
+    jobs: Jobs,
     runs: Runs,
     closing: AtomicBool,
 }
@@ -103,14 +113,21 @@ impl Operations {
         OperationsBuilder::new(Arc::new(store))
     }
 
-    fn new(store: Arc<dyn OperationStore>, settings: Settings, clock: Arc<dyn Clock>) -> Self {
+    fn new(
+        store: Arc<dyn OperationStore>,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        jobs: &[Registration],
+    ) -> Self {
         let admission = Admission::new(settings.concurrency, settings.queue);
+        let jobs = Jobs::new(jobs, settings.concurrency, settings.queue);
         Self {
             inner: Arc::new(Inner {
                 store,
                 settings,
                 clock,
                 admission,
+                jobs,
                 runs: Runs::default(),
                 closing: AtomicBool::new(false),
             }),
@@ -132,6 +149,19 @@ impl Operations {
         F: Future<Output: IntoOutcome> + Send + 'static,
     {
         self.kick_off(preferences).respond_with(work).await
+    }
+
+    /// Runs the job and answers as the client prefers.
+    ///
+    /// Without preference it runs here and now, and nothing is stored. With `respond-async` it is
+    /// stored, and answered 202; whichever process claims it runs it, after a crash of this one
+    /// another. With `respond-async, wait=5` it begins here at once and is stored only when it
+    /// becomes a 202.
+    ///
+    /// # Cancel safety
+    /// As [`respond_with`](Self::respond_with).
+    pub async fn respond<J: Job>(&self, preferences: &Preferences, job: J) -> Response {
+        self.kick_off(preferences).respond(job).await
     }
 
     /// Begins to answer a request that says more than its preferences.
@@ -218,21 +248,21 @@ impl Operations {
         &self.inner.settings.urls
     }
 
-    /// Takes no new work, waits up to `grace` for what runs, then interrupts the rest, which is
-    /// recorded as failed. Gives the number of tasks that were interrupted.
+    /// Takes no new work, waits up to `grace` for what runs, then interrupts the rest and gives the
+    /// number of what was interrupted. A job is given back, so that another process can claim it at
+    /// once; what may not begin again is recorded as failed.
     ///
     /// Call it when your server has been told to stop, while it still answers: waiting requests
     /// then get their answer. It returns within `grace` and 5 s.
     pub async fn shutdown(&self, grace: Duration) -> usize {
-        let admission = &self.inner.admission;
         self.inner.closing.store(true, Ordering::Release);
-        if tokio::time::timeout(grace, admission.emptied()).await.is_ok() {
+        if tokio::time::timeout(grace, self.inner.emptied()).await.is_ok() {
             return 0;
         }
-        let interrupted = admission.tasks();
+        let interrupted = self.inner.admissions().map(|admission| admission.tasks()).sum();
         self.inner.runs.send_all(Signal::Interrupt);
         // What cannot be recorded in time ends by its lease.
-        let _ = tokio::time::timeout(SHUTDOWN_RECORDING, admission.emptied()).await;
+        let _ = tokio::time::timeout(SHUTDOWN_RECORDING, self.inner.emptied()).await;
         interrupted
     }
 
@@ -264,7 +294,8 @@ impl Operations {
     /// What to say of an operation that is not there, or is somebody else's: the id's own time tells
     /// whether it may once have been. No trace of expired operations is kept for this.
     fn absent(&self, id: OperationId) -> Problem {
-        if id.timestamp() + self.inner.settings.retention <= self.inner.clock.now() {
+        let shortest = self.inner.settings.retention_bounds.shortest;
+        if id.timestamp() + shortest <= self.inner.clock.now() {
             Problem::new(types::EXPIRED)
         } else {
             Problem::new(types::NOT_FOUND)
@@ -277,9 +308,24 @@ impl Inner {
         self.closing.load(Ordering::Acquire)
     }
 
+    /// What counts the tasks of this process: that of work that is its own, and one for each kind of
+    /// job.
+    fn admissions(&self) -> impl Iterator<Item = &Arc<Admission>> {
+        self.jobs.iter().map(|job| &job.admission).chain([&self.admission])
+    }
+
+    /// Waits until there is no task.
+    async fn emptied(&self) {
+        for admission in self.admissions() {
+            admission.emptied().await;
+        }
+    }
+
     fn retry_after(&self, observed: &Observed) -> Duration {
         let Observed { operation, now, .. } = observed;
-        pace::retry_after(operation, *now, self.admission.load(), self.settings.poll_rate)
+        let job = self.jobs.get(operation.kind().as_str());
+        let load = job.map_or(&self.admission, |job| &job.admission).load();
+        pace::retry_after(operation, *now, load, self.settings.poll_rate)
     }
 
     fn overloaded(&self) -> Duration {

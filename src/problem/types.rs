@@ -33,6 +33,10 @@ problem_types! {
     INVALID_QUERY = "invalid-query", "Invalid query", BAD_REQUEST;
     /// A preference is malformed or unknown, and the client asked for `handling=strict`.
     INVALID_PREFERENCE = "invalid-preference", "Invalid preference", BAD_REQUEST;
+    /// The `Idempotency-Key` field holds no key.
+    INVALID_KEY = "invalid-idempotency-key", "Invalid idempotency key", BAD_REQUEST;
+    /// The resource wants each request to have an `Idempotency-Key`.
+    KEY_REQUIRED = "idempotency-key-required", "Idempotency key required", BAD_REQUEST;
     /// The idempotency key was used before for a request with another payload.
     KEY_REUSED = "idempotency-key-reused", "Idempotency key reused", UNPROCESSABLE_ENTITY;
     /// The service has as much work as it takes; nothing of the request was stored.
@@ -51,6 +55,8 @@ problem_types! {
     INTERRUPTED = "interrupted", "Interrupted", INTERNAL_SERVER_ERROR;
     /// The work was begun as often as it may be, and no attempt finished.
     ATTEMPTS_EXHAUSTED = "attempts-exhausted", "Attempts exhausted", INTERNAL_SERVER_ERROR;
+    /// What the work needs was not stored, or cannot be read by this version of the service.
+    UNREADABLE_INPUT = "unreadable-input", "Unreadable input", INTERNAL_SERVER_ERROR;
     /// The work did not finish before its deadline.
     DEADLINE_PASSED = "deadline-passed", "Deadline passed", GATEWAY_TIMEOUT;
     /// The work's answer is larger than what may be kept.

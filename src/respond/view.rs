@@ -123,12 +123,8 @@ impl<'a> OperationView<'a> {
             let problem = Problem::new(types::RESULT_NOT_READY).retry_after(self.retry_after);
             return no_store(problem.into_response());
         };
-        let outcome = match (stored, self.operation.error()) {
-            (Some(outcome), _) => outcome,
-            (None, Some(error)) => error.clone().into_outcome(),
-            (None, None) => {
-                return no_store(Problem::new(types::RESULT_NOT_AVAILABLE).into_response());
-            }
+        let Some(outcome) = self.outcome(stored) else {
+            return no_store(Problem::new(types::RESULT_NOT_AVAILABLE).into_response());
         };
         let mut response = outcome.into_response();
         let headers = response.headers_mut();
@@ -140,6 +136,21 @@ impl<'a> OperationView<'a> {
         }
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         response
+    }
+
+    /// The answer to the request that began the operation, or to the same request again, once the
+    /// operation has finished: the outcome as the handler gave it; if it was canceled, a problem of
+    /// the type [`CANCELED`](types::CANCELED).
+    pub fn replay(&self, stored: Option<Outcome>) -> Response {
+        match self.outcome(stored) {
+            Some(outcome) => outcome.into_response(),
+            None => Problem::new(types::CANCELED).into_response(),
+        }
+    }
+
+    /// How it ended: what was stored, or the problem of a failure that no handler answered.
+    fn outcome(&self, stored: Option<Outcome>) -> Option<Outcome> {
+        stored.or_else(|| self.operation.error().map(|error| error.clone().into_outcome()))
     }
 
     fn document(&self) -> OperationDocument<'_> {

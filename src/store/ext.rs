@@ -94,7 +94,8 @@ pub trait OperationStoreExt: OperationStore {
         self.apply_with_outcome(id, change, None)
     }
 
-    /// The same for a change that finishes the operation, and the outcome that is kept with it.
+    /// The same for a change that may finish the operation, and the outcome that is kept with it if it
+    /// does so with an answer.
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
@@ -126,7 +127,7 @@ pub trait OperationStoreExt: OperationStore {
                 }
                 let swap = Swap::new(next.clone(), operation.version())
                     .with_write_id(write_id)
-                    .with_outcome(outcome.clone());
+                    .with_outcome(outcome.clone().filter(|_| next.outcome_head().is_some()));
                 match self.swap(swap).await {
                     Ok(Swapped::Swapped) => {
                         return Ok(Observed { operation: next, now: *now, write_id });

@@ -1,0 +1,253 @@
+//! One attempt at an operation: from when this process holds its lease to its recorded end.
+//!
+//! The lease is renewed by the same task that drives the work, so it cannot outlive it, and the work
+//! cannot outlive the lease unnoticed.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::Inner;
+use super::calls::{detached, is_passing, without_panic};
+use super::context::{Run, Signal};
+use super::policy::JobPolicy;
+use crate::operation::{Change, IntoOutcome, Outcome, TransitionError};
+use crate::problem::{Problem, types};
+use crate::store::{ApplyError, Observed, OperationStoreExt};
+
+/// The work of a handler, its answer being whatever a synchronous caller would get.
+pub(super) type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// After how long to ask again whether the deadline has passed by the store's clock, when it had
+/// by ours.
+const DEADLINE_AGAIN: Duration = Duration::from_millis(100);
+
+pub(super) struct Attempt {
+    pub(super) inner: Arc<Inner>,
+    pub(super) run: Arc<Run>,
+    policy: Option<JobPolicy>,
+    attempt_limit: u32,
+    attempts_left: u32,
+    deadline: Option<Instant>,
+}
+
+/// How the work ended.
+pub(super) enum End {
+    Outcome(Outcome),
+    /// It went on for too long after its cancellation was requested.
+    Canceled,
+    /// Somebody else decides about the operation now.
+    LeaseLost,
+    /// The service shuts down, and its grace is over.
+    Interrupted,
+    /// The service shuts down, and it has not begun.
+    NotBegun,
+}
+
+impl Attempt {
+    /// The attempt at an operation whose lease this process has just got. Without a policy the work
+    /// is this process's alone, and no other attempt can follow.
+    pub(super) fn new(
+        inner: &Arc<Inner>,
+        run: &Arc<Run>,
+        observed: &Observed,
+        policy: Option<JobPolicy>,
+    ) -> Self {
+        let Observed { operation, now, .. } = observed;
+        let in_time = |deadline: crate::time::Timestamp| deadline.duration_since(*now);
+        Self {
+            inner: Arc::clone(inner),
+            run: Arc::clone(run),
+            policy,
+            attempt_limit: operation.attempt_limit(),
+            attempts_left: operation.attempts_left(),
+            deadline: operation.deadline().and_then(|at| Instant::now().checked_add(in_time(at))),
+        }
+    }
+
+    /// Drives the work and, beside it, what keeps the operation. Dropping the work ends it.
+    pub(super) async fn work_on(
+        mut work: Work,
+        mut keep: Pin<&mut impl Future<Output = End>>,
+    ) -> End {
+        tokio::select! {
+            biased;
+            outcome = without_panic(work.as_mut()) => {
+                End::Outcome(outcome.unwrap_or_else(Problem::into_outcome))
+            }
+            end = keep.as_mut() => end,
+        }
+    }
+
+    /// Renews the lease, writes progress, ends the operation at its deadline, and gives the work
+    /// time to stop when it should. Ends only if the work must end.
+    pub(super) async fn keep(&self) -> End {
+        let (run, settings) = (&self.run, &self.inner.settings);
+        let attempt = run.attempt();
+        let mut renew_at = Instant::now() + settings.lease / 3;
+        let mut report_at = Instant::now();
+        let mut progress = None;
+        let mut deadline = self.deadline;
+        let mut stop_at: Option<Instant> = None;
+        loop {
+            let report = progress.as_ref().map(|_| report_at);
+            let wake_at = [Some(renew_at), report, deadline, stop_at].into_iter().flatten().min();
+            tokio::select! {
+                () = run.news() => {}
+                () = sleep_until(wake_at.unwrap_or(renew_at)) => {}
+            }
+            let now = Instant::now();
+            match run.signal() {
+                Signal::GoOn => {}
+                Signal::Interrupt => return End::Interrupted,
+                signal => {
+                    if now >= *stop_at.get_or_insert(now + settings.cancel_grace) {
+                        let is_cancel = signal == Signal::Cancel;
+                        return if is_cancel { End::Canceled } else { End::LeaseLost };
+                    }
+                }
+            }
+            progress = run.take_progress().or(progress);
+            let change = if deadline.take_if(|deadline| now >= *deadline).is_some() {
+                Change::Settle
+            } else if now >= renew_at {
+                renew_at = now + settings.lease / 3;
+                Change::Renew { attempt, lease: settings.lease }
+            } else if let Some(progress) = progress.take_if(|_| now >= report_at) {
+                report_at = now + settings.progress_interval;
+                Change::Progress { attempt, progress }
+            } else {
+                continue;
+            };
+            let is_settle = change == Change::Settle;
+            match self.apply(change, None).await {
+                Some(Ok(_)) if is_settle => run.send(Signal::LeaseLost),
+                Some(Ok(observed)) if observed.operation.is_cancel_requested() => {
+                    run.send(Signal::Cancel);
+                }
+                // The store's clock, or a store that is away: ask again.
+                Some(Err(ApplyError::Refused(TransitionError::NothingDue, _))) | None
+                    if is_settle =>
+                {
+                    deadline = Some(now + DEADLINE_AGAIN);
+                }
+                Some(Err(error)) if !is_passing(&error) => run.send(Signal::LeaseLost),
+                Some(Err(_)) if is_settle => deadline = Some(now + DEADLINE_AGAIN),
+                // While the store is away the lease is the holder's until somebody takes it.
+                _ => {}
+            }
+        }
+    }
+
+    /// Records how the work ended.
+    pub(super) async fn finish(&self, end: End) {
+        let attempt = self.run.attempt();
+        let fail = |kind| (Change::Fail { attempt, error: Problem::new(kind) }, None);
+        let (change, outcome) = match end {
+            End::LeaseLost => return,
+            End::Canceled => (Change::ConfirmCancel { attempt }, None),
+            // What may not run twice does not begin again, for it may have done its work.
+            End::Interrupted if self.attempt_limit == 1 => fail(types::INTERRUPTED),
+            End::Interrupted | End::NotBegun => (Change::Release { attempt }, None),
+            End::Outcome(outcome) if outcome.body.len() > self.inner.settings.max_outcome_bytes => {
+                fail(types::RESULT_TOO_LARGE)
+            }
+            End::Outcome(outcome) => {
+                let outcome = outcome.without_connection_fields();
+                match outcome.problem() {
+                    None => (Change::Succeed { attempt, head: outcome.head() }, Some(outcome)),
+                    Some(error)
+                        if error.is(types::CANCELED) && self.run.signal() == Signal::Cancel =>
+                    {
+                        (Change::ConfirmCancel { attempt }, None)
+                    }
+                    Some(error) => self.failure(error, outcome),
+                }
+            }
+        };
+        // A refusal means that the operation has been decided about already.
+        let _ = self.record(change, outcome).await;
+    }
+
+    /// What follows from an error: another attempt, or the end.
+    fn failure(&self, error: Problem, outcome: Outcome) -> (Change, Option<Outcome>) {
+        let attempt = self.run.attempt();
+        let policy = self.policy.filter(|policy| (policy.retry_if)(&error));
+        match policy.filter(|_| self.attempt_limit > 1) {
+            None => (Change::Fail { attempt, error }, Some(outcome)),
+            Some(_) if self.attempts_left == 0 => {
+                let error = Problem::new(types::ATTEMPTS_EXHAUSTED)
+                    .with("attempts", self.attempt_limit)
+                    .with("last_error", &error);
+                let outcome = error.clone().into_outcome();
+                (Change::Fail { attempt, error }, Some(outcome))
+            }
+            Some(policy) => {
+                // Without a random number the pause is the longest that it may be.
+                let random = getrandom::u32().unwrap_or(u32::MAX);
+                let pause = policy.backoff.after(attempt, random);
+                let delay = pause.max(error.retry_delay().unwrap_or_default());
+                (Change::Retry { attempt, delay, error }, Some(outcome))
+            }
+        }
+    }
+
+    /// Makes a change, however long the store is away.
+    pub(super) async fn record(
+        &self,
+        change: Change,
+        outcome: Option<Outcome>,
+    ) -> Result<(), TransitionError> {
+        const SHORTEST: Duration = Duration::from_millis(50);
+        const LONGEST: Duration = Duration::from_secs(5);
+        let mut pause = SHORTEST;
+        loop {
+            match self.apply(change.clone(), outcome.clone()).await {
+                // Already running: an earlier try took place after all, for only the holder can
+                // begin.
+                Some(Ok(_) | Err(ApplyError::Refused(TransitionError::AlreadyRunning, _))) => {
+                    return Ok(());
+                }
+                Some(Err(ApplyError::Refused(error, _))) => return Err(error),
+                Some(Err(error)) if !is_passing(&error) => return Err(TransitionError::Finished),
+                _ => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST);
+                }
+            }
+        }
+    }
+
+    /// Tries to make a change; none if the store does not answer in time.
+    async fn apply(
+        &self,
+        change: Change,
+        outcome: Option<Outcome>,
+    ) -> Option<Result<Observed, ApplyError>> {
+        let (store, id) = (Arc::clone(&self.inner.store), self.run.id());
+        let call = Box::pin(async move { store.apply_with_outcome(id, change, outcome).await });
+        detached(call, self.inner.settings.store_timeout).await
+    }
+}
+
+/// A run that can be told things as long as this exists.
+pub(super) struct RunGuard {
+    inner: Arc<Inner>,
+    run: Arc<Run>,
+}
+
+impl RunGuard {
+    pub(super) fn new(inner: &Arc<Inner>, run: &Arc<Run>) -> Self {
+        inner.runs.insert(run);
+        Self { inner: Arc::clone(inner), run: Arc::clone(run) }
+    }
+}
+
+impl Drop for RunGuard {
+    fn drop(&mut self) {
+        self.inner.runs.remove(self.run.id());
+    }
+}

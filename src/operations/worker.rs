@@ -1,0 +1,143 @@
+//! Claims stored jobs and runs them, each kind by itself.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use super::admission::Place;
+use super::attempt::{Attempt, End, RunGuard, Work};
+use super::calls::detached;
+use super::context::{Context, Run};
+use super::job::Registered;
+use super::{Inner, Operations};
+use crate::operation::{IntoOutcome, OperationId, Outcome};
+use crate::problem::{Problem, types};
+use crate::store::{ClaimRequest, Hint, Hints, Observed, OperationStore};
+
+/// How many jobs are claimed at once at the most.
+const BATCH: usize = 64;
+/// How long a worker waits for a store that fails, at the most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a job that was claimed waits for its input when the store fails.
+const INPUT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Works until the last [`Operations`] is gone or shuts down.
+pub(super) fn spawn(operations: &Operations) {
+    for job in operations.inner.jobs.iter() {
+        if job.admission.concurrency() > 0 {
+            tokio::spawn(work(Arc::downgrade(&operations.inner), Arc::clone(job)));
+        }
+    }
+}
+
+async fn work(inner: Weak<Inner>, job: Arc<Registered>) {
+    let Some((mut hints, interval)) = inner.upgrade().map(|inner| {
+        // Listened to before the first look, so that no job falls in between.
+        (inner.store.hints(), inner.settings.poll_interval)
+    }) else {
+        return;
+    };
+    let mut pause = interval;
+    loop {
+        let places = job.admission.places(BATCH).await;
+        let Some(inner) = inner.upgrade().filter(|inner| !inner.is_closing()) else { return };
+        let asked = places.len();
+        match claim(&inner, &job, asked).await {
+            Some(claimed) => {
+                pause = interval;
+                let found = claimed.len();
+                for (observed, place) in claimed.into_iter().zip(places) {
+                    tokio::spawn(run(Arc::clone(&inner), Arc::clone(&job), observed, place));
+                }
+                if found == asked {
+                    continue;
+                }
+            }
+            None => {
+                drop(places);
+                pause = (pause * 2).min(LONGEST_PAUSE.max(interval));
+            }
+        }
+        drop(inner);
+        wait(&job, &mut hints, pause).await;
+    }
+}
+
+/// Claims up to so many jobs; none if the store fails. It is waited for however long it takes: what
+/// it claims has to be run or given back.
+async fn claim(inner: &Inner, job: &Registered, most: usize) -> Option<Vec<Observed>> {
+    let request = ClaimRequest::new(most, inner.settings.lease).with_kinds(vec![job.kind.clone()]);
+    let store = Arc::clone(&inner.store);
+    tokio::spawn(async move { store.claim(&request).await.ok() }).await.ok().flatten()
+}
+
+/// Waits until there may be work: until somebody says so, or for that time.
+async fn wait(job: &Registered, hints: &mut Option<Box<dyn Hints>>, pause: Duration) {
+    let mut over = pin!(sleep(pause));
+    let mut woken = pin!(job.wake.notified());
+    poll_fn(|cx| {
+        if woken.as_mut().poll(cx).is_ready() || over.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        loop {
+            match hints.as_mut().map(|hints| hints.poll_hint(cx)) {
+                Some(Poll::Ready(Some(Hint::Changed(_)))) => {}
+                Some(Poll::Ready(Some(_))) => return Poll::Ready(()),
+                Some(Poll::Ready(None)) => *hints = None,
+                Some(Poll::Pending) | None => return Poll::Pending,
+            }
+        }
+    })
+    .await;
+}
+
+/// Runs a job that was claimed.
+async fn run(inner: Arc<Inner>, job: Arc<Registered>, observed: Observed, place: Place) {
+    let run = Run::new(observed.operation.id(), observed.operation.attempt());
+    let _guard = RunGuard::new(&inner, &run);
+    let attempt = Attempt::new(&inner, &run, &observed, Some(job.policy));
+    if inner.is_closing() {
+        return attempt.finish(End::NotBegun).await;
+    }
+    let began = Instant::now();
+    let work = stored_work(Arc::clone(&inner), Arc::clone(&job), Context::of(&run), run.id());
+    let end = Attempt::work_on(work, pin!(attempt.keep())).await;
+    place.admitted.ran(began.elapsed());
+    attempt.finish(end).await;
+}
+
+/// The work of a job, its input included, which is read while the lease is kept already.
+fn stored_work(inner: Arc<Inner>, job: Arc<Registered>, context: Context, id: OperationId) -> Work {
+    Box::pin(async move {
+        let input = match input(&inner, id).await {
+            Some(input) => input,
+            None => return unreadable(),
+        };
+        match job.run_stored(input, context) {
+            Ok(work) => work.await,
+            Err(_) => unreadable(),
+        }
+    })
+}
+
+/// The input, however long the store is away; none if there is none to be had.
+async fn input(inner: &Inner, id: OperationId) -> Option<Bytes> {
+    loop {
+        let store = Arc::clone(&inner.store);
+        let call = Box::pin(async move { store.input(id).await });
+        match detached(call, inner.settings.store_timeout).await {
+            Some(Ok(input)) => return input,
+            Some(Err(error)) if !error.is_retryable() => return None,
+            _ => sleep(INPUT_PAUSE).await,
+        }
+    }
+}
+
+fn unreadable() -> Outcome {
+    Problem::new(types::UNREADABLE_INPUT).into_outcome()
+}
