@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
@@ -76,7 +78,7 @@ impl Outcome {
     }
 
     /// The problem that the outcome is, if it is an error: the document that its body holds, else
-    /// one made of its status.
+    /// one made of its status; with the time to try again, if its fields tell that in seconds.
     pub fn problem(&self) -> Option<Problem> {
         if self.status.as_u16() < 400 {
             return None;
@@ -88,13 +90,15 @@ impl Outcome {
         });
         let parsed: Option<Problem> =
             is_problem.then(|| serde_json::from_slice(&self.body).ok()).flatten();
-        let status = self.status;
-        Some(
-            parsed.map_or_else(
-                || Problem::from_status(status),
-                |problem| problem.with_status(status),
-            ),
-        )
+        let problem = match parsed {
+            Some(problem) => problem.with_status(self.status),
+            None => Problem::from_status(self.status),
+        };
+        let delay = self.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        Some(match delay.and_then(|seconds| seconds.parse().ok()) {
+            Some(seconds) => problem.retry_after(Duration::from_secs(seconds)),
+            None => problem,
+        })
     }
 
     /// Takes out the fields that may not be kept: [`NOT_KEPT`] and those that `Connection` names.
@@ -209,9 +213,10 @@ mod tests {
 
     #[test]
     fn a_problem_that_says_when_gets_retry_after() {
-        let problem =
-            Problem::new(types::OVERLOADED).retry_after(std::time::Duration::from_secs(3));
-        assert_eq!(problem.into_outcome().headers[header::RETRY_AFTER], "3");
+        let problem = Problem::new(types::OVERLOADED).retry_after(Duration::from_secs(3));
+        let outcome = problem.clone().into_outcome();
+        assert_eq!(outcome.headers[header::RETRY_AFTER], "3");
+        assert_eq!(outcome.problem(), Some(problem));
     }
 
     #[test]

@@ -29,8 +29,9 @@ pub(super) struct Attempt {
     pub(super) inner: Arc<Inner>,
     pub(super) run: Arc<Run>,
     policy: Option<JobPolicy>,
-    attempt_limit: u32,
-    attempts_left: u32,
+    /// How many attempts there may be in all, and after this one.
+    limit: u32,
+    left: u32,
     deadline: Option<Instant>,
 }
 
@@ -62,8 +63,8 @@ impl Attempt {
             inner: Arc::clone(inner),
             run: Arc::clone(run),
             policy,
-            attempt_limit: operation.attempt_limit(),
-            attempts_left: operation.attempts_left(),
+            limit: operation.attempt_limit(),
+            left: operation.attempts_left(),
             deadline: operation.deadline().and_then(|at| Instant::now().checked_add(in_time(at))),
         }
     }
@@ -150,7 +151,7 @@ impl Attempt {
             End::LeaseLost => return,
             End::Canceled => (Change::ConfirmCancel { attempt }, None),
             // What may not run twice does not begin again, for it may have done its work.
-            End::Interrupted if self.attempt_limit == 1 => fail(types::INTERRUPTED),
+            End::Interrupted if self.limit == 1 => fail(types::INTERRUPTED),
             End::Interrupted | End::NotBegun => (Change::Release { attempt }, None),
             End::Outcome(outcome) if outcome.body.len() > self.inner.settings.max_outcome_bytes => {
                 fail(types::RESULT_TOO_LARGE)
@@ -176,11 +177,11 @@ impl Attempt {
     fn failure(&self, error: Problem, outcome: Outcome) -> (Change, Option<Outcome>) {
         let attempt = self.run.attempt();
         let policy = self.policy.filter(|policy| (policy.retry_if)(&error));
-        match policy.filter(|_| self.attempt_limit > 1) {
+        match policy.filter(|_| self.limit > 1) {
             None => (Change::Fail { attempt, error }, Some(outcome)),
-            Some(_) if self.attempts_left == 0 => {
+            Some(_) if self.left == 0 => {
                 let error = Problem::new(types::ATTEMPTS_EXHAUSTED)
-                    .with("attempts", self.attempt_limit)
+                    .with("attempts", self.limit)
                     .with("last_error", &error);
                 let outcome = error.clone().into_outcome();
                 (Change::Fail { attempt, error }, Some(outcome))
@@ -248,6 +249,6 @@ impl RunGuard {
 
 impl Drop for RunGuard {
     fn drop(&mut self) {
-        self.inner.runs.remove(self.run.id());
+        self.inner.runs.remove(&self.run);
     }
 }

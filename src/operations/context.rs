@@ -172,9 +172,12 @@ impl Runs {
         self.lock().insert(run.id, Arc::clone(run));
     }
 
-    pub(super) fn remove(&self, id: OperationId) {
+    pub(super) fn remove(&self, run: &Arc<Run>) {
         let mut runs = self.lock();
-        runs.remove(&id);
+        // A later attempt may have its place: this process can lose a lease and get it again.
+        if runs.get(&run.id).is_some_and(|held| Arc::ptr_eq(held, run)) {
+            runs.remove(&run.id);
+        }
         if runs.len() < runs.capacity() / 8 {
             runs.shrink_to(1_024);
         }

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
+use super::admission::Admission;
 use super::attempt::Work;
 use super::calls::{unavailable, without_panic};
 use super::context::{Context, Run};
@@ -222,7 +223,7 @@ impl<'a> KickOff<'a> {
     }
 
     fn registered<J: Job>(&self) -> Result<Arc<Registered>, Problem> {
-        let registered = self.operations.inner.jobs.get(J::KIND);
+        let registered = self.operations.inner().jobs.get(J::KIND);
         // A mistake in the program, which its first request shall tell whoever wrote it.
         let unknown = || {
             Problem::new(types::INTERNAL)
@@ -237,7 +238,7 @@ impl<'a> KickOff<'a> {
         if self.requires_key && self.idempotency.is_none() {
             return Err(Problem::new(types::KEY_REQUIRED));
         }
-        let cap = self.operations.inner.settings.wait_cap;
+        let cap = self.operations.inner().settings.wait_cap;
         Ok(mode(self.preferences, self.accepts_overdue, cap))
     }
 
@@ -272,7 +273,7 @@ impl<'a> KickOff<'a> {
         job: Option<(Arc<Registered>, Bytes)>,
         work: impl FnOnce(Context) -> Work,
     ) -> Result<Response, Problem> {
-        let inner = &self.operations.inner;
+        let inner = self.operations.inner();
         let is_named = self.idempotency.is_some();
         let id = self.new_id()?;
         let submission = self.submission(id, job.as_ref().map(|(job, input)| (job, input.clone())));
@@ -286,7 +287,7 @@ impl<'a> KickOff<'a> {
             Some(job) => Some(&job.admission)
                 .filter(|here| mode != Mode::Within(Duration::ZERO) && here.concurrency() > 0)
                 .filter(|_| self.delay.is_zero())
-                .and_then(|here| here.admit()),
+                .and_then(Admission::admit),
         };
         let answer = match (admitted, job) {
             (None, None) => Answer::Refused(Problem::new(types::INTERNAL)),
@@ -330,7 +331,7 @@ impl<'a> KickOff<'a> {
 
     /// The answer that the store has for the request: its outcome, or 202 while there is none.
     async fn answer(&self, observed: &Observed) -> Result<Response, Problem> {
-        let inner = &self.operations.inner;
+        let inner = self.operations.inner();
         let operation = &observed.operation;
         let view = OperationView::new(operation, observed.now, &inner.settings.urls);
         if !operation.status().is_finished() {
@@ -342,7 +343,7 @@ impl<'a> KickOff<'a> {
     }
 
     fn new_id(&self) -> Result<OperationId, Problem> {
-        let inner = &self.operations.inner;
+        let inner = self.operations.inner();
         if inner.is_closing() {
             return Err(shutting_down());
         }
@@ -354,7 +355,7 @@ impl<'a> KickOff<'a> {
         id: OperationId,
         job: Option<(&Arc<Registered>, Bytes)>,
     ) -> Submission {
-        let settings = &self.operations.inner.settings;
+        let settings = &self.operations.inner().settings;
         let policy = job.as_ref().map(|(job, _)| job.policy);
         let bounded = |wanted: Duration| settings.retention_bounds.bound(wanted);
         let retention = self.retention.map(bounded).or(policy.and_then(|policy| policy.retention));
@@ -379,7 +380,7 @@ impl<'a> KickOff<'a> {
 
     /// Leaves a job to whichever worker claims it.
     async fn store(&self, job: &Registered, submission: Submission) -> Answer {
-        let inner = &self.operations.inner;
+        let inner = self.operations.inner();
         if inner.is_closing() {
             return Answer::Refused(shutting_down());
         }

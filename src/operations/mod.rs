@@ -93,7 +93,18 @@ const SHUTDOWN_RECORDING: Duration = Duration::from_secs(5);
 /// The operations of a service. A clone is the same.
 #[derive(Debug, Clone)]
 pub struct Operations {
-    inner: Arc<Inner>,
+    handle: Arc<Handle>,
+}
+
+/// What the clones share, and the tasks do not: the workers stop with the last clone, although what
+/// runs then goes on to its end.
+#[derive(Debug)]
+struct Handle(Arc<Inner>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 #[derive(Debug)]
@@ -121,17 +132,20 @@ impl Operations {
     ) -> Self {
         let admission = Admission::new(settings.concurrency, settings.queue);
         let jobs = Jobs::new(jobs, settings.concurrency, settings.queue);
-        Self {
-            inner: Arc::new(Inner {
-                store,
-                settings,
-                clock,
-                admission,
-                jobs,
-                runs: Runs::default(),
-                closing: AtomicBool::new(false),
-            }),
-        }
+        let inner = Inner {
+            store,
+            settings,
+            clock,
+            admission,
+            jobs,
+            runs: Runs::default(),
+            closing: AtomicBool::new(false),
+        };
+        Self { handle: Arc::new(Handle(Arc::new(inner))) }
+    }
+
+    fn inner(&self) -> &Arc<Inner> {
+        &self.handle.0
     }
 
     /// Runs the work and answers as the client prefers: with the work's answer, or with 202 Accepted
@@ -210,7 +224,7 @@ impl Operations {
         let call = async move { Ok(store.apply(id, Change::Cancel).await) };
         match self.call(call).await? {
             Ok(observed) => {
-                self.inner.runs.send(id, Signal::Cancel);
+                self.inner().runs.send(id, Signal::Cancel);
                 Ok(observed)
             }
             Err(ApplyError::Refused(_, finished)) => Ok(*finished),
@@ -240,12 +254,12 @@ impl Operations {
     /// After how long a client should ask for that operation again, by its progress and by how
     /// loaded this process is.
     pub fn retry_after(&self, observed: &Observed) -> Duration {
-        self.inner.retry_after(observed)
+        self.inner().retry_after(observed)
     }
 
     /// Where the monitors are.
     pub fn urls(&self) -> &MonitorUrls {
-        &self.inner.settings.urls
+        &self.inner().settings.urls
     }
 
     /// Takes no new work, waits up to `grace` for what runs, then interrupts the rest and gives the
@@ -255,26 +269,26 @@ impl Operations {
     /// Call it when your server has been told to stop, while it still answers: waiting requests
     /// then get their answer. It returns within `grace` and 5 s.
     pub async fn shutdown(&self, grace: Duration) -> usize {
-        self.inner.closing.store(true, Ordering::Release);
-        if tokio::time::timeout(grace, self.inner.emptied()).await.is_ok() {
+        self.inner().close();
+        if tokio::time::timeout(grace, self.inner().emptied()).await.is_ok() {
             return 0;
         }
-        let interrupted = self.inner.admissions().map(|admission| admission.tasks()).sum();
-        self.inner.runs.send_all(Signal::Interrupt);
+        let interrupted = self.inner().admissions().map(|admission| admission.tasks()).sum();
+        self.inner().runs.send_all(Signal::Interrupt);
         // What cannot be recorded in time ends by its lease.
-        let _ = tokio::time::timeout(SHUTDOWN_RECORDING, self.inner.emptied()).await;
+        let _ = tokio::time::timeout(SHUTDOWN_RECORDING, self.inner().emptied()).await;
         interrupted
     }
 
     fn store(&self) -> Arc<dyn OperationStore> {
-        Arc::clone(&self.inner.store)
+        Arc::clone(&self.inner().store)
     }
 
     async fn call<T: Send + 'static>(
         &self,
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, Problem> {
-        match detached(Box::pin(call), self.inner.settings.store_timeout).await {
+        match detached(Box::pin(call), self.inner().settings.store_timeout).await {
             Some(answer) => answer.map_err(|error| store_problem(&error)),
             None => Err(unavailable()),
         }
@@ -294,8 +308,8 @@ impl Operations {
     /// What to say of an operation that is not there, or is somebody else's: the id's own time tells
     /// whether it may once have been. No trace of expired operations is kept for this.
     fn absent(&self, id: OperationId) -> Problem {
-        let shortest = self.inner.settings.retention_bounds.shortest;
-        if id.timestamp() + shortest <= self.inner.clock.now() {
+        let shortest = self.inner().settings.retention_bounds.shortest;
+        if id.timestamp() + shortest <= self.inner().clock.now() {
             Problem::new(types::EXPIRED)
         } else {
             Problem::new(types::NOT_FOUND)
@@ -304,6 +318,14 @@ impl Operations {
 }
 
 impl Inner {
+    /// Takes no new work.
+    fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        for job in self.jobs.iter() {
+            job.wake.notify_one();
+        }
+    }
+
     fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }

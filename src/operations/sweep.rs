@@ -12,9 +12,9 @@ const BATCH: usize = 500;
 
 /// Sweeps until the last [`Operations`] is gone.
 pub(super) fn spawn(operations: &Operations) {
-    let settings = &operations.inner.settings;
+    let settings = &operations.inner().settings;
     let (interval, timeout) = (settings.sweep_interval, settings.store_timeout);
-    let inner: Weak<Inner> = Arc::downgrade(&operations.inner);
+    let inner: Weak<Inner> = Arc::downgrade(operations.inner());
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(interval).await;

@@ -28,9 +28,9 @@ const INPUT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Works until the last [`Operations`] is gone or shuts down.
 pub(super) fn spawn(operations: &Operations) {
-    for job in operations.inner.jobs.iter() {
+    for job in operations.inner().jobs.iter() {
         if job.admission.concurrency() > 0 {
-            tokio::spawn(work(Arc::downgrade(&operations.inner), Arc::clone(job)));
+            tokio::spawn(work(Arc::downgrade(operations.inner()), Arc::clone(job)));
         }
     }
 }
@@ -47,21 +47,18 @@ async fn work(inner: Weak<Inner>, job: Arc<Registered>) {
         let places = job.admission.places(BATCH).await;
         let Some(inner) = inner.upgrade().filter(|inner| !inner.is_closing()) else { return };
         let asked = places.len();
-        match claim(&inner, &job, asked).await {
-            Some(claimed) => {
-                pause = interval;
-                let found = claimed.len();
-                for (observed, place) in claimed.into_iter().zip(places) {
-                    tokio::spawn(run(Arc::clone(&inner), Arc::clone(&job), observed, place));
-                }
-                if found == asked {
-                    continue;
-                }
+        if let Some(claimed) = claim(&inner, &job, asked).await {
+            pause = interval;
+            let found = claimed.len();
+            for (observed, place) in claimed.into_iter().zip(places) {
+                tokio::spawn(run(Arc::clone(&inner), Arc::clone(&job), observed, place));
             }
-            None => {
-                drop(places);
-                pause = (pause * 2).min(LONGEST_PAUSE.max(interval));
+            if found == asked {
+                continue;
             }
+        } else {
+            drop(places);
+            pause = (pause * 2).min(LONGEST_PAUSE.max(interval));
         }
         drop(inner);
         wait(&job, &mut hints, pause).await;
@@ -114,10 +111,7 @@ async fn run(inner: Arc<Inner>, job: Arc<Registered>, observed: Observed, place:
 /// The work of a job, its input included, which is read while the lease is kept already.
 fn stored_work(inner: Arc<Inner>, job: Arc<Registered>, context: Context, id: OperationId) -> Work {
     Box::pin(async move {
-        let input = match input(&inner, id).await {
-            Some(input) => input,
-            None => return unreadable(),
-        };
+        let Some(input) = input(&inner, id).await else { return unreadable() };
         match job.run_stored(input, context) {
             Ok(work) => work.await,
             Err(_) => unreadable(),

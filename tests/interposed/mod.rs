@@ -33,6 +33,7 @@ type Answer = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 pub(crate) struct Interposed {
     store: MemoryStore,
     hook: Arc<dyn Fn(When, Call) -> Answer + Send + Sync>,
+    has_hints: bool,
 }
 
 impl Interposed {
@@ -44,7 +45,13 @@ impl Interposed {
         F: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
         let hook = move |when, call| -> Answer { Box::pin(hook(when, call)) };
-        Self { store: store.clone(), hook: Arc::new(hook) }
+        Self { store: store.clone(), hook: Arc::new(hook), has_hints: true }
+    }
+
+    /// The store gives no hints.
+    #[allow(dead_code, reason = "not every test that has this module wants it")]
+    pub(crate) fn without_hints(self) -> Self {
+        Self { has_hints: false, ..self }
     }
 
     async fn call<T>(
@@ -108,7 +115,7 @@ impl OperationStore for Interposed {
     }
 
     fn hints(&self) -> Option<Box<dyn Hints>> {
-        self.store.hints()
+        self.store.hints().filter(|_| self.has_hints)
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Observed>, StoreError> {
