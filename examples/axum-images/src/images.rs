@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use bytes::Bytes;
 use respond_async::header::CacheControl;
-use respond_async::operation::Kind;
+use respond_async::operations::{Job, JobInput, JobInputError};
 use respond_async::prefer::Preferences;
 use respond_async::problem::{ProblemType, types};
 use respond_async::respond::{Created, Response};
+use respond_async::store::Idempotency;
 use respond_async::time::{Clock, SystemClock};
 use respond_async::{Context, OperationId, Operations, Outcome, Owner, Problem};
 use tokio::sync::Semaphore;
@@ -43,15 +44,30 @@ const NO_SUCH_IMAGE: ProblemType =
 #[derive(Debug, Clone)]
 pub(crate) struct Images {
     pub(crate) operations: Operations,
+    pub(crate) workshop: Workshop,
+}
+
+/// Where images are made and kept. A clone is the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Workshop {
     gallery: Gallery,
     /// As many images at a time as there are cores, whichever way they were asked for.
     cores: Arc<Semaphore>,
 }
 
-impl Images {
-    pub(crate) fn new(operations: Operations, gallery: Gallery, cores: usize) -> Self {
-        Self { operations, gallery, cores: Arc::new(Semaphore::new(cores)) }
+/// What an operation keeps of its request is the image as it came.
+impl JobInput for Upload {
+    fn encode(&self) -> Result<Bytes, JobInputError> {
+        Ok(self.bytes().clone())
     }
+
+    fn decode(input: Bytes) -> Result<Self, JobInputError> {
+        Self::check(None, input).map_err(JobInputError::new)
+    }
+}
+
+impl Job for Upload {
+    const KIND: &'static str = "images.enhance";
 }
 
 /// `POST /images`: 201 with the enhanced image's address, or 202 with that of its operation.
@@ -59,42 +75,54 @@ pub(crate) async fn upload(
     State(images): State<Images>,
     preferences: Preferences,
     owner: Owner,
+    method: Method,
+    target: Uri,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     // What can be refused now is refused now, whatever the client prefers.
     let body = body.map_err(|rejection| unreadable(&rejection))?;
+    let named = Idempotency::from_request(&method, &target, &headers, &body)?;
     let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str);
     let upload = Upload::check(content_type.transpose().unwrap_or(Some("")), body)?;
 
-    let kick_off = images.operations.kick_off(&preferences);
-    let kick_off = kick_off.owner(owner).kind(Kind::new("images.enhance").unwrap_or_default());
-    let images = images.clone();
-    Ok(kick_off.respond_with(move |context| enhance(images, upload, context)).await)
+    let kick_off = images.operations.kick_off(&preferences).owner(owner).idempotency(named);
+    Ok(kick_off.respond(upload).await)
 }
 
-async fn enhance(images: Images, upload: Upload, context: Context) -> Result<Created, Problem> {
-    let core = images.cores.acquire_owned().await.map_err(|error| internal(&error))?;
-    // The operation's id names the image too, so that a second attempt makes no second image.
-    let id = match context.operation_id() {
-        Some(id) => id,
-        None => OperationId::generate(SystemClock.now()).map_err(|error| internal(&error))?,
-    };
-    let hung_up = HungUp::default();
-    let stop = Arc::clone(&hung_up.0);
-    let work = tokio::task::spawn_blocking(move || {
-        let _core = core;
-        let report = |fraction: f64, message: &str| context.progress(fraction, message);
-        let stop = || stop.load(Ordering::Relaxed) || context.is_canceled();
-        let enhanced = pipeline::enhance(&upload, report, &stop)?;
-        images
-            .gallery
-            .save(&id.to_string(), &enhanced, upload.bytes().len())
-            .map_err(|error| internal(&error))
-    });
-    let picture = work.await.map_err(|error| internal(&error))??;
+impl Workshop {
+    pub(crate) fn new(gallery: Gallery, cores: usize) -> Self {
+        Self { gallery, cores: Arc::new(Semaphore::new(cores)) }
+    }
 
-    Ok(Created::at(format!("/images/{}", picture.id)).json(&picture))
+    /// The job itself, in the request or after it, in this process or the one that was started in
+    /// its place.
+    pub(crate) async fn enhance(
+        self,
+        upload: Upload,
+        context: Context,
+    ) -> Result<Created, Problem> {
+        let core = self.cores.acquire_owned().await.map_err(|error| internal(&error))?;
+        // The operation's id names the image too, so that a second attempt makes no second image.
+        let id = match context.operation_id() {
+            Some(id) => id,
+            None => OperationId::generate(SystemClock.now()).map_err(|error| internal(&error))?,
+        };
+        let hung_up = HungUp::default();
+        let stop = Arc::clone(&hung_up.0);
+        let work = tokio::task::spawn_blocking(move || {
+            let _core = core;
+            let report = |fraction: f64, message: &str| context.progress(fraction, message);
+            let stop = || stop.load(Ordering::Relaxed) || context.is_canceled();
+            let enhanced = pipeline::enhance(&upload, report, &stop)?;
+            self.gallery
+                .save(&id.to_string(), &enhanced, upload.bytes().len())
+                .map_err(|error| internal(&error))
+        });
+        let picture = work.await.map_err(|error| internal(&error))??;
+
+        Ok(Created::at(format!("/images/{}", picture.id)).json(&picture))
+    }
 }
 
 /// `GET /images/{id}`: the image, to be kept for as long as its client likes; to a client that
@@ -104,7 +132,8 @@ pub(crate) async fn download(
     Path(id): Path<String>,
     request: HeaderMap,
 ) -> Result<Response, Problem> {
-    let found = tokio::task::spawn_blocking(move || images.gallery.load(&id)).await;
+    let gallery = images.workshop.gallery;
+    let found = tokio::task::spawn_blocking(move || gallery.load(&id)).await;
     let found = found.map_err(|error| internal(&error))?.map_err(|error| internal(&error))?;
     let (picture, bytes) = found.ok_or_else(|| Problem::new(NO_SUCH_IMAGE))?;
 

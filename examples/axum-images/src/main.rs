@@ -20,18 +20,20 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
 use respond_async::header::vary_on_prefer;
+use respond_async::operations::JobPolicy;
 use respond_async::store::MemoryStore;
 use respond_async::{Operations, Owner, Problem};
 use tokio::net::TcpListener;
 
 use crate::gallery::Gallery;
-use crate::images::Images;
+use crate::images::{Images, Workshop};
 use crate::pipeline::MAX_UPLOAD_BYTES;
 
 /// How long running work may go on once the service has been told to stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
-/// How many images wait for a core; one more is answered 503.
-const QUEUE: usize = 64;
+/// How many images wait or are worked on; one more is answered 503. Each is kept as it came until
+/// it is done.
+const LIVE_LIMIT: usize = 256;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -41,12 +43,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(&listen).await?;
     let cores = thread::available_parallelism()?.get();
 
+    let workshop = Workshop::new(gallery, cores);
+    let enhance = {
+        let workshop = workshop.clone();
+        move |upload, context| workshop.clone().enhance(upload, context)
+    };
     let operations = Operations::builder(MemoryStore::new())
-        .concurrency(cores)
-        .queue(QUEUE)
+        .job_with(JobPolicy::new().with_concurrency(cores), enhance)
+        .live_limit(LIVE_LIMIT)
         .progress_interval(Duration::from_millis(200))
         .start();
-    let app = app(Images::new(operations.clone(), gallery, cores));
+    let app = app(Images { operations: operations.clone(), workshop });
 
     say_what_to_try(&format!("http://{}", listener.local_addr()?));
     axum::serve(listener, app)
