@@ -9,7 +9,7 @@
 //! | --- | --- | --- |
 //! | `axum` | a framework's types in and out | `axum` |
 //! | `monitor` | status monitors: `http::Request` in, `http::Response` out | `tokio` |
-//! | `operations` | the facade: `Operations::respond_with`, bounds, cancellation, shutdown | `tokio` |
+//! | `operations` | the facade: durable jobs and other work, workers, idempotency keys, bounds, shutdown | `tokio` |
 //! | [`store`] | [`OperationStore`](store::OperationStore), [`MemoryStore`](store::MemoryStore), a conformance suite | (`conformance`) |
 //! | [`respond`] | builders of 201, 202, 303 and the monitor's answers | |
 //! | [`operation`] | the [`Operation`] resource, and the one pure function by which it changes | |

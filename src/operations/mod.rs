@@ -13,12 +13,26 @@
 //!   nothing behind; no client gets both.
 //! - Work that was begun for a `Prefer: respond-async` goes on when its client hangs up. Work that
 //!   runs inline ends with its connection, as any handler does.
-//! - The work is *ephemeral*: it is a future of this process. If the process dies, the operation
-//!   ends as `failed` ([`INTERRUPTED`]) where the store survives, and is gone where it does not.
+//! - A request that its client [named](KickOff::idempotency) is stored before anything is done, and
+//!   answered from the store: the same request again gets the same answer.
 //! - A panic becomes a 500 problem that tells nothing of its cause.
 //! - A handler shares its thread with others, here as anywhere. One that computes for long without
 //!   an `.await` delays its own 202 and its lease: put such work on `tokio::task::spawn_blocking`.
 //! - All that a stranger can make grow has a bound: see [`OperationsBuilder`].
+//!
+//! # Ephemeral or durable?
+//! | | [`respond_with`](Operations::respond_with) a future | [`respond`](Operations::respond) to a [`Job`] |
+//! | --- | --- | --- |
+//! | the work is | a closure, whatever it captures | a type that can be stored, and a handler for it |
+//! | it runs | in this process | in whichever process claims it |
+//! | if its process dies | the operation fails ([`INTERRUPTED`]), or is gone with a store in memory | another attempt, up to the job's [limit](JobPolicy::with_attempt_limit) |
+//! | if it fails for a while | it has failed | it is tried again |
+//! | on [shutdown](Operations::shutdown) | it fails after the grace | it is given back after the grace |
+//! | good for | what can be asked for again: a report, a search | what was promised: an order, an upload |
+//!
+//! A job runs *at least once*: a process that dies after the work and before it was recorded leaves it
+//! to another attempt. Let its effects bear that (the [operation's id](Context::operation_id) is the
+//! same in all attempts), or say [`never_twice`](JobPolicy::never_twice).
 //!
 //! [cap]: OperationsBuilder::wait_cap
 //! [`INTERRUPTED`]: crate::problem::types::INTERRUPTED

@@ -1,4 +1,5 @@
-//! A memory store with something of the test's own before and after each call: delays, errors.
+//! A store with something of the test's own before and after each call: delays, errors, the end of
+//! the process.
 
 use std::fmt;
 use std::future::Future;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use respond_async::store::{
-    Acceptance, Capabilities, ClaimRequest, DueQuery, Hints, ListQuery, MemoryStore, Observed,
+    Acceptance, Capabilities, ClaimRequest, DueQuery, Hints, ListQuery, Observed,
     OperationStore, Page, StoreError, Submission, Swap, Swapped,
 };
 use respond_async::{OperationId, Outcome, Owner};
@@ -16,6 +17,7 @@ use respond_async::{OperationId, Outcome, Owner};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     Accept,
+    Claim,
     Read,
     Swap,
     Other,
@@ -31,21 +33,21 @@ type Answer = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
 #[derive(Clone)]
 pub(crate) struct Interposed {
-    store: MemoryStore,
+    store: Arc<dyn OperationStore>,
     hook: Arc<dyn Fn(When, Call) -> Answer + Send + Sync>,
     has_hints: bool,
 }
 
 impl Interposed {
     pub(crate) fn new<F>(
-        store: &MemoryStore,
+        store: &(impl OperationStore + Clone),
         hook: impl Fn(When, Call) -> F + Send + Sync + 'static,
     ) -> Self
     where
         F: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
         let hook = move |when, call| -> Answer { Box::pin(hook(when, call)) };
-        Self { store: store.clone(), hook: Arc::new(hook), has_hints: true }
+        Self { store: Arc::new(store.clone()), hook: Arc::new(hook), has_hints: true }
     }
 
     /// The store gives no hints.
@@ -119,6 +121,6 @@ impl OperationStore for Interposed {
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Observed>, StoreError> {
-        self.call(Call::Other, self.store.claim(request)).await
+        self.call(Call::Claim, self.store.claim(request)).await
     }
 }
