@@ -103,6 +103,10 @@ pub enum TransitionError {
     /// It has ended, and what has ended never changes.
     #[error("the operation is finished")]
     Finished,
+    /// Another version of the crate brought it into a state that this one does not know: leave it to
+    /// that.
+    #[error("the operation's state is not known to this version")]
+    UnknownState,
     /// Whoever names that attempt no longer holds the operation: stop the work.
     #[error("the lease was lost")]
     LeaseLost,
@@ -141,6 +145,9 @@ impl Operation {
     pub fn apply(&self, change: &Change, now: Timestamp) -> Result<Self, TransitionError> {
         if self.finished().is_some() {
             return Err(TransitionError::Finished);
+        }
+        if matches!(self.stage, Stage::Unknown(_)) {
+            return Err(TransitionError::UnknownState);
         }
         if let Some(attempt) = change.attempt() {
             // The fence is the attempt, not the clock: a lease past its time is still its holder's

@@ -24,12 +24,12 @@ impl Due {
 impl Operation {
     /// From when on it is due; none if it cannot become so in its present state.
     ///
-    /// A live operation always has an instant for [`Due::Claim`] or [`Due::Settle`], and a finished
+    /// A live operation in a state that this version knows always has an instant for [`Due::Claim`] or [`Due::Settle`], and a finished
     /// one for [`Due::Expire`]: none can be stuck.
     pub fn due_at(&self, due: Due) -> Option<Timestamp> {
         match (due, &self.stage) {
             (Due::Expire, _) => self.expires(),
-            (_, Stage::Finished { .. }) => None,
+            (_, Stage::Finished { .. } | Stage::Unknown(_)) => None,
             (Due::Claim, _) => {
                 self.may_be_claimed().then(|| self.lease_expires().unwrap_or(self.available))
             }

@@ -34,9 +34,13 @@ mod names;
 mod new;
 mod outcome;
 mod progress;
+mod record;
 mod status;
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use serde_json::{Map, Value};
 
 pub use change::{Change, TransitionError};
 pub use due::Due;
@@ -45,6 +49,7 @@ pub use names::{InvalidName, Kind, Owner};
 pub use new::NewOperation;
 pub use outcome::{IntoOutcome, NOT_KEPT, Outcome, OutcomeHead};
 pub use progress::Progress;
+pub use record::RecordError;
 pub use status::{Status, UnknownStatus};
 
 use crate::problem::Problem;
@@ -74,6 +79,8 @@ pub struct Operation {
     available: Timestamp,
     deadline: Option<Timestamp>,
     retention: Duration,
+    /// Members of its record that another version wrote.
+    unknown: Option<Arc<Map<String, Value>>>,
 }
 
 /// The status, with what exists in that status only.
@@ -90,6 +97,8 @@ enum Stage {
         at: Timestamp,
         ending: Ending,
     },
+    /// Another version knows what this is: its record, as it was read.
+    Unknown(Arc<[u8]>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -119,7 +128,8 @@ impl Operation {
     pub fn status(&self) -> Status {
         match &self.stage {
             Stage::Pending { .. } => Status::Pending,
-            Stage::Running { .. } => Status::Running,
+            // Whatever it is, it is accepted and not known to have finished.
+            Stage::Running { .. } | Stage::Unknown(_) => Status::Running,
             Stage::Finished { ending: Ending::Succeeded(_), .. } => Status::Succeeded,
             Stage::Finished { ending: Ending::Failed(..), .. } => Status::Failed,
             Stage::Finished { ending: Ending::Canceled, .. } => Status::Canceled,
@@ -195,7 +205,7 @@ impl Operation {
         match self.stage {
             Stage::Pending { lease } => lease,
             Stage::Running { lease } => Some(lease),
-            Stage::Finished { .. } => None,
+            Stage::Finished { .. } | Stage::Unknown(_) => None,
         }
     }
 

@@ -138,6 +138,7 @@ impl NewOperation {
             available: now + self.delay,
             deadline: self.deadline.map(|deadline| now + deadline),
             retention: self.retention,
+            unknown: None,
         }
     }
 }

@@ -101,6 +101,7 @@ fn every_change_in_every_state() {
     let word = |result: Result<Operation, TransitionError>| match result {
         Ok(operation) => operation.status().as_str(),
         Err(TransitionError::Finished) => "over",
+        Err(TransitionError::UnknownState) => "unknown",
         Err(TransitionError::LeaseLost) => "lost",
         Err(TransitionError::NotClaimable) => "early",
         Err(TransitionError::Unclaimable) => "never",

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use respond_async::store::{
-    Acceptance, Capabilities, ClaimRequest, DueQuery, Hints, ListQuery, Observed,
-    OperationStore, Page, StoreError, Submission, Swap, Swapped,
+    Acceptance, Capabilities, ClaimRequest, DueQuery, Hints, ListQuery, Observed, OperationStore,
+    Page, StoreError, Submission, Swap, Swapped,
 };
 use respond_async::{OperationId, Outcome, Owner};
 
