@@ -29,6 +29,13 @@ const SCHEMA: u16 = 1;
 #[error("not the record of an operation")]
 pub struct RecordError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
+impl RecordError {
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn new(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(reason.into())
+    }
+}
+
 impl Operation {
     /// The operation as a store keeps it: a JSON object, to be read by
     /// [`from_record`](Self::from_record) of this version of the crate or another.

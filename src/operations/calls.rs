@@ -12,6 +12,9 @@ use crate::store::{ApplyError, StoreError, StoreErrorKind};
 /// After how long a client may try again when the store is away.
 const STORE_RETRY_AFTER: Duration = Duration::from_secs(2);
 
+/// After how long a client may try again when the store has no room.
+const SPACE_RETRY_AFTER: Duration = Duration::from_secs(30);
+
 /// A call of the store. It is boxed where it is made, so that no task has to have room for it.
 pub(super) type Call<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -52,6 +55,9 @@ pub(super) fn unavailable() -> Problem {
 pub(super) fn store_problem(error: &StoreError) -> Problem {
     match error.kind() {
         StoreErrorKind::Unavailable | StoreErrorKind::Ambiguous => unavailable(),
+        StoreErrorKind::OutOfSpace => {
+            Problem::new(types::STORE_UNAVAILABLE).retry_after(SPACE_RETRY_AFTER)
+        }
         StoreErrorKind::TooLarge => Problem::new(types::RESULT_TOO_LARGE),
         StoreErrorKind::Corrupt => Problem::new(types::INTERNAL),
     }
@@ -60,7 +66,10 @@ pub(super) fn store_problem(error: &StoreError) -> Problem {
 /// Whether the same change may succeed later.
 pub(super) fn is_passing(error: &ApplyError) -> bool {
     match error {
-        ApplyError::Store(error) => error.is_retryable(),
+        // What was done is recorded once there is room again.
+        ApplyError::Store(error) => {
+            error.is_retryable() || error.kind() == StoreErrorKind::OutOfSpace
+        }
         ApplyError::Contended => true,
         ApplyError::Refused(..) | ApplyError::Gone | ApplyError::NotFinished => false,
     }

@@ -19,6 +19,8 @@ pub enum StoreErrorKind {
     Unavailable,
     /// The answer got lost: what was to be written may be written or not. Read to find out.
     Ambiguous,
+    /// There is no room: nothing was written. The same call may succeed once somebody makes some.
+    OutOfSpace,
     /// A body is larger than the store takes: nothing was written, do not try again.
     TooLarge,
     /// What the store holds cannot be understood: only people can help.
@@ -43,7 +45,7 @@ impl StoreError {
         self.kind
     }
 
-    /// Whether the same call may succeed later.
+    /// Whether the same call may succeed later, without anybody's help.
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind, StoreErrorKind::Unavailable | StoreErrorKind::Ambiguous)
     }

@@ -54,6 +54,12 @@ impl Hub {
         Box::new(Subscription(queue))
     }
 
+    /// Whether there is any subscriber.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn is_listened_to(&self) -> bool {
+        lock(&self.0).iter().any(|subscriber| subscriber.strong_count() > 0)
+    }
+
     /// Tells that the operation is new or has changed, and that it waits for a worker, if it does.
     pub(super) fn publish(&self, operation: &Operation) {
         self.send(Hint::Changed(operation.id()));

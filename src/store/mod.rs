@@ -4,7 +4,8 @@
 //! backend has little to get wrong, and the suite of the feature `conformance` finds that little. [`OperationStore`] is the contract for who writes a store; [`OperationStoreExt`] is what
 //! callers use on top of it.
 //!
-//! [`MemoryStore`] keeps everything in this process and loses it with the process.
+//! [`MemoryStore`] keeps everything in this process and loses it with the process. With the feature
+//! `sqlite`, `SqliteStore` keeps it in a file, and several processes of one machine may share that.
 //!
 //! # The contract
 //! - *One register per operation.* Each call takes effect at one instant between its start and its
@@ -43,6 +44,8 @@ mod hints;
 mod idempotency;
 mod memory;
 mod query;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod submission;
 
 use async_trait::async_trait;
@@ -56,6 +59,8 @@ pub use idempotency::{
 };
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use query::{ClaimRequest, DueQuery, ListQuery, Page};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteOpenError, SqliteOpenErrorKind, SqliteStore, SqliteStoreBuilder};
 pub use submission::{Acceptance, Full, Limits, Submission};
 
 use crate::operation::{Change, Operation, OperationId, Outcome, Owner};

@@ -1,0 +1,62 @@
+//! What SQLite's errors mean to callers of the store.
+
+use rusqlite::ErrorCode;
+
+use crate::operation::RecordError;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// Why a read or a write failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Driver(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+impl Failure {
+    /// Whether the disk is full.
+    pub(super) fn is_out_of_space(&self) -> bool {
+        self.code() == Some(ErrorCode::DiskFull)
+    }
+
+    /// Whether another process has the lock.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self.code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    }
+
+    fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Driver(error) => error.sqlite_error_code(),
+            Self::Record(_) => None,
+        }
+    }
+
+    /// The error of a call of which nothing was written.
+    pub(super) fn into_error(self) -> StoreError {
+        let (kind, message) = match self.code() {
+            Some(ErrorCode::DiskFull) => {
+                (StoreErrorKind::OutOfSpace, "the disk that the database is on is full")
+            }
+            Some(ErrorCode::TooBig) => {
+                (StoreErrorKind::TooLarge, "the body is larger than SQLite takes")
+            }
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                (StoreErrorKind::Corrupt, "the database is damaged")
+            }
+            Some(_) => (StoreErrorKind::Unavailable, "the database cannot be used now"),
+            None => (StoreErrorKind::Corrupt, "what the database holds cannot be understood"),
+        };
+        StoreError::new(kind, message).with_source(self)
+    }
+
+    /// The error of a call whose transaction may have been committed or not.
+    pub(super) fn into_doubt(self) -> StoreError {
+        if self.is_out_of_space() || self.is_busy() {
+            // These leave nothing written.
+            return self.into_error();
+        }
+        StoreError::new(StoreErrorKind::Ambiguous, "the commit of a transaction failed")
+            .with_source(self)
+    }
+}

@@ -1,0 +1,197 @@
+//! Opens connections, makes sure that they keep what was promised, and brings the tables up to date.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::sql;
+use crate::store::Durability;
+
+/// Why a database could not be opened. What the driver said is its source.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open {path}: {kind}", path = path.display())]
+pub struct SqliteOpenError {
+    path: PathBuf,
+    kind: SqliteOpenErrorKind,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What is in the way of opening a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum SqliteOpenErrorKind {
+    /// The file cannot be opened or made: its folder is missing, or something may not be done there.
+    #[error("the file cannot be opened or made")]
+    Inaccessible,
+    /// The file may not be written.
+    #[error("the file may not be written")]
+    ReadOnly,
+    /// The file is no SQLite database, or a damaged one.
+    #[error("the file is no SQLite database, or a damaged one")]
+    NotADatabase,
+    /// The database is another program's.
+    #[error("the database is another program's")]
+    Foreign,
+    /// A newer version of the crate has changed the tables.
+    #[error("the database was written by a newer version")]
+    Newer,
+    /// SQLite does not keep what was asked of it: the file system has no shared memory, or the library
+    /// was built to ignore the setting.
+    #[error("it cannot be kept as durably as was asked")]
+    Weaker,
+    /// Another process kept it locked.
+    #[error("another process keeps it locked")]
+    Busy,
+    /// There is no room.
+    #[error("there is no room")]
+    OutOfSpace,
+    /// Anything else; the source tells.
+    #[error("the database failed")]
+    Failed,
+}
+
+impl SqliteOpenError {
+    /// What is in the way.
+    pub fn kind(&self) -> SqliteOpenErrorKind {
+        self.kind
+    }
+
+    pub(super) fn new(path: &Path, kind: SqliteOpenErrorKind) -> Self {
+        Self { path: path.to_owned(), kind, source: None }
+    }
+
+    pub(super) fn from_driver(path: &Path, source: rusqlite::Error) -> Self {
+        let kind = match source.sqlite_error_code() {
+            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                SqliteOpenErrorKind::Inaccessible
+            }
+            Some(ErrorCode::ReadOnly) => SqliteOpenErrorKind::ReadOnly,
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                SqliteOpenErrorKind::NotADatabase
+            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => SqliteOpenErrorKind::Busy,
+            Some(ErrorCode::DiskFull) => SqliteOpenErrorKind::OutOfSpace,
+            _ => SqliteOpenErrorKind::Failed,
+        };
+        Self { path: path.to_owned(), kind, source: Some(Box::new(source)) }
+    }
+
+    pub(super) fn not_spawned(path: &Path, source: std::io::Error) -> Self {
+        let kind = SqliteOpenErrorKind::Failed;
+        Self { path: path.to_owned(), kind, source: Some(Box::new(source)) }
+    }
+}
+
+/// What every connection to one database has in common.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) path: PathBuf,
+    pub(super) durability: Durability,
+    pub(super) busy_timeout: Duration,
+    pub(super) cache_bytes: usize,
+}
+
+impl Settings {
+    /// Opens the connection that writes; makes the file and its tables if they are not there.
+    pub(super) fn open_writer(&self) -> Result<Connection, SqliteOpenError> {
+        let connection =
+            self.open(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        if connection.is_readonly("main").map_err(|error| self.failed(error))? {
+            return Err(SqliteOpenError::new(&self.path, SqliteOpenErrorKind::ReadOnly));
+        }
+        self.migrate(&connection)?;
+        Ok(connection)
+    }
+
+    /// Opens a connection that only reads, once the tables are there.
+    pub(super) fn open_reader(&self) -> Result<Connection, SqliteOpenError> {
+        let connection = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.pragma_update(None, "query_only", true).map_err(|error| self.failed(error))?;
+        Ok(connection)
+    }
+
+    fn open(&self, flags: OpenFlags) -> Result<Connection, SqliteOpenError> {
+        // No connection is used by two threads at once, and no file name is taken for a URI.
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = || {
+            let connection = Connection::open_with_flags(&self.path, flags)?;
+            connection.busy_timeout(self.busy_timeout)?;
+            Ok(connection)
+        };
+        let connection = open().map_err(|error| self.failed(error))?;
+        self.set_up(&connection)?;
+        Ok(connection)
+    }
+
+    fn set_up(&self, connection: &Connection) -> Result<(), SqliteOpenError> {
+        let failed = |error| self.failed(error);
+        self.check_owner(connection)?;
+        let mode: String = connection
+            .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
+            .map_err(failed)?;
+        let level = if self.durability == Durability::PowerLoss { 2 } else { 1 };
+        connection.pragma_update(None, "synchronous", level).map_err(failed)?;
+        let kept: i64 =
+            connection.pragma_query_value(None, "synchronous", |row| row.get(0)).map_err(failed)?;
+        if mode != "wal" || kept < level {
+            return Err(SqliteOpenError::new(&self.path, SqliteOpenErrorKind::Weaker));
+        }
+        let kibibytes = i64::try_from(self.cache_bytes / 1_024).unwrap_or(i64::MAX);
+        connection.pragma_update(None, "cache_size", -kibibytes).map_err(failed)?;
+        // What a burst of writes made of the log is given back with the next checkpoint.
+        connection.pragma_update(None, "journal_size_limit", 16 << 20).map_err(failed)?;
+        Ok(())
+    }
+
+    /// Looks whose database it is, before anything of it is changed.
+    fn check_owner(&self, connection: &Connection) -> Result<(), SqliteOpenError> {
+        let failed = |error| self.failed(error);
+        let refused = |kind| Err(SqliteOpenError::new(&self.path, kind));
+        let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get(0));
+        let application_id: i64 = number("application_id").map_err(failed)?;
+        let version: i64 = number("user_version").map_err(failed)?;
+        if application_id == sql::APPLICATION_ID {
+            return match usize::try_from(version) {
+                Ok(version) if version <= sql::VERSION => Ok(()),
+                _ => refused(SqliteOpenErrorKind::Newer),
+            };
+        }
+        let tables: i64 = connection
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+            .map_err(failed)?;
+        if application_id != 0 || version != 0 || tables != 0 {
+            return refused(SqliteOpenErrorKind::Foreign);
+        }
+        Ok(())
+    }
+
+    /// Takes the steps that are missing, in one transaction: of several processes that open the file at
+    /// once, one takes them, and the others find nothing to do.
+    fn migrate(&self, connection: &Connection) -> Result<(), SqliteOpenError> {
+        let version = || -> rusqlite::Result<usize> {
+            let version: u32 =
+                connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            Ok(version as usize)
+        };
+        let migrate = || {
+            if version()? == sql::VERSION {
+                return Ok(());
+            }
+            connection.execute_batch(sql::BEGIN)?;
+            // Another process may have taken them meanwhile.
+            for step in sql::MIGRATIONS.iter().skip(version()?) {
+                connection.execute_batch(step)?;
+            }
+            connection.pragma_update(None, "application_id", sql::APPLICATION_ID)?;
+            connection.pragma_update(None, "user_version", sql::VERSION as u32)?;
+            connection.execute_batch(sql::COMMIT)
+        };
+        migrate().map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: rusqlite::Error) -> SqliteOpenError {
+        SqliteOpenError::from_driver(&self.path, error)
+    }
+}
