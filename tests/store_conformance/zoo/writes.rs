@@ -24,7 +24,7 @@ pub(super) struct BodyLimitIgnored;
 #[async_trait]
 impl Defect for BodyLimitIgnored {
     fn capabilities(&self, _: &MemoryStore) -> Capabilities {
-        Capabilities::new(Durability::Volatile, 1 << 10)
+        Capabilities::new(Durability::ProcessCrash, 1 << 10)
     }
 }
 
