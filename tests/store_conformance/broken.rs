@@ -46,6 +46,10 @@ pub(crate) trait Defect: Debug + Default + Send + Sync + 'static {
         store.input(id).await
     }
 
+    async fn outcome(&self, store: &MemoryStore, id: OperationId) -> Answer<Option<Outcome>> {
+        store.outcome(id).await
+    }
+
     async fn swap(&self, store: &MemoryStore, swap: Swap) -> Answer<Swapped> {
         store.swap(swap).await
     }
@@ -154,7 +158,7 @@ impl<D: Defect> OperationStore for Broken<D> {
     }
 
     async fn outcome(&self, id: OperationId) -> Answer<Option<Outcome>> {
-        self.store()?.outcome(id).await
+        self.defect.outcome(self.store()?, id).await
     }
 
     async fn swap(&self, swap: Swap) -> Answer<Swapped> {

@@ -40,7 +40,8 @@ pub async fn c12_a_write_without_an_answer_took_place_or_did_not<F: Fixture>(fix
         answered += count.0;
         lost += count.1;
     }
-    assert!(lost > 0 && answered > lost, "{lost} answers of {} were lost", answered + lost);
+    assert!(lost > 0, "no answer was lost");
+    assert!(answered * 4 > lost, "{lost} answers of {} were lost", answered + lost);
 }
 
 /// Records what 8 tasks do; gives how many calls were answered and how many were not.
@@ -66,8 +67,10 @@ async fn record_and_check<F: Fixture>(fixture: &F, is_lossy: bool) -> (usize, us
         async move {
             for step in 0..40 {
                 // Where a call is cut off: often never.
-                let polls = if is_lossy { dice.roll(4) } else { 3 };
-                let polls = if polls == 3 { usize::MAX } else { usize::try_from(polls).unwrap() };
+                let polls = match dice.roll(12) {
+                    few @ 0..4 if is_lossy => usize::try_from(few).unwrap(),
+                    _ => usize::MAX,
+                };
                 let which = dice.roll(8);
                 let write_id = task * 1_000 + step + 1;
                 let call = call(&store, known.clone(), which, write_id);

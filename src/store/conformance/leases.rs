@@ -179,7 +179,13 @@ pub async fn c36_renewal_and_claim_do_not_both_take_place<F: Fixture>(fixture: &
             let store = handles[number % 3].clone();
             async move {
                 let Some(id) = id else {
-                    return Racer::Claimed(claim(&*store, F::ROUNDS, LONG).await);
+                    // A few at a time, so that renewals come in between.
+                    let mut claimed = Vec::new();
+                    for _ in 0..10 {
+                        claimed.extend(claim(&*store, F::ROUNDS.div_ceil(40), LONG).await);
+                        tokio::task::yield_now().await;
+                    }
+                    return Racer::Claimed(claimed);
                 };
                 match store.apply(id, Change::Renew { attempt: 1, lease: LONG }).await {
                     Ok(_) => Racer::Renewed(Some(id)),

@@ -137,3 +137,39 @@ impl Defect for LostOutcome {
         store.swap(swap.with_outcome(None)).await
     }
 }
+
+/// The values of one field become one value.
+#[derive(Debug, Default)]
+pub(super) struct FieldsMerged;
+
+#[async_trait]
+impl Defect for FieldsMerged {
+    async fn outcome(&self, store: &MemoryStore, id: OperationId) -> Answer<Option<Outcome>> {
+        let Some(mut outcome) = store.outcome(id).await? else { return Ok(None) };
+        let names: Vec<_> = outcome.headers.keys().cloned().collect();
+        for name in names {
+            let values = outcome.headers.get_all(&name).iter().map(HeaderValue::as_bytes);
+            let merged = values.collect::<Vec<_>>().join(&b", "[..]);
+            outcome.headers.insert(name, HeaderValue::from_bytes(&merged).unwrap());
+        }
+        Ok(Some(outcome))
+    }
+}
+
+/// A field's value that is no text is left out.
+#[derive(Debug, Default)]
+pub(super) struct OpaqueFieldsDropped;
+
+#[async_trait]
+impl Defect for OpaqueFieldsDropped {
+    async fn outcome(&self, store: &MemoryStore, id: OperationId) -> Answer<Option<Outcome>> {
+        let Some(mut outcome) = store.outcome(id).await? else { return Ok(None) };
+        let fields = std::mem::take(&mut outcome.headers);
+        for (name, value) in &fields {
+            if value.to_str().is_ok() {
+                outcome.headers.append(name, value.clone());
+            }
+        }
+        Ok(Some(outcome))
+    }
+}
