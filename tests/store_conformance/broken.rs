@@ -1,7 +1,8 @@
 //! A memory store with a defect.
 
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,10 +10,12 @@ use bytes::Bytes;
 use respond_async::operation::{OperationId, Outcome, Owner};
 use respond_async::store::conformance::Fixture;
 use respond_async::store::{
-    Acceptance, Capabilities, ClaimRequest, DueQuery, ListQuery, MemoryStore, Observed,
-    OperationStore, Page, StoreError, Submission, Swap, Swapped,
+    Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, ListQuery, MemoryStore, Observed,
+    OperationStore, Page, StoreError, StoreErrorKind, Submission, Swap, Swapped,
 };
 use respond_async::time::ManualClock;
+
+use super::{new_store, turn_back};
 
 pub(crate) type Answer<T> = Result<T, StoreError>;
 
@@ -21,7 +24,14 @@ pub(crate) type Answer<T> = Result<T, StoreError>;
 #[async_trait]
 pub(crate) trait Defect: Debug + Default + Send + Sync + 'static {
     fn capabilities(&self, store: &MemoryStore) -> Capabilities {
-        store.capabilities()
+        Capabilities::new(Durability::ProcessCrash, store.capabilities().max_body_bytes)
+    }
+
+    /// What becomes of the operations when all processes die: as it is, all of them survive.
+    async fn kill(&self, _: &MemoryStore) {}
+
+    fn size(&self, store: &MemoryStore) -> usize {
+        store.len()
     }
 
     async fn accept(&self, store: &MemoryStore, submission: Submission) -> Answer<Acceptance> {
@@ -34,6 +44,10 @@ pub(crate) trait Defect: Debug + Default + Send + Sync + 'static {
 
     async fn input(&self, store: &MemoryStore, id: OperationId) -> Answer<Option<Bytes>> {
         store.input(id).await
+    }
+
+    async fn outcome(&self, store: &MemoryStore, id: OperationId) -> Answer<Option<Outcome>> {
+        store.outcome(id).await
     }
 
     async fn swap(&self, store: &MemoryStore, swap: Swap) -> Answer<Swapped> {
@@ -61,16 +75,20 @@ pub(crate) trait Defect: Debug + Default + Send + Sync + 'static {
     }
 }
 
-/// A memory store with that defect.
+/// A memory store with that defect. It stands for a server that outlives the processes that use it.
 #[derive(Debug, Clone)]
 pub(crate) struct Broken<D> {
     store: MemoryStore,
     defect: Arc<D>,
+    /// Whether the process of this handle is alive.
+    alive: Arc<AtomicBool>,
 }
 
 /// Where a broken store comes from.
 pub(crate) struct Cage<D> {
-    store: Broken<D>,
+    store: MemoryStore,
+    defect: Arc<D>,
+    alive: Mutex<Arc<AtomicBool>>,
     clock: Arc<ManualClock>,
 }
 
@@ -80,16 +98,44 @@ impl<D: Defect> Fixture for Cage<D> {
 
     async fn empty() -> Self {
         let clock = Arc::new(ManualClock::default());
-        let builder = MemoryStore::builder().clock(clock.clone()).max_body_bytes(64 << 10);
-        Self { store: Broken { store: builder.build(), defect: Arc::default() }, clock }
+        let store = new_store(&clock, 64 << 10);
+        let alive = Mutex::new(Arc::new(AtomicBool::new(true)));
+        Self { store, defect: Arc::default(), alive, clock }
     }
 
     async fn open(&self) -> Broken<D> {
-        Broken { store: self.store.store.clone(), defect: self.store.defect.clone() }
+        let alive = self.alive.lock().unwrap().clone();
+        Broken { store: self.store.clone(), defect: self.defect.clone(), alive }
+    }
+
+    async fn kill(&self) {
+        let killed = std::mem::replace(&mut *self.alive.lock().unwrap(), Arc::new(true.into()));
+        killed.store(false, Ordering::SeqCst);
+        self.defect.kill(&self.store).await;
     }
 
     async fn advance(&self, by: Duration) {
         self.clock.advance(by);
+    }
+
+    async fn turn_back(&self, by: Duration) -> bool {
+        turn_back(&self.clock, by);
+        true
+    }
+
+    async fn size(&self) -> Option<u64> {
+        u64::try_from(self.defect.size(&self.store)).ok()
+    }
+}
+
+impl<D> Broken<D> {
+    /// The store, for as long as the process lives.
+    fn store(&self) -> Answer<&MemoryStore> {
+        if self.alive.load(Ordering::SeqCst) {
+            Ok(&self.store)
+        } else {
+            Err(StoreError::new(StoreErrorKind::Unavailable, "the process is dead"))
+        }
     }
 }
 
@@ -100,42 +146,42 @@ impl<D: Defect> OperationStore for Broken<D> {
     }
 
     async fn accept(&self, submission: Submission) -> Answer<Acceptance> {
-        self.defect.accept(&self.store, submission).await
+        self.defect.accept(self.store()?, submission).await
     }
 
     async fn get(&self, id: OperationId) -> Answer<Option<Observed>> {
-        self.defect.get(&self.store, id).await
+        self.defect.get(self.store()?, id).await
     }
 
     async fn input(&self, id: OperationId) -> Answer<Option<Bytes>> {
-        self.defect.input(&self.store, id).await
+        self.defect.input(self.store()?, id).await
     }
 
     async fn outcome(&self, id: OperationId) -> Answer<Option<Outcome>> {
-        self.store.outcome(id).await
+        self.defect.outcome(self.store()?, id).await
     }
 
     async fn swap(&self, swap: Swap) -> Answer<Swapped> {
-        self.defect.swap(&self.store, swap).await
+        self.defect.swap(self.store()?, swap).await
     }
 
     async fn remove(&self, id: OperationId, expected: u64) -> Answer<Swapped> {
-        self.defect.remove(&self.store, id, expected).await
+        self.defect.remove(self.store()?, id, expected).await
     }
 
     async fn due(&self, query: &DueQuery) -> Answer<Vec<Observed>> {
-        self.defect.due(&self.store, query).await
+        self.defect.due(self.store()?, query).await
     }
 
     async fn list(&self, owner: &Owner, query: &ListQuery) -> Answer<Page> {
-        self.defect.list(&self.store, owner, query).await
+        self.defect.list(self.store()?, owner, query).await
     }
 
     async fn purge(&self, limit: usize) -> Answer<usize> {
-        self.defect.purge(&self.store, limit).await
+        self.defect.purge(self.store()?, limit).await
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Answer<Vec<Observed>> {
-        self.defect.claim(&self.store, request).await
+        self.defect.claim(self.store()?, request).await
     }
 }

@@ -7,7 +7,7 @@ mod broken;
 mod zoo;
 
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,12 +18,12 @@ use respond_async::store::{
     Acceptance, Capabilities, DueQuery, ListQuery, MemoryStore, Observed, OperationStore, Page,
     StoreError, Submission, Swap, Swapped,
 };
-use respond_async::time::ManualClock;
+use respond_async::time::{Clock, ManualClock, Timestamp};
 
 /// A memory store in one form or another, and a clock that stands still: nothing that a case does
 /// not ask for depends on the time.
 struct InMemory<S> {
-    store: MemoryStore,
+    store: Mutex<MemoryStore>,
     clock: Arc<ManualClock>,
     form: PhantomData<fn() -> S>,
 }
@@ -39,17 +39,39 @@ impl<S: Form> Fixture for InMemory<S> {
 
     async fn empty() -> Self {
         let clock = Arc::new(ManualClock::default());
-        let builder = MemoryStore::builder().clock(clock.clone()).max_body_bytes(64 << 10);
-        Self { store: builder.build(), clock, form: PhantomData }
+        Self { store: Mutex::new(new_store(&clock, 10 << 20)), clock, form: PhantomData }
     }
 
     async fn open(&self) -> S {
-        S::of(self.store.clone())
+        S::of(self.store.lock().unwrap().clone())
+    }
+
+    async fn kill(&self) {
+        *self.store.lock().unwrap() = new_store(&self.clock, 10 << 20);
     }
 
     async fn advance(&self, by: Duration) {
         self.clock.advance(by);
     }
+
+    async fn turn_back(&self, by: Duration) -> bool {
+        turn_back(&self.clock, by);
+        true
+    }
+
+    async fn size(&self) -> Option<u64> {
+        u64::try_from(self.store.lock().unwrap().len()).ok()
+    }
+}
+
+/// An empty store that goes by that clock and takes bodies of that size.
+fn new_store(clock: &Arc<ManualClock>, max_body_bytes: usize) -> MemoryStore {
+    MemoryStore::builder().clock(clock.clone()).max_body_bytes(max_body_bytes).build()
+}
+
+fn turn_back(clock: &ManualClock, by: Duration) {
+    let millis = i64::try_from(by.as_millis()).unwrap();
+    clock.set(Timestamp::from_unix_millis(clock.now().as_unix_millis() - millis));
 }
 
 mod as_it_is {

@@ -5,29 +5,31 @@ use bytes::Bytes;
 use super::Fixture;
 use super::race::race;
 use super::samples::{
-    LONG, answer, created, existing, found, handles, idempotency, new_operation, owner, succeeded,
-    whole,
+    LONG, answer, bytes_of, created, existing, found, handles, idempotency, new_operation, owner,
+    succeeded, whole,
 };
 use crate::operation::{Kind, Progress};
 use crate::store::{Acceptance, OperationStore, StoreErrorKind, Submission, Swap};
 
 /// The largest body that the suite sends.
-const LARGEST_SENT: usize = 16 << 20;
+pub(super) const LARGEST_SENT: usize = 10 << 20;
 
 /// Another handle finds what was accepted, byte for byte, and so does a later one.
 ///
-/// Inputs are empty, hold NUL and bytes that are no text, and have the largest size (or 16 MiB if
+/// Inputs are empty, hold NUL and bytes that are no text, and have the largest size (or 10 MiB if
 /// the store takes more). That there is no input differs from an input of no bytes.
 pub async fn c01_what_was_accepted_is_found_as_it_was_given<F: Fixture>(fixture: &F) {
     let [ours, theirs, _] = handles(fixture).await;
-    let largest = vec![7; ours.capabilities().max_body_bytes.min(LARGEST_SENT)];
-    let inputs: [Option<&[u8]>; 7] = [
+    let largest = bytes_of(ours.capabilities().max_body_bytes.min(LARGEST_SENT));
+    let all: Vec<u8> = (0..=255).collect();
+    let inputs: [Option<&[u8]>; 8] = [
         None,
         Some(b""),
         Some(b"{\"size\": 1.10}"),
         Some(b"\0 between \0 and at the end \0"),
         Some("four bytes: \u{1F600}\u{10FFFF}".as_bytes()),
         Some(&[0x80, 0xFE, 0xFF, 0xC0, 0x00]),
+        Some(&all),
         Some(&largest),
     ];
     for input in inputs {
@@ -62,7 +64,7 @@ pub async fn c01_what_was_accepted_is_found_as_it_was_given<F: Fixture>(fixture:
 /// A body over the store's limit is refused as such, and nothing of the call is written: no
 /// operation, no key, no end of the work.
 ///
-/// A store whose limit is over 16 MiB takes a body of that size instead.
+/// A store whose limit is over 10 MiB takes a body of that size instead.
 pub async fn c06_a_body_over_the_limit_is_refused<F: Fixture>(fixture: &F) {
     let [store, other, _] = handles(fixture).await;
     let limit = store.capabilities().max_body_bytes;

@@ -1,6 +1,7 @@
 //! A cancellation tells the truth, and what was canceled does not run again.
 
 use super::Fixture;
+use super::crash::after_kill;
 use super::race::race_two;
 use super::samples::{
     LONG, accept, accept_running, answer, claim, claim_one, found, handles, is_refused, new_id,
@@ -98,8 +99,8 @@ pub async fn c73_cancellation_and_completion_agree<F: Fixture>(fixture: &F) {
     }
 }
 
-/// If the worker vanishes after the request, the operation is canceled, and the work does not run
-/// again.
+/// If the worker vanishes after the request, alone or with all processes, the operation is canceled,
+/// and the work does not run again.
 pub async fn c74_a_vanished_worker_ends_a_requested_cancellation<F: Fixture>(fixture: &F) {
     let [store, other, _] = handles(fixture).await;
     let id = accept(&*store, new_running(F::UNIT)).await.operation.id();
@@ -108,6 +109,21 @@ pub async fn c74_a_vanished_worker_ends_a_requested_cancellation<F: Fixture>(fix
     assert_eq!(claim(&*other, 1, LONG).await, [], "it may not run again");
     let due = other.due(&DueQuery::new(Due::Settle, 10)).await.unwrap();
     assert_eq!(due.len(), 1);
+    let ended = other.apply(id, Change::Settle).await.unwrap().operation;
+    assert_eq!(ended.status(), Status::Canceled);
+    assert_eq!(found(&*store, id).await, ended);
+
+    // Everybody vanishes: the one that asked, the worker, and whoever would settle it.
+    let id = accept(&*store, new_running(F::UNIT)).await.operation.id();
+    let asked = store.apply(id, Change::Cancel).await.unwrap().operation;
+    let ([store, other, _], survives) = after_kill(fixture).await;
+    if !survives {
+        assert_eq!(store.get(id).await.unwrap(), None);
+        return;
+    }
+    assert_eq!(found(&*store, id).await, asked);
+    fixture.advance(F::UNIT).await;
+    assert_eq!(claim(&*other, 1, LONG).await, [], "it may not run again");
     let ended = other.apply(id, Change::Settle).await.unwrap().operation;
     assert_eq!(ended.status(), Status::Canceled);
     assert_eq!(found(&*store, id).await, ended);

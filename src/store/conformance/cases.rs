@@ -28,10 +28,19 @@ macro_rules! store_conformance_cases {
                 c06_a_body_over_the_limit_is_refused
                 c07_an_id_in_use_is_never_overwritten
             }
-            register {
-                c10_no_update_is_lost
+            crashes {
+                c02_what_was_acknowledged_survives_a_crash
+                c03_of_a_cut_acceptance_there_is_all_or_nothing
+                c05_an_acceptance_without_an_answer_can_be_repeated
+                c83_a_key_never_stands_without_its_operation
+            }
+            histories {
                 c11_reads_and_writes_have_one_order
                 c12_a_write_without_an_answer_took_place_or_did_not
+                c16_a_change_without_an_answer_is_made_once
+            }
+            register {
+                c10_no_update_is_lost
                 c13_a_write_over_another_version_is_a_conflict
                 c14_a_write_is_seen_through_every_handle
                 c15_one_of_several_writes_over_a_version_wins
@@ -39,6 +48,8 @@ macro_rules! store_conformance_cases {
             finished {
                 c20_what_is_finished_never_changes
                 c21_one_of_several_ends_is_recorded
+                c22_an_end_and_its_settlement_do_not_both_take_place
+                c23_an_end_survives_a_crash
                 c24_an_outcome_is_kept_byte_for_byte
             }
             leases {
@@ -52,11 +63,17 @@ macro_rules! store_conformance_cases {
                 c37_what_is_released_can_be_claimed_at_once
                 c38_a_worker_that_was_paused_is_told
             }
+            clocks {
+                c40_a_callers_clock_decides_nothing
+                c41_a_clock_that_is_put_back_makes_nothing_immortal
+                c42_a_clock_that_runs_ahead_breaks_no_fence
+            }
             due {
                 c43_delayed_work_is_given_out_in_time
                 c44_a_passed_deadline_ends_the_work
                 c45_work_of_a_vanished_worker_is_given_out_again
                 c50_used_up_attempts_end_the_work
+                c52_a_claim_is_counted_before_a_crash
                 c55_work_is_given_out_by_kind
                 c56_the_longest_due_comes_first
             }
@@ -79,7 +96,6 @@ macro_rules! store_conformance_cases {
                 c80_the_same_request_gives_the_same_operation
                 c81_another_request_under_the_key_is_refused
                 c82_many_requests_at_once_make_one_operation
-                c83_a_key_never_stands_without_its_operation
                 c84_owners_and_scopes_keep_keys_apart
                 c85_a_key_lives_as_long_as_its_operation
                 c86_the_key_of_a_finished_operation_still_counts
@@ -94,17 +110,29 @@ macro_rules! store_conformance_cases {
                 c89_what_is_forgotten_is_gone
                 c57_the_longest_expired_is_purged_first
             }
+            purging {
+                c94_claims_go_on_during_a_purge
+                c95_a_steady_flow_leaves_nothing
+            }
             limits {
                 c96_a_limit_holds_under_a_rush
                 c97_an_owners_limit_is_its_own
                 c98_a_refusal_says_whose_limit_is_reached
                 c99_the_end_of_work_makes_room
             }
+            outbox {
+                c100_what_follows_comes_with_the_write_or_not_at_all
+                c101_one_of_many_senders_gets_a_delivery
+                c102_a_delivery_keeps_its_id_over_attempts
+            }
             owners {
                 c110_a_foreign_operation_is_an_unknown_one
                 c111_lists_do_not_cross_owners
                 c112_names_are_never_interpreted
+            }
+            pages {
                 c113_pages_hold_everything_once
+                c114_pages_do_not_shift_while_others_write
             }
         }
     };

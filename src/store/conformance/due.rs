@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Fixture;
+use super::crash::after_kill;
 use super::samples::{
     LONG, accept, answer, claim, claim_one, found, handles, is_refused, new_operation, new_running,
     retried, succeeded,
@@ -102,6 +103,35 @@ pub async fn c50_used_up_attempts_end_the_work<F: Fixture>(fixture: &F) {
     assert!(ended.error().is_some_and(|error| error.is(types::ATTEMPTS_EXHAUSTED)));
     assert_eq!(found(&*store, id).await, ended);
     assert_eq!(due(&*other, Due::Settle).await, []);
+}
+
+/// An attempt counts from its claim on: if all processes die before its worker has said anything
+/// more, it is used up. Its lease is what it was.
+pub async fn c52_a_claim_is_counted_before_a_crash<F: Fixture>(fixture: &F) {
+    let [store, other, _] = handles(fixture).await;
+    let only_once = accept(&*store, new_operation().with_attempt_limit(1)).await.operation.id();
+    let claimed = claim_one(&*other, F::UNIT).await;
+    let twice = accept(&*store, new_operation().with_attempt_limit(2)).await.operation.id();
+    let also_claimed = claim_one(&*other, F::UNIT).await;
+
+    let ([store, other, _], survives) = after_kill(fixture).await;
+    if !survives {
+        for id in [only_once, twice] {
+            assert_eq!(store.get(id).await.unwrap(), None);
+        }
+        assert_eq!(claim(&*store, 10, LONG).await, []);
+        return;
+    }
+    assert_eq!(found(&*store, only_once).await, claimed);
+    assert_eq!(found(&*store, twice).await, also_claimed);
+    assert_eq!(claim(&*other, 10, LONG).await, [], "the leases have not passed");
+    fixture.advance(F::UNIT).await;
+    let next = claim_one(&*other, LONG).await;
+    assert_eq!((next.id(), next.attempt(), next.attempts_left()), (twice, 2, 0));
+    assert_eq!(claim(&*store, 10, LONG).await, [], "no attempt is left");
+    assert_eq!(due(&*store, Due::Settle).await, [only_once]);
+    let ended = other.apply(only_once, Change::Settle).await.unwrap().operation;
+    assert!(ended.error().is_some_and(|error| error.is(types::INTERRUPTED)));
 }
 
 /// Whoever asks for some kinds of work gets no other, and one that asks for none by name gets all.

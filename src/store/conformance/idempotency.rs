@@ -81,10 +81,7 @@ pub async fn c82_many_requests_at_once_make_one_operation<F: Fixture>(fixture: &
 
 /// Whoever is told that a key stands for an operation finds that operation, also while it is just
 /// being accepted; and a key goes with its operation, in one step.
-///
-/// No process dies here. What a store does in one step for others to see, it has to do in one step
-/// for a crash as well; the suites of the single stores kill it.
-pub async fn c83_a_key_never_stands_without_its_operation<F: Fixture>(fixture: &F) {
+pub(super) async fn keys_and_operations_agree<F: Fixture>(fixture: &F) {
     let handles = handles(fixture).await;
     for round in 0..F::ROUNDS {
         let key = format!("key {round}");

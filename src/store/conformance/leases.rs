@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::Fixture;
+use super::crash::after_kill;
 use super::race::race;
 use super::samples::{
     LONG, accept, answer, changes_by_worker, claim, claim_one, found, handles, is_refused,
@@ -15,7 +16,7 @@ use crate::operation::{Change, Operation, OperationId, Status, TransitionError};
 use crate::store::{ClaimRequest, OperationStore, OperationStoreExt, Swapped};
 
 /// Every claim has an attempt larger than all before it: after a retry, a release, a lease that
-/// passed, and through a handle that was opened later.
+/// passed, through a handle that was opened later, and after all processes died.
 pub async fn c30_attempts_grow_and_never_repeat<F: Fixture>(fixture: &F) {
     let [store, other, _] = handles(fixture).await;
     let id = accept(&*store, new_operation().with_attempt_limit(9)).await.operation.id();
@@ -28,6 +29,25 @@ pub async fn c30_attempts_grow_and_never_repeat<F: Fixture>(fixture: &F) {
     attempts.push(claim_one(&fixture.open().await, LONG).await.attempt());
     assert_eq!(attempts, [1, 2, 3, 4]);
     assert_eq!(found(&*store, id).await.attempt(), 4);
+
+    for attempt in 5..=7 {
+        let ([store, _, _], survives) = after_kill(fixture).await;
+        if !survives {
+            assert_eq!(store.get(id).await.unwrap(), None, "nothing has an attempt");
+            return;
+        }
+        let change = if attempt == 6 {
+            Change::Release { attempt: attempt - 1 }
+        } else {
+            retried(attempt - 1, Duration::ZERO)
+        };
+        store.apply(id, change).await.expect("the attempt before the crash still holds");
+        assert_eq!(claim_one(&*store, LONG).await.attempt(), attempt);
+        for earlier in 1..attempt {
+            let stale = store.apply(id, reported(earlier, "stale")).await;
+            assert!(is_refused(&stale, TransitionError::LeaseLost), "{stale:?}");
+        }
+    }
 }
 
 /// One operation, 32 claims at once: one gets it.
@@ -126,12 +146,16 @@ pub async fn c35_a_worker_is_known_by_its_attempt_only<F: Fixture>(fixture: &F) 
     let store = fixture.open().await;
     let id = accept(&store, new_operation()).await.operation.id();
     claim_one(&store, F::UNIT).await;
+    let seen = store.get(id).await.unwrap().expect("it is there");
     fixture.advance(F::UNIT).await;
     let again = claim_one(&store, LONG).await;
     assert_eq!(again.attempt(), 2);
     for change in changes_by_worker(1) {
         let answer = store.apply(id, change.clone()).await;
         assert!(is_refused(&answer, TransitionError::LeaseLost), "{change:?} was {answer:?}");
+        let Some(swap) = swap_of(&seen, &change) else { continue };
+        let answer = store.swap(swap).await.unwrap();
+        assert!(matches!(answer, Swapped::Conflict(_)), "{change:?} was {answer:?}");
     }
     assert_eq!(found(&store, id).await, again);
     succeed(&store, &again).await;
@@ -155,7 +179,13 @@ pub async fn c36_renewal_and_claim_do_not_both_take_place<F: Fixture>(fixture: &
             let store = handles[number % 3].clone();
             async move {
                 let Some(id) = id else {
-                    return Racer::Claimed(claim(&*store, F::ROUNDS, LONG).await);
+                    // A few at a time, so that renewals come in between.
+                    let mut claimed = Vec::new();
+                    for _ in 0..10 {
+                        claimed.extend(claim(&*store, F::ROUNDS.div_ceil(40), LONG).await);
+                        tokio::task::yield_now().await;
+                    }
+                    return Racer::Claimed(claimed);
                 };
                 match store.apply(id, Change::Renew { attempt: 1, lease: LONG }).await {
                     Ok(_) => Racer::Renewed(Some(id)),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::Fixture;
 use super::race::race;
 use super::samples::{
-    LONG, accept, answer, claim_one, created, failed, handles, new_operation, new_running, owner,
-    retried, succeeded,
+    LONG, accept, answer, claim_one, created, existing, failed, handles, idempotency,
+    new_operation, new_running, owner, retried, succeeded, whole,
 };
 use crate::operation::{Change, NewOperation, OperationId};
 use crate::store::{Acceptance, Full, Limits, OperationStore, OperationStoreExt, Submission};
@@ -74,7 +74,8 @@ pub async fn c97_an_owners_limit_is_its_own<F: Fixture>(fixture: &F) {
 }
 
 /// Whoever is refused is told whether the owner's limit or that of all is reached, because one is
-/// the client's to mend and the other is not. A limit of nothing accepts nothing.
+/// the client's to mend and the other is not. A limit of nothing accepts nothing, and a store that is
+/// full still knows what it has: the same request again gives its operation.
 pub async fn c98_a_refusal_says_whose_limit_is_reached<F: Fixture>(fixture: &F) {
     let [store, other, _] = handles(fixture).await;
     let by_ada = || new_operation().with_owner(owner("ada"));
@@ -89,6 +90,22 @@ pub async fn c98_a_refusal_says_whose_limit_is_reached<F: Fixture>(fixture: &F) 
     let answer = try_accept(&*other, by_ada(), per_owner(2).with_total(1)).await;
     assert_eq!(answer, Acceptance::Full(Full::Total));
     created(try_accept(&*other, by_ada(), per_owner(2).with_total(2)).await);
+
+    let keyed = |new: NewOperation| {
+        let key = idempotency("POST /images", "key", 1);
+        Submission::new(new).with_input("input").with_idempotency(key)
+    };
+    let first = created(store.accept(keyed(by_ada())).await.unwrap()).operation;
+    for limits in [total(0), per_owner(0), total(3), per_owner(3)] {
+        let same_key = keyed(by_ada()).with_limits(limits);
+        assert_eq!(existing(other.accept(same_key).await.unwrap()).operation, first);
+        let same_id = Submission::new(NewOperation::new(first.id())).with_limits(limits);
+        assert_eq!(existing(other.accept(same_id).await.unwrap()).operation, first);
+        let new = Submission::new(by_ada()).with_input("input").with_limits(limits);
+        let id = new.operation.id();
+        assert!(matches!(other.accept(new).await.unwrap(), Acceptance::Full(_)));
+        assert_eq!(whole(&*store, id).await, (None, None, None), "refused and stored");
+    }
 }
 
 /// However work ends, its place is free at once: by success, failure or cancellation, by its

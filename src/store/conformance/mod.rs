@@ -4,7 +4,7 @@
 //! each case:
 //!
 //! ```
-//! use std::sync::Arc;
+//! use std::sync::{Arc, Mutex};
 //! use std::time::Duration;
 //!
 //! use respond_async::store::MemoryStore;
@@ -12,8 +12,12 @@
 //! use respond_async::time::ManualClock;
 //!
 //! struct InMemory {
-//!     store: MemoryStore,
+//!     store: Mutex<MemoryStore>,
 //!     clock: Arc<ManualClock>,
+//! }
+//!
+//! fn new_store(clock: &Arc<ManualClock>) -> MemoryStore {
+//!     MemoryStore::builder().clock(clock.clone()).build()
 //! }
 //!
 //! impl Fixture for InMemory {
@@ -21,11 +25,15 @@
 //!
 //!     async fn empty() -> Self {
 //!         let clock = Arc::new(ManualClock::default());
-//!         Self { store: MemoryStore::builder().clock(clock.clone()).build(), clock }
+//!         Self { store: Mutex::new(new_store(&clock)), clock }
 //!     }
 //!
 //!     async fn open(&self) -> MemoryStore {
-//!         self.store.clone()
+//!         self.store.lock().unwrap().clone()
+//!     }
+//!
+//!     async fn kill(&self) {
+//!         *self.store.lock().unwrap() = new_store(&self.clock);
 //!     }
 //!
 //!     async fn advance(&self, by: Duration) {
@@ -47,6 +55,9 @@
 //!   [`Capabilities`](super::Capabilities) tell, the case asserts what it does instead.
 //! - A case that races does so with real tasks on several threads, over [`Fixture::ROUNDS`] rounds
 //!   or in one large crowd. That it passes once proves little; that it never fails is the point.
+//! - A case that crashes asks for it with [`Fixture::kill`]. What it expects afterwards is what the
+//!   store's [`Durability`](super::Durability) promises: everything that was acknowledged, or nothing
+//!   at all, and never half of anything.
 //! - A case that needs time to pass asks for it in multiples of [`Fixture::UNIT`].
 //! - They use what [`OperationStore`](super::OperationStore) and
 //!   [`OperationStoreExt`](super::OperationStoreExt) offer and nothing else, so that they hold for a
@@ -62,16 +73,25 @@
 mod acceptance;
 mod cancellation;
 mod cases;
+mod clocks;
+mod crash;
+mod crashes;
 mod due;
 mod finished;
 mod fixture;
+mod histories;
 mod history;
 mod idempotency;
 mod leases;
 mod limits;
+mod lossy;
+mod outbox;
 mod owners;
+mod pages;
 mod progress;
+mod purging;
 mod race;
+mod recorder;
 mod register;
 mod retention;
 mod samples;

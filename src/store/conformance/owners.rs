@@ -2,12 +2,11 @@
 
 use super::Fixture;
 use super::samples::{
-    LONG, accept, accept_running, claim, created, existing, found, handles, idempotency, listed,
-    new_id, new_operation, new_running, owner, reported, succeed,
+    LONG, accept, accept_running, created, existing, found, handles, idempotency, listed, new_id,
+    new_operation, new_running, owner, reported, succeed,
 };
-use crate::operation::{Kind, NewOperation, Operation, OperationId, Owner, Status};
+use crate::operation::{Kind, Operation, OperationId, Owner, Status};
 use crate::store::{ApplyError, ListQuery, OperationStore, OperationStoreExt, Submission};
-use crate::time::{Clock, SystemClock};
 
 /// Every call that knows an owner treats somebody else's operation as one that does not exist.
 pub async fn c110_a_foreign_operation_is_an_unknown_one<F: Fixture>(fixture: &F) {
@@ -138,50 +137,4 @@ pub async fn c112_names_are_never_interpreted<F: Fixture>(fixture: &F) {
         let listed: Vec<&Kind> = page.operations.iter().map(Operation::kind).collect();
         assert_eq!(listed, [kind]);
     }
-}
-
-/// Pages give an owner's operations newest first, each once, in any size of page and under any
-/// filter; a page is no longer than was asked for, and never longer than the longest.
-pub async fn c113_pages_hold_everything_once<F: Fixture>(fixture: &F) {
-    let [store, other, _] = handles(fixture).await;
-    let ada = owner("ada");
-    let now = SystemClock.now();
-    let mut ids = Vec::new();
-    for number in 0..ListQuery::MAX_LIMIT + 10 {
-        // Several of one millisecond each, and not accepted in the order of their ids.
-        let millis = u64::try_from(number * 7 % 50).unwrap();
-        let at = now + std::time::Duration::from_millis(millis);
-        let id = OperationId::generate(at).expect("the operating system gives random bytes");
-        let kind = Kind::new(if number % 3 == 0 { "third" } else { "other" }).unwrap();
-        let new = NewOperation::new(id).with_owner(ada.clone()).with_kind(kind.clone());
-        accept(&*store, new).await;
-        ids.push((id, kind));
-    }
-    ids.sort_unstable();
-    ids.reverse();
-    let claimed = claim(&*store, 10, LONG).await.len();
-
-    let by_kind = ListQuery { kind: Some(Kind::new("third").unwrap()), ..ListQuery::default() };
-    let running = ListQuery { status: Some(Status::Running), ..ListQuery::default() };
-    for (query, count) in
-        [(ListQuery::default(), ids.len()), (by_kind, ids.len().div_ceil(3)), (running, claimed)]
-    {
-        for limit in [0, 1, 7, ListQuery::MAX_LIMIT, usize::MAX] {
-            let mut query = ListQuery { limit, ..query.clone() };
-            let mut walked = Vec::new();
-            loop {
-                let page = other.list(&ada, &query).await.unwrap();
-                assert!(page.operations.len() <= query.page_size());
-                assert!(page.operations.iter().all(|operation| query.selects(operation)));
-                walked.extend(page.operations.iter().map(Operation::id));
-                let Some(next) = page.next else { break };
-                assert!(query.before.is_none_or(|before| next < before), "pages lead back");
-                query.before = Some(next);
-            }
-            assert_eq!(walked.len(), count, "pages of {limit}");
-            assert!(walked.is_sorted_by(|newer, older| newer > older));
-        }
-    }
-    let everything: Vec<OperationId> = ids.into_iter().map(|(id, _)| id).collect();
-    assert_eq!(listed(&*other, &ada).await, everything);
 }

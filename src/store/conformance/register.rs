@@ -1,16 +1,12 @@
 //! Each operation is one register with compare-and-swap, through any number of handles.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::Fixture;
-use super::history::{Event, EventKind, check};
 use super::race::race;
 use super::samples::{
     accept_running, answer, changes_by_worker, found, handles, new_id, reported, succeeded,
     swap_of, whole,
 };
-use crate::store::{Observed, OperationStore, Swapped};
+use crate::store::{OperationStore, Swapped};
 
 /// 16 tasks that add 50 changes each lose none of them.
 pub async fn c10_no_update_is_lost<F: Fixture>(fixture: &F) {
@@ -44,83 +40,6 @@ pub async fn c10_no_update_is_lost<F: Fixture>(fixture: &F) {
     let changes = u64::try_from(TASKS * CHANGES).unwrap();
     assert_eq!(last.version(), begun.operation.version() + changes);
     assert_eq!(last.revision(), begun.operation.revision() + changes);
-}
-
-/// What 8 tasks read and write through 3 handles has an order that explains every answer: the
-/// register is linearizable.
-pub async fn c11_reads_and_writes_have_one_order<F: Fixture>(fixture: &F) {
-    for _ in 0..F::ROUNDS.div_ceil(10) {
-        record_and_check(fixture, false).await;
-    }
-}
-
-/// The same if the answers to half of the writes never arrive: each such write took place whole or
-/// not at all, and its write id tells which.
-///
-/// So far the writer throws its answer away. No connection is cut, so no write is cut short.
-pub async fn c12_a_write_without_an_answer_took_place_or_did_not<F: Fixture>(fixture: &F) {
-    for _ in 0..F::ROUNDS.div_ceil(10) {
-        record_and_check(fixture, true).await;
-    }
-}
-
-async fn record_and_check<F: Fixture>(fixture: &F, lose_answers: bool) {
-    let handles = handles(fixture).await;
-    let begun = accept_running(&*handles[0]).await;
-    let ticks = Arc::new(AtomicU64::new(0));
-    let histories = race((0..8).map(|task| {
-        let store = handles[task % 3].clone();
-        run_and_record(store, task, begun.clone(), Arc::clone(&ticks), lose_answers)
-    }))
-    .await;
-    if let Err(reason) = check(&begun, &histories.concat()) {
-        panic!("{reason}");
-    }
-}
-
-/// What one task does: it reads or writes, in an order that is its own but always the same; only
-/// how the tasks come together varies.
-async fn run_and_record(
-    store: Arc<impl OperationStore>,
-    task: usize,
-    mut seen: Observed,
-    ticks: Arc<AtomicU64>,
-    lose_answers: bool,
-) -> Vec<Event> {
-    let tick = || ticks.fetch_add(1, Ordering::SeqCst);
-    let mut events = Vec::new();
-    for step in 0..40 {
-        let start = tick();
-        if (step * 5 + task) % 3 == 0 {
-            seen = store.get(seen.operation.id()).await.unwrap().expect("it is still there");
-            events.push(Event::new(EventKind::Read, start, tick(), &seen));
-            continue;
-        }
-        let change = reported(1, &format!("{task}.{step}"));
-        let write_id = u64::try_from(task * 1_000 + step + 1).unwrap();
-        let swap = swap_of(&seen, &change).expect("it still runs").with_write_id(write_id);
-        let written = Observed { operation: swap.next.clone(), now: seen.now, write_id };
-        let expected = swap.expected;
-        let answer = store.swap(swap).await.unwrap();
-        let end = tick();
-        if lose_answers && step % 2 == 0 {
-            events.push(Event::new(EventKind::MaybeWrite, start, u64::MAX, &written));
-            continue;
-        }
-        match answer {
-            Swapped::Swapped => {
-                events.push(Event::new(EventKind::Write, start, end, &written));
-                seen = written;
-            }
-            Swapped::Conflict(current) => {
-                assert_ne!(current.operation.version(), expected, "a conflict without a reason");
-                events.push(Event::new(EventKind::Read, start, end, &current));
-                seen = *current;
-            }
-            Swapped::Gone => panic!("it is still there"),
-        }
-    }
-    events
 }
 
 /// A write over a version that is not the present one is refused and gets the operation as it is;

@@ -33,6 +33,14 @@ pub(super) fn new_operation() -> NewOperation {
     NewOperation::new(new_id())
 }
 
+/// A body of that many bytes that are not all the same.
+pub(super) fn bytes_of(length: usize) -> bytes::Bytes {
+    let line: Vec<u8> = (0..=255).collect();
+    let mut body = line.repeat(length.div_ceil(line.len()));
+    body.truncate(length);
+    body.into()
+}
+
 /// A new operation whose attempt 1 runs already, under a lease of that length.
 pub(super) fn new_running(lease: Duration) -> NewOperation {
     new_operation().held(lease, true)

@@ -152,3 +152,74 @@ impl Defect for PagesRepeat {
         Ok(page)
     }
 }
+
+/// While there is something to purge, nothing is given out.
+#[derive(Debug, Default)]
+pub(super) struct PurgeHoldsClaims(AtomicBool);
+
+#[async_trait]
+impl Defect for PurgeHoldsClaims {
+    async fn purge(&self, store: &MemoryStore, limit: usize) -> Answer<usize> {
+        let purged = store.purge(limit).await?;
+        self.0.store(purged > 0, Ordering::SeqCst);
+        Ok(purged)
+    }
+
+    async fn claim(&self, store: &MemoryStore, request: &ClaimRequest) -> Answer<Vec<Observed>> {
+        if self.0.load(Ordering::SeqCst) {
+            return Ok(Vec::new());
+        }
+        store.claim(request).await
+    }
+}
+
+/// Something of each operation stays for ever.
+#[derive(Debug, Default)]
+pub(super) struct TombstonesForEver(AtomicUsize);
+
+#[async_trait]
+impl Defect for TombstonesForEver {
+    async fn purge(&self, store: &MemoryStore, limit: usize) -> Answer<usize> {
+        let purged = store.purge(limit).await?;
+        self.0.fetch_add(purged, Ordering::SeqCst);
+        Ok(purged)
+    }
+
+    fn size(&self, store: &MemoryStore) -> usize {
+        store.len() + self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Whether there is room is asked before whether the request is known.
+#[derive(Debug, Default)]
+pub(super) struct FullBeforeKey;
+
+#[async_trait]
+impl Defect for FullBeforeKey {
+    async fn accept(&self, store: &MemoryStore, submission: Submission) -> Answer<Acceptance> {
+        if submission.limits.total == Some(0) {
+            return Ok(Acceptance::Full(Full::Total));
+        }
+        store.accept(submission).await
+    }
+}
+
+/// A page begins after as many operations as there were before it.
+#[derive(Debug, Default)]
+pub(super) struct PagesByOffset(Mutex<HashMap<OperationId, usize>>);
+
+#[async_trait]
+impl Defect for PagesByOffset {
+    async fn list(&self, store: &MemoryStore, owner: &Owner, query: &ListQuery) -> Answer<Page> {
+        let mut everything = ListQuery::default();
+        everything.limit = ListQuery::MAX_LIMIT;
+        let all = store.list(owner, &everything).await?.operations;
+        let mut offsets = self.0.lock().unwrap();
+        let skipped = query.before.and_then(|before| offsets.get(&before).copied()).unwrap_or(0);
+        let end = all.len().min(skipped + query.page_size());
+        let operations = all.get(skipped..end).unwrap_or_default().to_vec();
+        let next = operations.last().map(Operation::id).filter(|_| end < all.len());
+        offsets.extend(next.map(|next| (next, end)));
+        Ok(Page { operations, next })
+    }
+}

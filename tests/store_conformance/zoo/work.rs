@@ -127,3 +127,113 @@ impl Defect for ProgressFromCache {
         Ok(cache.get(&id).filter(|_| read % 3 == 0).cloned().or(current))
     }
 }
+
+/// Every operation that was accepted, as it is now.
+async fn all(store: &MemoryStore, accepted: &Mutex<Vec<OperationId>>) -> Answer<Vec<Observed>> {
+    let accepted = accepted.lock().unwrap().clone();
+    let mut all = Vec::new();
+    for id in accepted {
+        all.extend(store.get(id).await?);
+    }
+    Ok(all)
+}
+
+/// Claims those of some operations that the rules give out at that time.
+async fn claim_of(
+    store: &MemoryStore,
+    candidates: impl IntoIterator<Item = (Observed, Timestamp)>,
+    request: &ClaimRequest,
+) -> Answer<Vec<Observed>> {
+    let mut claimed = Vec::new();
+    for (Observed { operation, now, .. }, at) in candidates {
+        let change = Change::Claim { lease: request.lease() };
+        let Ok(next) = operation.apply(&change, at) else { continue };
+        if store.swap(Swap::new(next.clone(), operation.version())).await? == Swapped::Swapped {
+            claimed.push(Observed { operation: next, now, write_id: 0 });
+        }
+    }
+    Ok(claimed)
+}
+
+/// What cannot be claimed, but looks as if, stands before what can.
+#[derive(Debug, Default)]
+pub(super) struct PoisonRowBlocksSweep(Mutex<Vec<OperationId>>);
+
+#[async_trait]
+impl Defect for PoisonRowBlocksSweep {
+    async fn accept(&self, store: &MemoryStore, submission: Submission) -> Answer<Acceptance> {
+        self.0.lock().unwrap().push(submission.operation.id());
+        store.accept(submission).await
+    }
+
+    async fn claim(&self, store: &MemoryStore, request: &ClaimRequest) -> Answer<Vec<Observed>> {
+        let at = |observed: &Observed| observed.operation.due_at(Due::Claim);
+        let mut all = all(store, &self.0).await?;
+        all.retain(|observed| at(observed).is_some_and(|at| at <= observed.now));
+        all.sort_by_key(at);
+        all.truncate(request.as_due_query().limit);
+        claim_of(store, all.into_iter().map(|found| (found.clone(), found.now)), request).await
+    }
+}
+
+/// Workers look only at what they were told of, and they are told once.
+#[derive(Debug, Default)]
+pub(super) struct HintRequired(Mutex<Vec<OperationId>>);
+
+#[async_trait]
+impl Defect for HintRequired {
+    async fn accept(&self, store: &MemoryStore, submission: Submission) -> Answer<Acceptance> {
+        self.0.lock().unwrap().push(submission.operation.id());
+        store.accept(submission).await
+    }
+
+    async fn claim(&self, store: &MemoryStore, request: &ClaimRequest) -> Answer<Vec<Observed>> {
+        let told = all(store, &self.0).await?;
+        self.0.lock().unwrap().clear();
+        claim_of(store, told.into_iter().map(|found| (found.clone(), found.now)), request).await
+    }
+}
+
+/// Times are those of the caller, who made the id.
+#[derive(Debug, Default)]
+pub(super) struct CallerClock;
+
+#[async_trait]
+impl Defect for CallerClock {
+    async fn accept(&self, store: &MemoryStore, submission: Submission) -> Answer<Acceptance> {
+        let new = submission.operation.clone();
+        let answer = store.accept(submission).await?;
+        let Acceptance::Created(mut created) = answer else { return Ok(answer) };
+        let operation = new.accept(new.id().timestamp());
+        store.swap(Swap::new(operation.clone(), created.operation.version())).await?;
+        created.operation = operation;
+        Ok(Acceptance::Created(created))
+    }
+}
+
+/// If the clock goes back, no lease is believed any more.
+#[derive(Debug, Default)]
+pub(super) struct ClockBackEndsLeases(Mutex<Vec<OperationId>>, Mutex<Option<Timestamp>>);
+
+#[async_trait]
+impl Defect for ClockBackEndsLeases {
+    async fn accept(&self, store: &MemoryStore, submission: Submission) -> Answer<Acceptance> {
+        self.0.lock().unwrap().push(submission.operation.id());
+        let answer = store.accept(submission).await?;
+        if let Acceptance::Created(created) = &answer {
+            self.1.lock().unwrap().replace(created.now);
+        }
+        Ok(answer)
+    }
+
+    async fn claim(&self, store: &MemoryStore, request: &ClaimRequest) -> Answer<Vec<Observed>> {
+        let all = all(store, &self.0).await?;
+        let last = *self.1.lock().unwrap();
+        let at = |observed: &Observed| {
+            let went_back = last.is_some_and(|last| observed.now < last);
+            observed.operation.lease_expires().filter(|_| went_back).unwrap_or(observed.now)
+        };
+        let candidates = all.into_iter().map(|found| (found.clone(), at(&found)));
+        claim_of(store, candidates, request).await
+    }
+}

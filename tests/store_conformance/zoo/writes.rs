@@ -24,7 +24,7 @@ pub(super) struct BodyLimitIgnored;
 #[async_trait]
 impl Defect for BodyLimitIgnored {
     fn capabilities(&self, _: &MemoryStore) -> Capabilities {
-        Capabilities::new(Durability::Volatile, 1 << 10)
+        Capabilities::new(Durability::ProcessCrash, 1 << 10)
     }
 }
 
@@ -135,5 +135,41 @@ pub(super) struct LostOutcome;
 impl Defect for LostOutcome {
     async fn swap(&self, store: &MemoryStore, swap: Swap) -> Answer<Swapped> {
         store.swap(swap.with_outcome(None)).await
+    }
+}
+
+/// The values of one field become one value.
+#[derive(Debug, Default)]
+pub(super) struct FieldsMerged;
+
+#[async_trait]
+impl Defect for FieldsMerged {
+    async fn outcome(&self, store: &MemoryStore, id: OperationId) -> Answer<Option<Outcome>> {
+        let Some(mut outcome) = store.outcome(id).await? else { return Ok(None) };
+        let names: Vec<_> = outcome.headers.keys().cloned().collect();
+        for name in names {
+            let values = outcome.headers.get_all(&name).iter().map(HeaderValue::as_bytes);
+            let merged = values.collect::<Vec<_>>().join(&b", "[..]);
+            outcome.headers.insert(name, HeaderValue::from_bytes(&merged).unwrap());
+        }
+        Ok(Some(outcome))
+    }
+}
+
+/// A field's value that is no text is left out.
+#[derive(Debug, Default)]
+pub(super) struct OpaqueFieldsDropped;
+
+#[async_trait]
+impl Defect for OpaqueFieldsDropped {
+    async fn outcome(&self, store: &MemoryStore, id: OperationId) -> Answer<Option<Outcome>> {
+        let Some(mut outcome) = store.outcome(id).await? else { return Ok(None) };
+        let fields = std::mem::take(&mut outcome.headers);
+        for (name, value) in &fields {
+            if value.to_str().is_ok() {
+                outcome.headers.append(name, value.clone());
+            }
+        }
+        Ok(Some(outcome))
     }
 }

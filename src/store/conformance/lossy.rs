@@ -1,0 +1,159 @@
+//! A store whose answers get lost on the way, and calls that are cut off.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::operation::{OperationId, Outcome, Owner};
+use crate::store::{
+    Acceptance, Capabilities, ClaimRequest, DueQuery, Hints, ListQuery, Observed, OperationStore,
+    Page, StoreError, StoreErrorKind, Submission, Swap, Swapped,
+};
+
+/// What becomes of a call that writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is made and answered.
+    Answered,
+    /// It is made, and nobody learns of it.
+    AnswerLost,
+    /// It does not arrive, and nobody learns of that.
+    NotMade,
+    /// It is made, and before anybody can learn of it somebody claims an operation.
+    Overtaken,
+}
+
+type Fates = Box<dyn Iterator<Item = Fate> + Send>;
+
+/// A store that is reached over a bad line. Reads pass, and so does what comes after the last fate.
+pub(super) struct Lossy<S> {
+    store: Arc<S>,
+    fates: Mutex<Fates>,
+}
+
+impl<S: OperationStore> Lossy<S> {
+    pub(super) fn new(
+        store: &Arc<S>,
+        fates: impl IntoIterator<Item = Fate, IntoIter: Send + 'static>,
+    ) -> Self {
+        Self { store: Arc::clone(store), fates: Mutex::new(Box::new(fates.into_iter())) }
+    }
+
+    async fn call<T>(
+        &self,
+        made: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let fate = self.fates.lock().unwrap_or_else(PoisonError::into_inner).next();
+        match fate {
+            None | Some(Fate::Answered) => return made.await,
+            Some(Fate::AnswerLost) => drop(made.await?),
+            Some(Fate::NotMade) => {}
+            Some(Fate::Overtaken) => {
+                drop(made.await?);
+                let lease = Duration::from_secs(24 * 60 * 60);
+                self.store.claim(&ClaimRequest::new(1, lease)).await?;
+            }
+        }
+        Err(StoreError::new(StoreErrorKind::Ambiguous, "the answer got lost"))
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Lossy<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lossy").field(&self.store).finish()
+    }
+}
+
+#[async_trait]
+impl<S: OperationStore> OperationStore for Lossy<S> {
+    fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
+
+    async fn accept(&self, submission: Submission) -> Result<Acceptance, StoreError> {
+        self.call(self.store.accept(submission)).await
+    }
+
+    async fn get(&self, id: OperationId) -> Result<Option<Observed>, StoreError> {
+        self.store.get(id).await
+    }
+
+    async fn input(&self, id: OperationId) -> Result<Option<Bytes>, StoreError> {
+        self.store.input(id).await
+    }
+
+    async fn outcome(&self, id: OperationId) -> Result<Option<Outcome>, StoreError> {
+        self.store.outcome(id).await
+    }
+
+    async fn swap(&self, swap: Swap) -> Result<Swapped, StoreError> {
+        self.call(self.store.swap(swap)).await
+    }
+
+    async fn remove(&self, id: OperationId, expected: u64) -> Result<Swapped, StoreError> {
+        self.call(self.store.remove(id, expected)).await
+    }
+
+    async fn due(&self, query: &DueQuery) -> Result<Vec<Observed>, StoreError> {
+        self.store.due(query).await
+    }
+
+    async fn list(&self, owner: &Owner, query: &ListQuery) -> Result<Page, StoreError> {
+        self.store.list(owner, query).await
+    }
+
+    async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
+        self.call(self.store.purge(limit)).await
+    }
+
+    fn hints(&self) -> Option<Box<dyn Hints>> {
+        self.store.hints()
+    }
+
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Observed>, StoreError> {
+        self.call(self.store.claim(request)).await
+    }
+}
+
+/// Polls the call that often at the most, and drops it if it is not ready then.
+pub(super) async fn cut<T>(polls: usize, call: impl Future<Output = T>) -> Option<T> {
+    let mut call = pin!(call);
+    let mut left = polls;
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match call.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Numbers that nobody foresees, from a seed that can be told.
+#[derive(Debug)]
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number below `sides` (splitmix64).
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % sides
+    }
+}
