@@ -147,24 +147,20 @@ impl Settings {
 
     /// Looks whose database it is, before anything of it is changed.
     fn check_owner(&self, connection: &Connection) -> Result<(), SqliteOpenError> {
-        let failed = |error| self.failed(error);
+        // By one statement, so that it is seen before or after another process makes the tables.
+        let read = connection.query_row(sql::WHOSE, [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        });
+        let (application_id, version, tables) = read.map_err(|error| self.failed(error))?;
         let refused = |kind| Err(SqliteOpenError::new(&self.path, kind));
-        let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get(0));
-        let application_id: i64 = number("application_id").map_err(failed)?;
-        let version: i64 = number("user_version").map_err(failed)?;
-        if application_id == sql::APPLICATION_ID {
-            return match usize::try_from(version) {
-                Ok(version) if version <= sql::VERSION => Ok(()),
-                _ => refused(SqliteOpenErrorKind::Newer),
-            };
+        match usize::try_from(version) {
+            Ok(version) if application_id == sql::APPLICATION_ID && version <= sql::VERSION => {
+                Ok(())
+            }
+            _ if application_id == sql::APPLICATION_ID => refused(SqliteOpenErrorKind::Newer),
+            Ok(0) if application_id == 0 && tables == 0 => Ok(()),
+            _ => refused(SqliteOpenErrorKind::Foreign),
         }
-        let tables: i64 = connection
-            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-            .map_err(failed)?;
-        if application_id != 0 || version != 0 || tables != 0 {
-            return refused(SqliteOpenErrorKind::Foreign);
-        }
-        Ok(())
     }
 
     /// Takes the steps that are missing, in one transaction: of several processes that open the file at

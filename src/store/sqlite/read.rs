@@ -1,5 +1,6 @@
 //! What is asked of the tables, by readers and by the writer alike.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -76,8 +77,8 @@ impl Reads<'_> {
 
     /// Kind by kind, so that work that nobody does hides no other.
     fn claimable(&mut self, query: &DueQuery, now: Timestamp) -> Result<Vec<Observed>, Failure> {
-        let kinds = match &query.kinds {
-            Some(kinds) => kinds.clone(),
+        let kinds: BTreeSet<Kind> = match &query.kinds {
+            Some(kinds) => kinds.iter().cloned().collect(),
             None => self.kinds()?,
         };
         let mut due = Vec::new();
@@ -98,8 +99,8 @@ impl Reads<'_> {
     }
 
     /// The kinds of which anything may ever be claimed.
-    fn kinds(&mut self) -> Result<Vec<Kind>, Failure> {
-        let mut kinds = Vec::new();
+    fn kinds(&mut self) -> Result<BTreeSet<Kind>, Failure> {
+        let mut kinds = BTreeSet::new();
         let mut last = String::new();
         loop {
             let next: Option<String> = self.next_kind.query_row(params![last], |row| row.get(0))?;

@@ -115,6 +115,10 @@ statements! {
     }
 }
 
+/// Whose database it is: what it calls itself, and how many tables and indices it has.
+pub(super) const WHOSE: &str =
+    "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)
+    FROM pragma_application_id, pragma_user_version";
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 pub(super) const COMMIT: &str = "COMMIT";
 pub(super) const ROLLBACK: &str = "ROLLBACK";
