@@ -1,0 +1,203 @@
+//! SIGKILL at random moments, and clients that remember each 202 and each key.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::client::{self, Answer};
+use super::{Service, eventually, free_address};
+
+const CLIENTS: usize = 8;
+
+/// What the clients were told.
+#[derive(Default)]
+struct Promises {
+    /// The operation of each key, and what kind of work it is.
+    named: Mutex<HashMap<String, (String, &'static str)>>,
+    /// The operations that were accepted without a key.
+    unnamed: Mutex<HashMap<String, &'static str>>,
+    calls: AtomicUsize,
+    succeeded: AtomicUsize,
+}
+
+#[test]
+fn nothing_that_was_accepted_is_lost_or_stuck_or_done_twice() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let kills = number("CRASH_KILLS").unwrap_or(25);
+    let seed = number("RA_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!("RA_SEED={seed} CRASH_KILLS={kills}");
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let mut service = Service::start(folder.path(), &address, "");
+
+    let (promises, over) = (Arc::new(Promises::default()), Arc::new(AtomicBool::new(false)));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            let (promises, over) = (Arc::clone(&promises), Arc::clone(&over));
+            let address = address.clone();
+            let mut random = fastrand::Rng::with_seed(seed.wrapping_add(1 + client as u64));
+            thread::spawn(move || {
+                for number in 0.. {
+                    if over.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    promises.ask(&address, &format!("key-{client}-{number}"), &mut random);
+                }
+            })
+        })
+        .collect();
+
+    let mut random = fastrand::Rng::with_seed(seed);
+    let began = Instant::now();
+    for kill in 1..=kills {
+        thread::sleep(Duration::from_millis(random.u64(0..250)));
+        assert!(service.is_running(), "it ended by itself");
+        drop(service);
+        service = Service::start(folder.path(), &address, "");
+        if kill % 50 == 0 {
+            let known = promises.named.lock().unwrap().len();
+            println!("{kill} kills in {:?}, {known} keys", began.elapsed());
+        }
+    }
+    over.store(true, Ordering::SeqCst);
+    for client in clients {
+        client.join().unwrap();
+    }
+    promises.check(&service, kills);
+}
+
+impl Promises {
+    /// Asks for one piece of work until there is an answer, sometimes twice.
+    fn ask(&self, address: &str, key: &str, random: &mut fastrand::Rng) {
+        let kind = ["repeat", "repeat", "once", "ephemeral"][random.usize(..4)];
+        let prefer =
+            ["respond-async", "respond-async", "respond-async, wait=1", ""][random.usize(..4)];
+        let target = format!("/{kind}/{}", random.u64(0..60));
+        // Without a key nobody can tell whether a request without an answer was accepted.
+        if random.u8(..5) == 0 {
+            if let Some(answer) = self.call(address, &target, "", prefer) {
+                if answer.status == 202 {
+                    self.unnamed.lock().unwrap().insert(answer.operation(), kind);
+                }
+            }
+            return;
+        }
+        for _ in 0..=random.u8(..2) {
+            let began = Instant::now();
+            let answer = loop {
+                match self.call(address, &target, key, prefer) {
+                    // Work that was interrupted for good is an answer of its own.
+                    Some(answer) if answer.status != 503 => break answer,
+                    _ => thread::sleep(Duration::from_millis(random.u64(1..30))),
+                }
+                assert!(began.elapsed() < Duration::from_secs(60), "{key} gets no answer");
+            };
+            match answer.status {
+                201 | 202 => self.learn(key, &answer, kind),
+                500 if kind != "repeat" => assert!(answer.content.contains("interrupted")),
+                _ => panic!("{key}: {answer:?}"),
+            }
+        }
+    }
+
+    fn call(&self, address: &str, target: &str, key: &str, prefer: &str) -> Option<Answer> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let answer = client::post(address, target, key, prefer).ok()?;
+        self.succeeded.fetch_add(1, Ordering::SeqCst);
+        Some(answer)
+    }
+
+    /// One key, one operation.
+    fn learn(&self, key: &str, answer: &Answer, kind: &'static str) {
+        let operation = answer.operation();
+        let mut named = self.named.lock().unwrap();
+        let (known, _) = named.entry(key.to_owned()).or_insert((operation.clone(), kind));
+        assert_eq!(*known, operation, "{key} stands for two operations");
+    }
+
+    fn check(&self, service: &Service, kills: u64) {
+        let address = &service.address;
+        let named = self.named.lock().unwrap();
+        let unnamed = self.unnamed.lock().unwrap();
+        let distinct: HashSet<_> = named.values().map(|(operation, _)| operation).collect();
+        assert_eq!(distinct.len(), named.len(), "two keys stand for one operation");
+        let effects = service.effects();
+        let mut began: HashMap<&str, Vec<u32>> = HashMap::new();
+        for effect in effects.iter().filter(|effect| effect.word == "began") {
+            began.entry(&effect.operation).or_default().push(effect.attempt);
+        }
+        let (mut again, mut interrupted) = (0, 0);
+        let all = named.values().map(|(operation, kind)| (operation, *kind));
+        for (id, kind) in all.chain(unnamed.iter().map(|(operation, kind)| (operation, *kind))) {
+            let monitor = format!("/operations/{id}");
+            let mut ended = serde_json::Value::Null;
+            eventually(&format!("{id} ({kind}) is stuck"), || {
+                let answer = client::get(address, &monitor).unwrap();
+                assert_eq!(answer.status, 200, "{id} ({kind}) is lost: {answer:?}");
+                ended = answer.json();
+                ended.get("finished").is_some()
+            });
+            let attempt = ended["attempt"].as_u64().unwrap();
+            let result = format!("{monitor}/result");
+            let first = client::get(address, &result).unwrap();
+            assert_eq!(client::get(address, &result).unwrap().content, first.content);
+            if ended["status"] == "succeeded" {
+                // What is recorded is what the attempt of record answered.
+                let answer = (id.as_str(), attempt);
+                assert_eq!(first.content, serde_json::to_string(&answer).unwrap());
+                let done = |effect: &super::service::Effect| {
+                    effect.word == "ended"
+                        && effect.operation == *id
+                        && u64::from(effect.attempt) == attempt
+                };
+                assert!(effects.iter().chain(&service.effects()).any(done), "{id} was not done");
+            } else {
+                assert_eq!(ended["status"], "failed", "{id} ({kind}): {ended}");
+                let error = ended["error"]["type"].as_str().unwrap();
+                assert!(error.ends_with(":interrupted") && kind != "repeat", "{kind}: {ended}");
+                interrupted += 1;
+            }
+            let attempts = began.get(id.as_str()).map_or(&[][..], |attempts| attempts);
+            let once: HashSet<_> = attempts.iter().collect();
+            assert_eq!(once.len(), attempts.len(), "{id} ({kind}): an attempt began twice");
+            if kind != "repeat" {
+                assert!(attempts.len() <= 1, "{id} ({kind}) ran {} times", attempts.len());
+            }
+            again += usize::from(attempts.len() > 1);
+        }
+        self.check_list(address, &distinct);
+
+        let (calls, succeeded) =
+            (self.calls.load(Ordering::SeqCst), self.succeeded.load(Ordering::SeqCst));
+        println!(
+            "{kills} kills: {} operations accepted, 0 lost, 0 stuck, 0 doubled; {again} were done \
+             again by another process, {interrupted} ended as interrupted; {succeeded} of {calls} \
+             calls were answered",
+            named.len() + unnamed.len(),
+        );
+        // Else it shows nothing: kills that hit nobody, or a service that answers nobody.
+        assert!(calls > succeeded, "no call was ever cut off");
+        assert!(again > 0 && interrupted > 0, "no work was ever cut off");
+        assert!(succeeded * 5 >= calls, "only {succeeded} of {calls} calls were answered");
+    }
+
+    /// The list holds each operation of a key once, and none that nobody was told of under a key.
+    fn check_list(&self, address: &str, distinct: &HashSet<&String>) {
+        let mut listed = HashSet::new();
+        let mut page = "/operations?limit=100".to_owned();
+        loop {
+            let answer = client::get(address, &page).unwrap();
+            for operation in answer.json()["operations"].as_array().unwrap() {
+                let id = operation["id"].as_str().unwrap().to_owned();
+                assert!(listed.insert(id), "the list repeats itself");
+            }
+            let Some(link) = answer.field("link").map(str::to_owned) else { break };
+            page = link.split(['<', '>']).nth(1).unwrap().to_owned();
+        }
+        for id in distinct {
+            assert!(listed.contains(*id), "{id} is in no list");
+        }
+    }
+}
