@@ -39,7 +39,7 @@ fn slow(store: &MemoryStore) -> Interposed {
         match call {
             Call::Accept => sleep(STEP).await,
             Call::Swap => sleep(STEP / 8).await,
-            Call::Read | Call::Other => {}
+            Call::Read | Call::Claim | Call::Other => {}
         }
         Ok(())
     })

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Ending, Kind, Operation, OperationId, Outcome, OutcomeHead, Owner, Progress, Stage, Status,
+    UnknownStatus,
 };
 use crate::header::UriReference;
 use crate::problem::Problem;
@@ -142,7 +143,7 @@ struct Parsed {
     owner: Option<Owner>,
     version: Option<u64>,
     revision: Option<u64>,
-    status: Option<Option<Status>>,
+    status: Option<Result<Status, UnknownStatus>>,
     lease: Option<Timestamp>,
     finished: Option<Timestamp>,
     code: Option<StatusCode>,
@@ -173,12 +174,12 @@ impl Parsed {
         let head =
             |location| code.map(|code| OutcomeHead::new(code, location)).ok_or("code is missing");
         let stage = match self.status.ok_or("status is missing")? {
-            None => Stage::Unknown(record.into()),
-            Some(Status::Pending) => Stage::Pending { lease: self.lease },
-            Some(Status::Running) => {
+            Err(_) => Stage::Unknown(record.into()),
+            Ok(Status::Pending) => Stage::Pending { lease: self.lease },
+            Ok(Status::Running) => {
                 Stage::Running { lease: self.lease.ok_or("lease_ms is missing")? }
             }
-            Some(finished) => {
+            Ok(finished) => {
                 let ending = match finished {
                     Status::Succeeded => Ending::Succeeded(head(self.location)?),
                     Status::Failed => {
@@ -251,7 +252,7 @@ impl<'de> Visitor<'de> for Members {
                 "revision" => parsed.revision = Some(map.next_value()?),
                 "status" => {
                     let Text(word) = map.next_value()?;
-                    parsed.status = Some(word.parse().ok());
+                    parsed.status = Some(word.parse());
                 }
                 "lease_ms" => parsed.lease = Some(instant(&mut map)?),
                 "finished_ms" => parsed.finished = Some(instant(&mut map)?),

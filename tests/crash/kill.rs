@@ -167,7 +167,7 @@ impl Promises {
             }
             again += usize::from(attempts.len() > 1);
         }
-        self.check_list(address, &distinct);
+        check_list(address, &distinct);
 
         let (calls, succeeded) =
             (self.calls.load(Ordering::SeqCst), self.succeeded.load(Ordering::SeqCst));
@@ -182,22 +182,22 @@ impl Promises {
         assert!(again > 0 && interrupted > 0, "no work was ever cut off");
         assert!(succeeded * 5 >= calls, "only {succeeded} of {calls} calls were answered");
     }
+}
 
-    /// The list holds each operation of a key once, and none that nobody was told of under a key.
-    fn check_list(&self, address: &str, distinct: &HashSet<&String>) {
-        let mut listed = HashSet::new();
-        let mut page = "/operations?limit=100".to_owned();
-        loop {
-            let answer = client::get(address, &page).unwrap();
-            for operation in answer.json()["operations"].as_array().unwrap() {
-                let id = operation["id"].as_str().unwrap().to_owned();
-                assert!(listed.insert(id), "the list repeats itself");
-            }
-            let Some(link) = answer.field("link").map(str::to_owned) else { break };
-            page = link.split(['<', '>']).nth(1).unwrap().to_owned();
+/// The list holds each operation of a key, and none twice.
+fn check_list(address: &str, distinct: &HashSet<&String>) {
+    let mut listed = HashSet::new();
+    let mut page = "/operations?limit=100".to_owned();
+    loop {
+        let answer = client::get(address, &page).unwrap();
+        for operation in answer.json()["operations"].as_array().unwrap() {
+            let id = operation["id"].as_str().unwrap().to_owned();
+            assert!(listed.insert(id), "the list repeats itself");
         }
-        for id in distinct {
-            assert!(listed.contains(*id), "{id} is in no list");
-        }
+        let Some(link) = answer.field("link").map(str::to_owned) else { break };
+        link.split(['<', '>']).nth(1).unwrap().clone_into(&mut page);
+    }
+    for id in distinct {
+        assert!(listed.contains(*id), "{id} is in no list");
     }
 }

@@ -17,12 +17,12 @@ impl SmallDisk {
     /// None if this may not be done here.
     fn new() -> Option<Self> {
         let folder = TempDir::new().unwrap();
-        let mounted = Self::mount(&["-t", "tmpfs", "-o", "size=4m", "tmpfs"], folder.path());
+        let mounted = Self::mount(&["-t", "tmpfs", "-o", "size=24m", "tmpfs"], folder.path());
         mounted.then_some(Self(folder))
     }
 
     fn grow(&self) {
-        assert!(Self::mount(&["-o", "remount,size=16m"], self.0.path()));
+        assert!(Self::mount(&["-o", "remount,size=64m"], self.0.path()));
     }
 
     fn mount(arguments: &[&str], at: &Path) -> bool {
@@ -57,7 +57,7 @@ async fn a_full_disk_refuses_what_is_new_and_lets_what_is_there_end() {
     };
     let mut accepted = Vec::new();
     let error = loop {
-        match submit(20_000).await {
+        match submit(200_000).await {
             Ok(id) => accepted.push(id),
             Err(error) => break error,
         }
@@ -71,7 +71,7 @@ async fn a_full_disk_refuses_what_is_new_and_lets_what_is_there_end() {
     // Reads go on, and nothing is half-written.
     for id in &accepted {
         assert_eq!(store.get(*id).await.unwrap().unwrap().operation.status(), Status::Running);
-        assert_eq!(store.input(*id).await.unwrap().unwrap().len(), 20_000);
+        assert_eq!(store.input(*id).await.unwrap().unwrap().len(), 200_000);
     }
     // Work ends, out of the reserve, and so does its retention, which makes room.
     for id in &accepted {
@@ -87,11 +87,11 @@ async fn a_full_disk_refuses_what_is_new_and_lets_what_is_there_end() {
         }
     }
     assert_eq!(purged, accepted.len());
-    submit(20_000).await.expect("there is room again");
+    submit(200_000).await.expect("there is room again");
 
-    while submit(20_000).await.is_ok() {}
+    while submit(200_000).await.is_ok() {}
     disk.grow();
-    submit(20_000).await.expect("the disk has grown");
+    submit(200_000).await.expect("the disk has grown");
     drop(store);
     let connection = Connection::open(&path).unwrap();
     let is_whole: String =

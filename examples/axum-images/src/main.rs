@@ -2,7 +2,7 @@
 //! the new image's address, or with the address where that will be known.
 //!
 //! `LISTEN` is the address to listen on (default 127.0.0.1:3000; port 0 takes a free one), and
-//! `DATA_DIR` the folder that images are kept in (default `data`).
+//! `DATA_DIR` the folder that images and operations are kept in (default `data`).
 
 mod gallery;
 mod images;
@@ -10,6 +10,7 @@ mod pipeline;
 
 use std::error::Error;
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 use std::{env, io, thread};
 
@@ -21,7 +22,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use respond_async::header::vary_on_prefer;
 use respond_async::operations::JobPolicy;
-use respond_async::store::MemoryStore;
+use respond_async::store::SqliteStore;
 use respond_async::{Operations, Owner, Problem};
 use tokio::net::TcpListener;
 
@@ -40,6 +41,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listen = env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
     let data = env::var("DATA_DIR").unwrap_or_else(|_| "data".to_owned());
     let gallery = Gallery::open(&data)?;
+    // Killed in the middle of an image and started again, the service finishes the image.
+    let store = SqliteStore::open(Path::new(&data).join("operations.db"))?;
     let listener = TcpListener::bind(&listen).await?;
     let cores = thread::available_parallelism()?.get();
 
@@ -48,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let workshop = workshop.clone();
         move |upload, context| workshop.clone().enhance(upload, context)
     };
-    let operations = Operations::builder(MemoryStore::new())
+    let operations = Operations::builder(store)
         .job_with(JobPolicy::new().with_concurrency(cores), enhance)
         .live_limit(LIVE_LIMIT)
         .progress_interval(Duration::from_millis(200))

@@ -101,8 +101,8 @@ impl SqliteStore {
     pub const DEFAULT_QUEUE: usize = 10_000;
     /// How large one input or outcome may be if nothing else is said: 64 MiB.
     pub const DEFAULT_MAX_BODY_BYTES: usize = 64 << 20;
-    /// How much room is kept back for a full disk if nothing else is said: 1 MiB.
-    pub const DEFAULT_RESERVE_BYTES: usize = 1 << 20;
+    /// How much room is kept back for a full disk if nothing else is said: 8 MiB.
+    pub const DEFAULT_RESERVE_BYTES: usize = 8 << 20;
     /// How often other processes' writes are looked for if nothing else is said.
     pub const DEFAULT_WATCH_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -240,7 +240,8 @@ impl SqliteStoreBuilder {
     }
 
     /// How much room is kept back in a file beside the database, `-reserve` after its name, so that on
-    /// a full disk work can still be ended and purged. With 0 there is none.
+    /// a full disk work can still be ended and purged. It should be twice the log, which is about 4 MiB
+    /// unless bodies are larger. With 0 there is none.
     pub fn reserve_bytes(mut self, bytes: usize) -> Self {
         self.reserve_bytes = bytes;
         self
@@ -269,7 +270,7 @@ impl SqliteStoreBuilder {
 
         let hub = Arc::new(Hub::default());
         let (writes, queue) = sync_channel(self.queue);
-        let writer = Writer {
+        let thread = Writer {
             queue,
             hub: Arc::clone(&hub),
             reserve: Reserve::beside(&settings.path, self.reserve_bytes),
@@ -278,7 +279,7 @@ impl SqliteStoreBuilder {
         let not_spawned = |error| SqliteOpenError::not_spawned(&settings.path, error);
         thread::Builder::new()
             .name("sqlite-writer".to_owned())
-            .spawn(move || writer.run(&connection))
+            .spawn(move || thread.run(&connection))
             .map_err(not_spawned)?;
         let (reads, queue) = sync_channel(self.queue);
         let queue = Arc::new(Mutex::new(queue));

@@ -153,7 +153,7 @@ impl Settings {
         });
         let (application_id, version, tables) = read.map_err(|error| self.failed(error))?;
         let refused = |kind| Err(SqliteOpenError::new(&self.path, kind));
-        match usize::try_from(version) {
+        match u32::try_from(version) {
             Ok(version) if application_id == sql::APPLICATION_ID && version <= sql::VERSION => {
                 Ok(())
             }
@@ -166,10 +166,8 @@ impl Settings {
     /// Takes the steps that are missing, in one transaction: of several processes that open the file at
     /// once, one takes them, and the others find nothing to do.
     fn migrate(&self, connection: &Connection) -> Result<(), SqliteOpenError> {
-        let version = || -> rusqlite::Result<usize> {
-            let version: u32 =
-                connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            Ok(version as usize)
+        let version = || -> rusqlite::Result<u32> {
+            connection.pragma_query_value(None, "user_version", |row| row.get(0))
         };
         let migrate = || {
             if version()? == sql::VERSION {
@@ -177,11 +175,11 @@ impl Settings {
             }
             connection.execute_batch(sql::BEGIN)?;
             // Another process may have taken them meanwhile.
-            for step in sql::MIGRATIONS.iter().skip(version()?) {
+            for step in sql::MIGRATIONS.iter().skip(version()? as usize) {
                 connection.execute_batch(step)?;
             }
             connection.pragma_update(None, "application_id", sql::APPLICATION_ID)?;
-            connection.pragma_update(None, "user_version", sql::VERSION as u32)?;
+            connection.pragma_update(None, "user_version", sql::VERSION)?;
             connection.execute_batch(sql::COMMIT)
         };
         migrate().map_err(|error| self.failed(error))

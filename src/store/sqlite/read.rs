@@ -21,7 +21,7 @@ impl Reads<'_> {
         id: OperationId,
         now: Timestamp,
     ) -> Result<Option<Observed>, Failure> {
-        first(&mut self.get, params![blob(id)], |row| Ok(observe(row, now)?))
+        first(&mut self.get, params![blob(id)], |row| observe(row, now))
             .map(|found| found.filter(|observed: &Observed| !observed.operation.is_expired(now)))
     }
 

@@ -63,7 +63,7 @@ impl Reserve {
             return Ok(());
         }
         let mut file = File::create(&self.path)?;
-        let zeros = [0; 64 << 10];
+        let zeros = [0; 8 << 10];
         let mut left = self.bytes;
         while left > 0 {
             let part = left.min(zeros.len());

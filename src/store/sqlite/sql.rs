@@ -5,10 +5,10 @@ use rusqlite::{Connection, Statement};
 /// Marks a database as one of ours: `rasy`.
 pub(super) const APPLICATION_ID: i64 = 0x7261_7379;
 /// The form of the tables that this version knows; `MIGRATIONS` leads to it.
-pub(super) const VERSION: usize = MIGRATIONS.len();
+pub(super) const VERSION: u32 = 1;
 
 /// Step by step from an empty database to the present form. A step that was released never changes.
-pub(super) const MIGRATIONS: [&str; 1] = ["
+pub(super) const MIGRATIONS: [&str; VERSION as usize] = ["
     -- What polls read. The record tells all; the other columns are what is looked for, as the record
     -- gives it.
     CREATE TABLE operations (
@@ -122,3 +122,4 @@ pub(super) const WHOSE: &str =
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 pub(super) const COMMIT: &str = "COMMIT";
 pub(super) const ROLLBACK: &str = "ROLLBACK";
+pub(super) const EMPTY_LOG: &str = "PRAGMA wal_checkpoint(TRUNCATE)";

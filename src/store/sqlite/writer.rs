@@ -160,19 +160,48 @@ impl Writer {
             }
             Err(failed) => {
                 let Some(write) = group.first_mut() else { return };
-                let (Uncommitted::NotBegun(failure)
-                | Uncommitted::Undone(failure)
-                | Uncommitted::InDoubt(failure)) = &failed;
-                if failure.is_out_of_space() && write.may_use_reserve() && self.reserve.give_up() {
-                    return self.commit(statements, group);
+                if failed.failure().is_out_of_space() && write.may_use_reserve() {
+                    return self.commit_on_full_disk(statements, group, failed);
                 }
-                write.answer(Err(match failed {
-                    Uncommitted::InDoubt(failure) => failure.into_doubt(),
-                    Uncommitted::NotBegun(failure) | Uncommitted::Undone(failure) => {
-                        failure.into_error()
-                    }
-                }));
+                write.answer(Err(failed.into_error()));
             }
+        }
+    }
+
+    /// Makes room for a write that ends work or purges it: what the log holds may have a place in the
+    /// database already, and then there is the reserve.
+    fn commit_on_full_disk(
+        &mut self,
+        statements: &mut Statements<'_>,
+        group: &mut [Box<dyn Write>],
+        mut failed: Uncommitted,
+    ) {
+        for gives_up in [false, true] {
+            if gives_up && !self.reserve.give_up() {
+                break;
+            }
+            statements.empty_log();
+            match statements.commit(group) {
+                Ok(()) => return group.iter_mut().for_each(|write| write.answer(Ok(()))),
+                Err(again) => failed = again,
+            }
+        }
+        if let Some(write) = group.first_mut() {
+            write.answer(Err(failed.into_error()));
+        }
+    }
+}
+
+impl Uncommitted {
+    fn failure(&self) -> &Failure {
+        let (Self::NotBegun(failure) | Self::Undone(failure) | Self::InDoubt(failure)) = self;
+        failure
+    }
+
+    fn into_error(self) -> StoreError {
+        match self {
+            Self::InDoubt(failure) => failure.into_doubt(),
+            Self::NotBegun(failure) | Self::Undone(failure) => failure.into_error(),
         }
     }
 }
@@ -195,6 +224,12 @@ impl Statements<'_> {
             self.roll_back();
             Uncommitted::InDoubt(error.into())
         })
+    }
+
+    /// Moves what the log holds into the database, so that the log's room can be used again.
+    fn empty_log(&self) {
+        // If it cannot be now, the write fails as it did before.
+        let _ = self.connection.query_row(sql::EMPTY_LOG, [], |_| Ok(()));
     }
 
     fn roll_back(&self) {
