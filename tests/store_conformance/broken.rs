@@ -89,6 +89,7 @@ pub(crate) struct Cage<D> {
     store: MemoryStore,
     defect: Arc<D>,
     alive: Mutex<Arc<AtomicBool>>,
+    was_killed: AtomicBool,
     clock: Arc<ManualClock>,
 }
 
@@ -100,10 +101,14 @@ impl<D: Defect> Fixture for Cage<D> {
         let clock = Arc::new(ManualClock::default());
         let store = new_store(&clock, 64 << 10);
         let alive = Mutex::new(Arc::new(AtomicBool::new(true)));
-        Self { store, defect: Arc::default(), alive, clock }
+        Self { store, defect: Arc::default(), alive, was_killed: false.into(), clock }
     }
 
     async fn open(&self) -> Broken<D> {
+        if self.was_killed.swap(false, Ordering::SeqCst) {
+            // For a call that had just been found alive when its process was killed.
+            self.defect.kill(&self.store).await;
+        }
         let alive = self.alive.lock().unwrap().clone();
         Broken { store: self.store.clone(), defect: self.defect.clone(), alive }
     }
@@ -112,6 +117,7 @@ impl<D: Defect> Fixture for Cage<D> {
         let killed = std::mem::replace(&mut *self.alive.lock().unwrap(), Arc::new(true.into()));
         killed.store(false, Ordering::SeqCst);
         self.defect.kill(&self.store).await;
+        self.was_killed.store(true, Ordering::SeqCst);
     }
 
     async fn advance(&self, by: Duration) {

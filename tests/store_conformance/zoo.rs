@@ -24,6 +24,7 @@ mod bounds;
 mod crashes;
 mod fences;
 mod keys;
+mod sound;
 mod work;
 mod writes;
 
@@ -144,81 +145,6 @@ caught! {
         c111_lists_do_not_cross_owners;
     pages_repeat: PagesRepeat by c113_pages_hold_everything_once;
     pages_by_offset: PagesByOffset by c114_pages_do_not_shift_while_others_write;
-}
-
-/// Nothing is wrong: what the others have in common passes.
-mod sound {
-    use super::*;
-
-    #[derive(Debug, Default)]
-    struct NoDefect;
-
-    impl Defect for NoDefect {}
-
-    respond_async::store_conformance!(Cage<NoDefect>);
-}
-
-/// Nothing is wrong, but every call takes its time on the way there and back, as one to a server
-/// does: others get in between, and a caller may hang up before or after it took place.
-mod unhurried {
-    use super::*;
-
-    #[derive(Debug, Default)]
-    struct Unhurried;
-
-    async fn pass<T>(call: impl Future<Output = T> + Send) -> T {
-        tokio::task::yield_now().await;
-        let answer = call.await;
-        tokio::task::yield_now().await;
-        answer
-    }
-
-    #[async_trait]
-    impl Defect for Unhurried {
-        async fn accept(&self, store: &MemoryStore, submission: Submission) -> Answer<Acceptance> {
-            pass(store.accept(submission)).await
-        }
-
-        async fn get(&self, store: &MemoryStore, id: OperationId) -> Answer<Option<Observed>> {
-            pass(store.get(id)).await
-        }
-
-        async fn swap(&self, store: &MemoryStore, swap: Swap) -> Answer<Swapped> {
-            pass(store.swap(swap)).await
-        }
-
-        async fn remove(
-            &self,
-            store: &MemoryStore,
-            id: OperationId,
-            expected: u64,
-        ) -> Answer<Swapped> {
-            pass(store.remove(id, expected)).await
-        }
-
-        async fn list(
-            &self,
-            store: &MemoryStore,
-            owner: &Owner,
-            query: &ListQuery,
-        ) -> Answer<Page> {
-            pass(store.list(owner, query)).await
-        }
-
-        async fn purge(&self, store: &MemoryStore, limit: usize) -> Answer<usize> {
-            pass(store.purge(limit)).await
-        }
-
-        async fn claim(
-            &self,
-            store: &MemoryStore,
-            request: &ClaimRequest,
-        ) -> Answer<Vec<Observed>> {
-            pass(store.claim(request)).await
-        }
-    }
-
-    respond_async::store_conformance!(Cage<Unhurried>);
 }
 
 /// What lies between two steps that should be one: long enough that, in a race, others get there.

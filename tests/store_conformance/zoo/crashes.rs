@@ -1,6 +1,6 @@
 //! Stores of which a crash leaves too little, too much, or half.
 
-use respond_async::store::{StoreError, StoreErrorKind};
+use respond_async::store::{Limits, StoreError, StoreErrorKind};
 
 use super::*;
 
@@ -217,7 +217,7 @@ impl Defect for OutboxSeparate {
         if answer == Swapped::Swapped && !outbox.is_empty() {
             gap().await;
             for submission in outbox {
-                store.accept(submission).await?;
+                store.accept(submission.with_limits(Limits::default())).await?;
             }
         }
         Ok(answer)
