@@ -67,7 +67,7 @@ impl<S: Form> Fixture for InFile<S> {
 
     async fn open(&self) -> S {
         let builder = SqliteStore::builder(self.database()).clock(Arc::clone(&self.clock));
-        let builder = builder.durability(S::DURABILITY).reserve_bytes(0);
+        let builder = builder.durability(S::DURABILITY).reserve_bytes(0).max_body_bytes(10 << 20);
         // Sixty-four writers that come at once may wait for each other on a slow machine.
         S::of(builder.busy_timeout(Duration::from_secs(20)).open().unwrap())
     }

@@ -25,7 +25,7 @@ use self::open::Settings;
 pub use self::open::{SqliteOpenError, SqliteOpenErrorKind};
 use self::reserve::Reserve;
 use self::sql::Reads;
-use self::write::Transaction;
+use self::write::{Accepted, Transaction};
 use self::writer::{Call, Message, Writer, lost};
 use super::hints::Hub;
 use super::{
@@ -93,8 +93,8 @@ pub struct SqliteStoreBuilder {
 impl SqliteStore {
     /// How long to wait for another process's transaction if nothing else is said.
     pub const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_millis(1_500);
-    /// How much of the database each connection keeps in memory if nothing else is said: 16 MiB.
-    pub const DEFAULT_CACHE_BYTES: usize = 16 << 20;
+    /// How much of the database the writer keeps in memory if nothing else is said: 64 MiB.
+    pub const DEFAULT_CACHE_BYTES: usize = 64 << 20;
     /// How many threads read if nothing else is said.
     pub const DEFAULT_READERS: usize = 2;
     /// How many writes, and how many reads, may wait if nothing else is said.
@@ -214,7 +214,7 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// How much of the database each connection may keep in memory.
+    /// How much of the database the writer may keep in memory. Readers keep little.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.settings.cache_bytes = bytes;
         self
@@ -317,8 +317,9 @@ impl OperationStore for SqliteStore {
     async fn accept(&self, submission: Submission) -> Result<Acceptance, StoreError> {
         self.check_size(submission.input.as_ref())?;
         let clock = Arc::clone(&self.shared.clock);
+        let accepted = Accepted::new(&submission, clock.now());
         let accept = move |transaction: &mut Transaction<'_, '_>| {
-            transaction.accept(&submission, submission.limits, clock.now())
+            transaction.accept(&submission, &accepted, submission.limits, clock.now())
         };
         let acceptance = self.write(false, accept).await?;
         if let Acceptance::Created(created) = &acceptance {
@@ -346,8 +347,10 @@ impl OperationStore for SqliteStore {
         }
         let (next, follows) = (swap.next.clone(), !swap.outbox.is_empty());
         let clock = Arc::clone(&self.shared.clock);
-        let swap =
-            move |transaction: &mut Transaction<'_, '_>| transaction.swap(&swap, clock.now());
+        let record = next.to_record();
+        let swap = move |transaction: &mut Transaction<'_, '_>| {
+            transaction.swap(&swap, &record, clock.now())
+        };
         let swapped = self.write(true, swap).await?;
         if swapped == Swapped::Swapped {
             self.shared.hub.publish(&next);

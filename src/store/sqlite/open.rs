@@ -84,6 +84,9 @@ impl SqliteOpenError {
     }
 }
 
+/// How much of the database a reader keeps in memory, in KiB.
+const READER_CACHE_KIB: i64 = 512;
+
 /// What every connection to one database has in common.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -109,6 +112,11 @@ impl Settings {
     pub(super) fn open_reader(&self) -> Result<Connection, SqliteOpenError> {
         let connection = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.pragma_update(None, "query_only", true).map_err(|error| self.failed(error))?;
+        // What a reader keeps is thrown away whenever anybody has written, page by page: more than a
+        // little costs more than it saves.
+        connection
+            .pragma_update(None, "cache_size", -READER_CACHE_KIB)
+            .map_err(|error| self.failed(error))?;
         Ok(connection)
     }
 

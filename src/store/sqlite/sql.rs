@@ -95,7 +95,8 @@ statements! {
             WHERE keys.owner = ?1 AND scope = ?2 AND key = ?3";
         live = "SELECT count FROM live WHERE owner = ?1";
         insert = "INSERT INTO operations (id, kind, owner, status, version, write_id, claim_at_ms,
-            settle_at_ms, expire_at_ms, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+            settle_at_ms, expire_at_ms, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+            ON CONFLICT (id) DO NOTHING";
         update = "UPDATE operations SET status = ?2, version = ?3, write_id = ?4, claim_at_ms = ?5,
             settle_at_ms = ?6, expire_at_ms = ?7, record = ?8 WHERE row = ?1";
         insert_input = "INSERT INTO inputs (row, body) VALUES (?1, ?2)";

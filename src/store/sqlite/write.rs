@@ -25,6 +25,20 @@ pub(super) struct Transaction<'a, 'c> {
     pub(super) live: HashMap<String, i64>,
 }
 
+/// An operation as it is accepted, and its record: made by whoever calls, not by the one thread that
+/// writes.
+pub(super) struct Accepted {
+    operation: Operation,
+    record: Vec<u8>,
+}
+
+impl Accepted {
+    pub(super) fn new(submission: &Submission, now: Timestamp) -> Self {
+        let operation = submission.operation.accept(now);
+        Self { record: operation.to_record(), operation }
+    }
+}
+
 /// A row without its record.
 struct Found {
     row: i64,
@@ -43,6 +57,7 @@ impl Transaction<'_, '_> {
     pub(super) fn accept(
         &mut self,
         submission: &Submission,
+        accepted: &Accepted,
         limits: Limits,
         now: Timestamp,
     ) -> Result<Acceptance, Failure> {
@@ -59,28 +74,31 @@ impl Transaction<'_, '_> {
                 None => {}
             }
         }
-        match self.find(new.id())? {
-            Some(found) if found.is_expired(now) => self.drop_row(&found)?,
-            Some(found) => return Ok(Acceptance::Existing(Box::new(self.read(&found, now)?))),
-            None => {}
-        }
         if let Some(full) = self.full(limits, new.owner())? {
-            return Ok(Acceptance::Full(full));
+            // One whose id is in use is not new.
+            return match self.find(new.id())? {
+                Some(found) if !found.is_expired(now) => {
+                    Ok(Acceptance::Existing(Box::new(self.read(&found, now)?)))
+                }
+                _ => Ok(Acceptance::Full(full)),
+            };
         }
 
-        let operation = new.accept(now);
-        let row = self.writes.insert.insert(params![
-            blob(operation.id()),
-            operation.kind().as_str(),
-            operation.owner().name(),
-            operation.status().as_str(),
-            signed(operation.version()),
-            0,
-            due_at(&operation, Due::Claim),
-            due_at(&operation, Due::Settle),
-            due_at(&operation, Due::Expire),
-            operation.to_record(),
-        ])?;
+        let row = match self.insert(accepted)? {
+            Some(row) => row,
+            // The id is in use, which hardly ever is so.
+            None => match self.find(new.id())? {
+                Some(found) if !found.is_expired(now) => {
+                    return Ok(Acceptance::Existing(Box::new(self.read(&found, now)?)));
+                }
+                found => {
+                    found.map_or(Ok(()), |found| self.drop_row(&found))?;
+                    let again = self.insert(accepted)?;
+                    again.ok_or(rusqlite::Error::QueryReturnedNoRows)?
+                }
+            },
+        };
+        let operation = &accepted.operation;
         if let Some(input) = input {
             self.writes.insert_input.execute(params![row, &input[..]])?;
         }
@@ -90,10 +108,41 @@ impl Transaction<'_, '_> {
             self.writes.insert_key.execute(params)?;
         }
         self.count(operation.owner().name(), 1);
+        let operation = operation.clone();
         Ok(Acceptance::Created(Box::new(Observed { operation, now, write_id: 0 })))
     }
 
-    pub(super) fn swap(&mut self, swap: &Swap, now: Timestamp) -> Result<Swapped, Failure> {
+    /// Inserts the row of a new operation; none if its id is in use.
+    fn insert(
+        &mut self,
+        Accepted { operation, record }: &Accepted,
+    ) -> Result<Option<i64>, Failure> {
+        let inserted = self.writes.insert.insert(params![
+            blob(operation.id()),
+            operation.kind().as_str(),
+            operation.owner().name(),
+            operation.status().as_str(),
+            signed(operation.version()),
+            0,
+            due_at(operation, Due::Claim),
+            due_at(operation, Due::Settle),
+            due_at(operation, Due::Expire),
+            record,
+        ]);
+        match inserted {
+            Ok(row) => Ok(Some(row)),
+            Err(rusqlite::Error::StatementChangedRows(0)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// `record` is that of the operation as it shall be.
+    pub(super) fn swap(
+        &mut self,
+        swap: &Swap,
+        record: &[u8],
+        now: Timestamp,
+    ) -> Result<Swapped, Failure> {
         let Swap { next, expected, write_id, outcome, outbox } = swap;
         let found = match self.find(next.id())? {
             Some(found) if !found.is_expired(now) => found,
@@ -112,7 +161,7 @@ impl Transaction<'_, '_> {
             due_at(next, Due::Claim),
             due_at(next, Due::Settle),
             expires,
-            next.to_record(),
+            record,
         ])?;
         if expires.is_some() {
             self.writes.delete_input.execute(params![row])?;
@@ -125,7 +174,8 @@ impl Transaction<'_, '_> {
             self.writes.insert_outcome.execute(params)?;
         }
         for submission in outbox {
-            self.accept(submission, Limits::default(), now)?;
+            let accepted = Accepted::new(submission, now);
+            self.accept(submission, &accepted, Limits::default(), now)?;
         }
         Ok(Swapped::Swapped)
     }
@@ -170,7 +220,8 @@ impl Transaction<'_, '_> {
             let before = &observed.operation;
             // What is due may be claimed: the two are one rule of the operation's.
             let Ok(next) = before.apply(&change, now) else { continue };
-            self.swap(&Swap::new(next.clone(), before.version()), now)?;
+            let swap = Swap::new(next.clone(), before.version());
+            self.swap(&swap, &next.to_record(), now)?;
             *observed = Observed { operation: next, now, write_id: 0 };
         }
         claimed.retain(|observed| observed.operation.lease_expires().is_some());
