@@ -15,6 +15,7 @@ use super::*;
 
 const PATH: &str = "SQLITE_PATH";
 const TASK: &str = "SQLITE_TASK";
+const START: &str = "SQLITE_START";
 
 fn child(path: &Path, task: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -54,6 +55,11 @@ async fn run() {
     match task.as_str() {
         "keys" => {
             let store = builder.open().unwrap();
+            // All begin at one instant.
+            let start: i64 = std::env::var(START).unwrap().parse().unwrap();
+            while SystemClock.now().as_unix_millis() < start {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             for number in 0..100 {
                 let answer = store.submit(under_key(number)).await.unwrap();
                 let (Acceptance::Created(observed) | Acceptance::Existing(observed)) = &answer
@@ -96,7 +102,10 @@ fn acknowledged(output: impl BufRead) -> Vec<String> {
 fn one_key_makes_one_operation_in_whatever_process() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("some.db");
-    let children: Vec<_> = (0..4).map(|_| child(&path, "keys").spawn().unwrap()).collect();
+    let start = SystemClock.now() + Duration::from_secs(1);
+    let start = start.as_unix_millis().to_string();
+    let spawn = |_| child(&path, "keys").env(START, &start).spawn().unwrap();
+    let children: Vec<_> = (0..4).map(spawn).collect();
     let (mut ids, mut new) = (HashMap::<String, HashSet<String>>::new(), Vec::new());
     let mut makers = HashSet::new();
     for (number, mut child) in children.into_iter().enumerate() {

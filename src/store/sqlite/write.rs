@@ -80,7 +80,10 @@ impl Transaction<'_, '_> {
                 Some(found) if !found.is_expired(now) => {
                     Ok(Acceptance::Existing(Box::new(self.read(&found, now)?)))
                 }
-                _ => Ok(Acceptance::Full(full)),
+                found => {
+                    found.map_or(Ok(()), |found| self.drop_row(&found))?;
+                    Ok(Acceptance::Full(full))
+                }
             };
         }
 
