@@ -15,6 +15,8 @@ use super::*;
 
 const PATH: &str = "SQLITE_PATH";
 const TASK: &str = "SQLITE_TASK";
+/// So many that no process is done before the others get their turn.
+const KEYS: usize = 1_000;
 const START: &str = "SQLITE_START";
 
 fn child(path: &Path, task: &str) -> Command {
@@ -60,7 +62,7 @@ async fn run() {
             while SystemClock.now().as_unix_millis() < start {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            for number in 0..100 {
+            for number in 0..KEYS {
                 let answer = store.submit(under_key(number)).await.unwrap();
                 let (Acceptance::Created(observed) | Acceptance::Existing(observed)) = &answer
                 else {
@@ -93,35 +95,48 @@ async fn run() {
 }
 
 fn acknowledged(output: impl BufRead) -> Vec<String> {
-    let lines = output.lines().map_while(Result::ok);
-    lines.filter_map(|line| Some(line.strip_prefix("ack ")?.to_owned())).collect()
+    let mut told = Vec::new();
+    for line in output.lines().map_while(Result::ok) {
+        match line.strip_prefix("ack ") {
+            Some(line) => told.push(line.to_owned()),
+            // What went wrong in a child, for whoever looks why the test failed.
+            None => eprintln!("child: {line}"),
+        }
+    }
+    told
 }
 
 /// Two replicas that race get one operation.
 #[test]
 fn one_key_makes_one_operation_in_whatever_process() {
+    // On a busy machine one may be done before the others get their turn: then they race again.
+    assert!((0..10).any(|_| race_for_keys() > 1), "the processes never met");
+}
+
+/// Says how many processes were first with some key.
+fn race_for_keys() -> usize {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("some.db");
     let start = SystemClock.now() + Duration::from_secs(1);
     let start = start.as_unix_millis().to_string();
     let spawn = |_| child(&path, "keys").env(START, &start).spawn().unwrap();
     let children: Vec<_> = (0..4).map(spawn).collect();
-    let (mut ids, mut new) = (HashMap::<String, HashSet<String>>::new(), Vec::new());
+    let (mut ids, mut new) = (HashMap::<String, HashSet<String>>::new(), 0);
     let mut makers = HashSet::new();
     for (number, mut child) in children.into_iter().enumerate() {
         for line in acknowledged(BufReader::new(child.stderr.take().unwrap())) {
             let [word, key, id] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
             ids.entry(key.to_owned()).or_default().insert(id.to_owned());
             if word == "new" {
-                new.push(key.to_owned());
+                new += 1;
                 makers.insert(number);
             }
         }
         assert!(child.wait().unwrap().success());
     }
-    assert_eq!((ids.len(), new.len()), (100, 100), "each key is new once");
+    assert_eq!((ids.len(), new), (KEYS, KEYS), "each key is new once");
     assert!(ids.values().all(|ids| ids.len() == 1));
-    assert!(makers.len() > 1, "one process was done before the others began");
+    makers.len()
 }
 
 /// What was acknowledged before the SIGKILL is there after it, whole.

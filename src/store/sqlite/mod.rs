@@ -274,6 +274,7 @@ impl SqliteStoreBuilder {
             queue,
             hub: Arc::clone(&hub),
             reserve: Reserve::beside(&settings.path, self.reserve_bytes),
+            busy_timeout: settings.busy_timeout,
             watch_interval: self.watch_interval,
         };
         let not_spawned = |error| SqliteOpenError::not_spawned(&settings.path, error);

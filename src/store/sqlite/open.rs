@@ -1,7 +1,8 @@
 //! Opens connections, makes sure that they keep what was promised, and brings the tables up to date.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -84,6 +85,9 @@ impl SqliteOpenError {
     }
 }
 
+/// How long to wait before a lock is tried again: short, so that a process that writes without pause
+/// keeps no other out.
+pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// How much of the database a reader keeps in memory, in KiB.
 const READER_CACHE_KIB: i64 = 512;
 
@@ -120,7 +124,24 @@ impl Settings {
         Ok(connection)
     }
 
+    /// Opens a connection. Of several processes that open a new file at once, all but one find it busy
+    /// for a moment, and SQLite does not wait in every such case.
     fn open(&self, flags: OpenFlags) -> Result<Connection, SqliteOpenError> {
+        let began = Instant::now();
+        loop {
+            match self.try_open(flags) {
+                Err(error)
+                    if error.kind == SqliteOpenErrorKind::Busy
+                        && began.elapsed() < self.busy_timeout =>
+                {
+                    thread::sleep(BUSY_PAUSE);
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    fn try_open(&self, flags: OpenFlags) -> Result<Connection, SqliteOpenError> {
         // No connection is used by two threads at once, and no file name is taken for a URI.
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let open = || {

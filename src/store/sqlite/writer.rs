@@ -4,12 +4,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::error::Failure;
+use super::open::BUSY_PAUSE;
 use super::reserve::Reserve;
 use super::sql::{self, Reads, Writes};
 use super::write::Transaction;
@@ -71,6 +73,8 @@ pub(super) struct Writer {
     pub(super) queue: Receiver<Message>,
     pub(super) hub: Arc<Hub>,
     pub(super) reserve: Reserve,
+    /// How long to wait for another process's transaction.
+    pub(super) busy_timeout: Duration,
     /// How often to look for what other processes wrote.
     pub(super) watch_interval: Duration,
 }
@@ -80,6 +84,7 @@ struct Statements<'c> {
     connection: &'c Connection,
     reads: Reads<'c>,
     writes: Writes<'c>,
+    busy_timeout: Duration,
 }
 
 /// Why a group was not committed.
@@ -102,7 +107,9 @@ impl Writer {
             connection,
             reads: Reads::prepare(connection)?,
             writes: Writes::prepare(connection)?,
+            busy_timeout: self.busy_timeout,
         };
+        connection.busy_timeout(Duration::ZERO)?;
         let mut looked = Instant::now();
         let mut seen = statements.data_version();
         let mut group = Vec::new();
@@ -208,8 +215,7 @@ impl Uncommitted {
 
 impl Statements<'_> {
     fn commit(&mut self, group: &mut [Box<dyn Write>]) -> Result<(), Uncommitted> {
-        let begin = self.connection.execute_batch(sql::BEGIN);
-        begin.map_err(|error| Uncommitted::NotBegun(error.into()))?;
+        self.begin().map_err(Uncommitted::NotBegun)?;
         let mut transaction =
             Transaction { reads: &mut self.reads, writes: &mut self.writes, live: HashMap::new() };
         let mut run = || {
@@ -224,6 +230,20 @@ impl Statements<'_> {
             self.roll_back();
             Uncommitted::InDoubt(error.into())
         })
+    }
+
+    /// Takes the lock. SQLite's own waiting sleeps for so long between two looks that a process which
+    /// writes without pause would keep all others out.
+    fn begin(&self) -> Result<(), Failure> {
+        let began = Instant::now();
+        loop {
+            match self.connection.execute_batch(sql::BEGIN).map_err(Failure::from) {
+                Err(failure) if failure.is_busy() && began.elapsed() < self.busy_timeout => {
+                    thread::sleep(BUSY_PAUSE);
+                }
+                result => return result,
+            }
+        }
     }
 
     /// Moves what the log holds into the database, so that the log's room can be used again.
