@@ -1,5 +1,6 @@
 //! The SQLite store keeps what every store has to keep, and what a file has to bear.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+#![allow(clippy::print_stderr, reason = "what a child said is passed on")]
 
 mod disk;
 mod opening;
