@@ -32,6 +32,8 @@ use crate::pipeline::MAX_UPLOAD_BYTES;
 
 /// How long running work may go on once the service has been told to stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// How long after the death of the process its images are taken up again.
+const LEASE: Duration = Duration::from_secs(5);
 /// How many images wait or are worked on; one more is answered 503. Each is kept as it came until
 /// it is done.
 const LIVE_LIMIT: usize = 256;
@@ -55,6 +57,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .job_with(JobPolicy::new().with_concurrency(cores), enhance)
         .live_limit(LIVE_LIMIT)
         .progress_interval(Duration::from_millis(200))
+        .lease(LEASE)
         .start();
     let app = app(Images { operations: operations.clone(), workshop });
 
