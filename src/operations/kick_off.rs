@@ -116,6 +116,9 @@ impl<'a> KickOff<'a> {
     /// and stands for the key until it expires: the same request again gets the same 202 while the
     /// work goes on, and the first answer, byte for byte, once it is there; another payload under
     /// the same key gets 422. What is repeated is marked `Idempotency-Replayed: true`.
+    ///
+    /// A key is its owner's. Clients without a name are one owner, so one of them gets another's answer
+    /// to the same key and payload: give them an [`owner`](Self::owner) where that matters.
     pub fn idempotency(mut self, named: Option<Idempotency>) -> Self {
         self.idempotency = named;
         self
