@@ -383,11 +383,7 @@ impl<'a> KickOff<'a> {
 
     /// Leaves a job to whichever worker claims it.
     async fn store(&self, job: &Registered, submission: Submission) -> Answer {
-        let inner = self.operations.inner();
-        if inner.is_closing() {
-            return Answer::Refused(shutting_down());
-        }
-        match accept(inner, submission).await {
+        match accept(self.operations.inner(), submission).await {
             Ok((observed, true)) => {
                 job.wake.notify_one();
                 Answer::Accepted(observed)

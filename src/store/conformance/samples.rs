@@ -7,12 +7,12 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::Fixture;
 use crate::operation::{
-    Change, NewOperation, Operation, OperationId, Outcome, Owner, Progress, Status,
+    Change, NewOperation, Operation, OperationId, Outcome, Owner, Progress, Status, TransitionError,
 };
 use crate::problem::{Problem, types};
 use crate::store::{
     Acceptance, ApplyError, ClaimRequest, Fingerprint, Idempotency, IdempotencyKey, ListQuery,
-    Observed, OperationStore, OperationStoreExt, Submission, Swap,
+    Observed, OperationStore, OperationStoreExt, Submission, Swap, Swapped,
 };
 use crate::time::{Clock, SystemClock};
 
@@ -200,9 +200,17 @@ pub(super) fn all_changes(attempt: u32) -> Vec<Change> {
 }
 
 /// Whether a change was refused for that reason.
-pub(super) fn is_refused<T>(
-    answer: &Result<T, ApplyError>,
-    reason: crate::operation::TransitionError,
-) -> bool {
+pub(super) fn is_refused<T>(answer: &Result<T, ApplyError>, reason: TransitionError) -> bool {
     matches!(answer, Err(ApplyError::Refused(why, _)) if *why == reason)
+}
+
+/// Whoever has the first attempt, and last saw it so, can change nothing any more, in any way.
+pub(super) async fn assert_stale(store: &impl OperationStore, seen: &Observed) {
+    for change in changes_by_worker(1) {
+        let answer = store.apply(seen.operation.id(), change.clone()).await;
+        assert!(is_refused(&answer, TransitionError::LeaseLost), "{change:?} was {answer:?}");
+        let Some(swap) = swap_of(seen, &change) else { continue };
+        let answer = store.swap(swap).await.unwrap();
+        assert!(matches!(answer, Swapped::Conflict(_)), "{change:?} was {answer:?}");
+    }
 }

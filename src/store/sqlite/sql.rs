@@ -110,7 +110,7 @@ statements! {
         delete_input = "DELETE FROM inputs WHERE row = ?1";
         delete_outcome = "DELETE FROM outcomes WHERE row = ?1";
         delete_key = "DELETE FROM keys WHERE row = ?1";
-        expired = "SELECT row, owner FROM operations WHERE expire_at_ms <= ?1
+        expired = "SELECT row FROM operations WHERE expire_at_ms <= ?1
             ORDER BY expire_at_ms, id LIMIT ?2";
         data_version = "PRAGMA data_version";
     }

@@ -76,29 +76,16 @@ impl Transaction<'_, '_> {
         }
         if let Some(full) = self.full(limits, new.owner())? {
             // One whose id is in use is not new.
-            return match self.find(new.id())? {
-                Some(found) if !found.is_expired(now) => {
-                    Ok(Acceptance::Existing(Box::new(self.read(&found, now)?)))
-                }
-                found => {
-                    found.map_or(Ok(()), |found| self.drop_row(&found))?;
-                    Ok(Acceptance::Full(full))
-                }
-            };
+            let existing = self.in_use(new.id(), now)?;
+            return Ok(existing.unwrap_or(Acceptance::Full(full)));
         }
 
         let row = match self.insert(accepted)? {
             Some(row) => row,
             // The id is in use, which hardly ever is so.
-            None => match self.find(new.id())? {
-                Some(found) if !found.is_expired(now) => {
-                    return Ok(Acceptance::Existing(Box::new(self.read(&found, now)?)));
-                }
-                found => {
-                    found.map_or(Ok(()), |found| self.drop_row(&found))?;
-                    let again = self.insert(accepted)?;
-                    again.ok_or(rusqlite::Error::QueryReturnedNoRows)?
-                }
+            None => match self.in_use(new.id(), now)? {
+                Some(existing) => return Ok(existing),
+                None => self.insert(accepted)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?,
             },
         };
         let operation = &accepted.operation;
@@ -113,6 +100,15 @@ impl Transaction<'_, '_> {
         self.count(operation.owner().name(), 1);
         let operation = operation.clone();
         Ok(Acceptance::Created(Box::new(Observed { operation, now, write_id: 0 })))
+    }
+
+    /// What is said of an id that an operation has already. One that has expired makes way.
+    fn in_use(&mut self, id: OperationId, now: Timestamp) -> Result<Option<Acceptance>, Failure> {
+        match self.find(id)? {
+            Some(found) if found.is_expired(now) => self.drop_row(&found).map(|()| None),
+            Some(found) => Ok(Some(Acceptance::Existing(Box::new(self.read(&found, now)?)))),
+            None => Ok(None),
+        }
     }
 
     /// Inserts the row of a new operation; none if its id is in use.
@@ -147,13 +143,10 @@ impl Transaction<'_, '_> {
         now: Timestamp,
     ) -> Result<Swapped, Failure> {
         let Swap { next, expected, write_id, outcome, outbox } = swap;
-        let found = match self.find(next.id())? {
-            Some(found) if !found.is_expired(now) => found,
-            _ => return Ok(Swapped::Gone),
+        let found = match self.find_version(next.id(), *expected, now)? {
+            Ok(found) => found,
+            Err(other) => return Ok(other),
         };
-        if found.version != signed(*expected) {
-            return Ok(Swapped::Conflict(Box::new(self.read(&found, now)?)));
-        }
         let row = found.row;
         let expires = due_at(next, Due::Expire);
         self.writes.update.execute(params![
@@ -189,15 +182,9 @@ impl Transaction<'_, '_> {
         expected: u64,
         now: Timestamp,
     ) -> Result<Swapped, Failure> {
-        match self.find(id)? {
-            Some(found) if !found.is_expired(now) => {
-                if found.version != signed(expected) {
-                    return Ok(Swapped::Conflict(Box::new(self.read(&found, now)?)));
-                }
-                self.drop_row(&found)?;
-                Ok(Swapped::Swapped)
-            }
-            _ => Ok(Swapped::Gone),
+        match self.find_version(id, expected, now)? {
+            Ok(found) => self.drop_row(&found).map(|()| Swapped::Swapped),
+            Err(other) => Ok(other),
         }
     }
 
@@ -252,6 +239,21 @@ impl Transaction<'_, '_> {
             })
         });
         Ok(found.optional()?)
+    }
+
+    /// The row of an operation that has the expected version, or what to say of it otherwise.
+    fn find_version(
+        &mut self,
+        id: OperationId,
+        expected: u64,
+        now: Timestamp,
+    ) -> Result<Result<Found, Swapped>, Failure> {
+        match self.find(id)? {
+            Some(found) if found.is_expired(now) => Ok(Err(Swapped::Gone)),
+            Some(found) if found.version == signed(expected) => Ok(Ok(found)),
+            Some(found) => Ok(Err(Swapped::Conflict(Box::new(self.read(&found, now)?)))),
+            None => Ok(Err(Swapped::Gone)),
+        }
     }
 
     fn find_key(
