@@ -142,28 +142,37 @@ macro_rules! store_conformance_cases {
 /// that a [`Fixture`](crate::store::conformance::Fixture) gives. The tests stand where the macro is
 /// called; more than one store in a file wants a module for each.
 ///
+/// `store_conformance!(Fixture, ignore = "reason")` makes tests that run when they are asked for
+/// (`cargo test -- --ignored`): for a store that takes a server.
+///
 /// The caller's dev-dependencies must have `tokio` with the features `macros` and
 /// `rt-multi-thread`.
 #[macro_export]
 macro_rules! store_conformance {
     ($fixture:ty) => {
-        $crate::store_conformance_cases!($crate::__store_conformance_tests[$fixture]);
+        $crate::store_conformance_cases!($crate::__store_conformance_tests[$fixture; []]);
+    };
+    ($fixture:ty, ignore = $reason:literal) => {
+        $crate::store_conformance_cases!(
+            $crate::__store_conformance_tests[$fixture; [#[ignore = $reason]]]
+        );
     };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __store_conformance_tests {
-    ([$fixture:ty] $($subject:ident { $($case:ident)* })*) => { $($(
-        $crate::__store_conformance_test!($fixture, $case);
-    )*)* };
+    ([$fixture:ty; $attributes:tt] $($subject:ident { $($case:ident)* })*) => {
+        $($( $crate::__store_conformance_test!($fixture, $case, $attributes); )*)*
+    };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __store_conformance_test {
-    ($fixture:ty, $case:ident) => {
+    ($fixture:ty, $case:ident, [$($attribute:tt)*]) => {
         #[::tokio::test(flavor = "multi_thread", worker_threads = 4)]
+        $($attribute)*
         async fn $case() {
             let fixture = <$fixture as $crate::store::conformance::Fixture>::empty().await;
             $crate::store::conformance::$case(&fixture).await;

@@ -1,0 +1,156 @@
+//! Servers of a test's own, which may be killed, stopped and started again, and the ones that many tests
+//! share.
+
+#![allow(dead_code, reason = "not every test that has this module wants all of it")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "to panic is how a test fails")]
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// The server that `./tests/all` started for all tests, or that is yours.
+pub(crate) fn shared(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run ./tests/all"))
+}
+
+/// What `tests/servers/run` can start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sort {
+    Postgres,
+    Redis,
+}
+
+/// A server of this test's own. It ends, and its data go, when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    sort: Sort,
+    folder: TempDir,
+    port: u16,
+    settings: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// Starts it and waits until it answers.
+    pub(crate) fn start(sort: Sort) -> Self {
+        Self::start_with(sort, &[])
+    }
+
+    /// Starts it with settings of its own (Redis only), and waits until it answers.
+    pub(crate) fn start_with(sort: Sort, settings: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let mut server = Self { sort, folder, port: free_port(), settings, child: None };
+        server.start_again();
+        server
+    }
+
+    /// Its address.
+    pub(crate) fn url(&self) -> String {
+        match self.sort {
+            Sort::Postgres => format!("postgres://postgres@127.0.0.1:{}/postgres", self.port),
+            Sort::Redis => format!("redis://127.0.0.1:{}", self.port),
+        }
+    }
+
+    /// The port that it listens on, on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends it with SIGKILL, and waits until it and what it started are gone.
+    pub(crate) fn kill(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let children = children(child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Without their parent the server's children end by themselves, in their own time; one that is
+        // stopped does not.
+        for id in &children {
+            signal("-KILL", *id);
+        }
+        eventually("a server's process stays", || {
+            children.iter().all(|id| !std::path::Path::new(&format!("/proc/{id}")).exists())
+        });
+    }
+
+    /// Starts it after it was killed, on the same data and port.
+    pub(crate) fn start_again(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/run");
+        let sort = format!("{:?}", self.sort).to_lowercase();
+        let mut command = Command::new(script);
+        command.arg(sort).arg(self.folder.path()).arg(self.port.to_string()).args(&self.settings);
+        self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        eventually("a server does not start", || self.answers());
+    }
+
+    /// Stops all of it (SIGSTOP), or lets it go on.
+    pub(crate) fn pause(&self, pause: bool) {
+        let Some(child) = &self.child else { return };
+        let name = if pause { "-STOP" } else { "-CONT" };
+        for id in children(child.id()).into_iter().chain([child.id()]) {
+            signal(name, id);
+        }
+    }
+
+    /// Whether it takes questions: to accept a connection is not enough while it recovers.
+    fn answers(&mut self) -> bool {
+        let status = self.child.as_mut().unwrap().try_wait().unwrap();
+        assert!(status.is_none(), "{:?} has ended: {status:?}", self.sort);
+        match self.sort {
+            Sort::Postgres => Command::new("pg_isready")
+                .args(["-q", "-h", "127.0.0.1", "-U", "postgres", "-p", &self.port.to_string()])
+                .status()
+                .is_ok_and(|status| status.success()),
+            Sort::Redis => {
+                use std::io::{Read, Write};
+                let ping = || {
+                    let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+                    stream.write_all(b"PING\r\n")?;
+                    let mut answer = [0; 5];
+                    stream.read_exact(&mut answer)?;
+                    Ok::<_, std::io::Error>(&answer == b"+PONG")
+                };
+                ping().unwrap_or(false)
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !thread::panicking() || self.child.is_some() {
+            self.kill();
+        }
+    }
+}
+
+fn signal(name: &str, process: u32) {
+    // It may have ended by itself.
+    let _ = Command::new("kill").args([name, &process.to_string()]).stderr(Stdio::null()).status();
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace().filter_map(|id| id.parse().ok()).collect()
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Asks until it is so.
+#[track_caller]
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
