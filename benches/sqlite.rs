@@ -8,7 +8,7 @@
 #![allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -88,13 +88,11 @@ fn accepting(runtime: &tokio::runtime::Runtime, clients: usize, rounds: usize) {
     let (ours, raw) = (folder.path().join("ours.db"), folder.path().join("raw.db"));
     let store = SqliteStore::open(&ours).unwrap();
     drop(SqliteStore::open(&raw).unwrap());
-    let connection = Connection::open(&raw).unwrap();
-    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -16384").unwrap();
 
     let (mut of_ours, mut of_raw) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         of_ours.push(measure(|| runtime.block_on(accept_for_a_round(&store, clients))));
-        of_raw.push(measure(|| insert_for_a_round(&connection, clients)));
+        of_raw.push(measure(|| insert_for_a_round(&raw, clients)));
     }
     let ratio = of_ours.iter().zip(&of_raw).map(|(ours, raw)| ours.per_second / raw.per_second);
     let ratio = median(ratio.collect());
@@ -132,7 +130,12 @@ async fn accept_for_a_round(store: &SqliteStore, clients: usize) -> u64 {
 }
 
 /// The same rows into the same tables, encoded beforehand, by one thread that does nothing else.
-fn insert_for_a_round(connection: &Connection, group: usize) -> u64 {
+///
+/// Opened for the round: the SQLite that is built along has one cache for all connections of a process,
+/// and those of two busy databases take it from each other.
+fn insert_for_a_round(path: &Path, group: usize) -> u64 {
+    let connection = Connection::open(path).unwrap();
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -65536").unwrap();
     let mut operation = connection
         .prepare(
             "INSERT INTO operations (id, kind, owner, status, version, write_id, claim_at_ms,
@@ -166,9 +169,10 @@ fn insert_for_a_round(connection: &Connection, group: usize) -> u64 {
     count
 }
 
-/// A store with so many operations, of which some have expired.
+/// A file with so many operations, of which some have expired. It is open only while it is its turn:
+/// see [`insert_for_a_round`].
 struct Stored {
-    store: SqliteStore,
+    path: PathBuf,
     size: usize,
     ids: Vec<OperationId>,
 }
@@ -193,11 +197,16 @@ async fn reading(sizes: &[usize], rounds: usize) {
             order.reverse();
         }
         for at in order {
-            let Stored { store, ids, .. } = &stores[at];
+            let Stored { path, ids, .. } = &stores[at];
+            let store = SqliteStore::builder(path).durability(Durability::ProcessCrash);
+            let store = store.open().unwrap();
+            let any = |number: usize| ids[number.wrapping_mul(7_919_993) % ids.len()];
+            for number in 0..CALLS {
+                store.get(any(number)).await.unwrap();
+            }
             let began = Spent::now();
             for number in 0..CALLS {
-                let id = ids[(round * CALLS + number).wrapping_mul(7_919_993) % ids.len()];
-                assert!(store.get(id).await.unwrap().is_some());
+                assert!(store.get(any((round + 1) * CALLS + number)).await.unwrap().is_some());
             }
             costs[at][0].push(began.micros_each(CALLS));
 
@@ -284,5 +293,5 @@ async fn fill(path: &Path, size: usize, purged: usize) -> Stored {
     fs::File::open(path).unwrap().sync_all().unwrap();
     let due = respond_async::store::DueQuery::new(Due::Expire, 1);
     assert_eq!(store.due(&due).await.unwrap().len(), 1);
-    Stored { store, size, ids }
+    Stored { path: path.to_owned(), size, ids }
 }

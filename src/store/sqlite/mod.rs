@@ -3,6 +3,7 @@
 mod error;
 mod open;
 mod read;
+mod reader;
 mod reserve;
 mod sql;
 mod write;
@@ -10,19 +11,19 @@ mod writer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use self::error::Failure;
 use self::open::Settings;
 pub use self::open::{SqliteOpenError, SqliteOpenErrorKind};
+use self::reader::{Read, Readers};
 use self::reserve::Reserve;
 use self::sql::Reads;
 use self::write::{Accepted, Transaction};
@@ -68,14 +69,32 @@ pub struct SqliteStore {
 struct Shared {
     settings: Settings,
     writes: SyncSender<Message>,
-    reads: SyncSender<Read>,
+    reads: Arc<Readers>,
     hub: Arc<Hub>,
     clock: Arc<dyn Clock>,
     max_body_bytes: usize,
 }
 
-/// What a reader is asked to do.
-type Read = Box<dyn FnOnce(&mut Reads<'_>) + Send>;
+/// Said of a call for which there is no room.
+const TOO_MANY: &str = "too many calls wait for the database";
+
+impl Shared {
+    fn tell_writer(&self, message: Message) -> Result<(), StoreError> {
+        self.writes.try_send(message).map_err(|error| {
+            let message = match error {
+                TrySendError::Full(_) => TOO_MANY,
+                TrySendError::Disconnected(_) => "the thread that writes is gone",
+            };
+            StoreError::new(StoreErrorKind::Unavailable, message)
+        })
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.reads.close();
+    }
+}
 
 /// Sets what an [`SqliteStore`] keeps to, and opens it.
 #[derive(Debug, Clone)]
@@ -142,7 +161,7 @@ impl SqliteStore {
     {
         let (answer, answered) = oneshot::channel();
         let call = Call { run, value: None, answer: Some(answer), may_use_reserve };
-        queue(&self.shared.writes, Message::Write(Box::new(call)))?;
+        self.shared.tell_writer(Message::Write(Box::new(call)))?;
         answered.await.unwrap_or_else(|_| Err(lost()))
     }
 
@@ -158,7 +177,7 @@ impl SqliteStore {
             // Whoever asked may have gone away.
             let _ = answer.send(run(reads, clock.now()).map_err(Failure::into_error));
         });
-        queue(&self.shared.reads, read)?;
+        self.shared.reads.ask(read)?;
         answered.await.unwrap_or_else(|_| {
             Err(StoreError::new(StoreErrorKind::Unavailable, "the threads that read are gone"))
         })
@@ -171,16 +190,6 @@ impl SqliteStore {
         }
         Ok(())
     }
-}
-
-fn queue<T>(queue: &SyncSender<T>, item: T) -> Result<(), StoreError> {
-    queue.try_send(item).map_err(|error| {
-        let message = match error {
-            TrySendError::Full(_) => "too many calls wait for the database",
-            TrySendError::Disconnected(_) => "the threads that use the database are gone",
-        };
-        StoreError::new(StoreErrorKind::Unavailable, message)
-    })
 }
 
 impl fmt::Debug for SqliteStore {
@@ -259,8 +268,9 @@ impl SqliteStoreBuilder {
     /// # Errors
     /// See [`SqliteOpenErrorKind`].
     pub fn open(self) -> Result<SqliteStore, SqliteOpenError> {
-        let Self { settings, .. } = &self;
+        let Self { settings, clock, max_body_bytes, .. } = self;
         let failed = |error| SqliteOpenError::from_driver(&settings.path, error);
+        let not_spawned = |error| SqliteOpenError::not_spawned(&settings.path, error);
         let connection = settings.open_writer()?;
         // What the threads will prepare must be there; a table that is missing is told here.
         Reads::prepare(&connection).map_err(failed)?;
@@ -277,34 +287,24 @@ impl SqliteStoreBuilder {
             busy_timeout: settings.busy_timeout,
             watch_interval: self.watch_interval,
         };
-        let not_spawned = |error| SqliteOpenError::not_spawned(&settings.path, error);
+        let reads = Arc::new(Readers::new(readers.len(), self.queue));
+        // From here on threads that were started end when this is dropped.
+        let settings = settings.clone();
+        let shared =
+            Shared { settings, writes, reads: Arc::clone(&reads), hub, clock, max_body_bytes };
+        let store = SqliteStore { shared: Arc::new(shared) };
         thread::Builder::new()
             .name("sqlite-writer".to_owned())
             .spawn(move || thread.run(&connection))
             .map_err(not_spawned)?;
-        let (reads, queue) = sync_channel(self.queue);
-        let queue = Arc::new(Mutex::new(queue));
-        for connection in readers {
-            let queue = Arc::clone(&queue);
+        for (reader, connection) in readers.into_iter().enumerate() {
+            let reads = Arc::clone(&reads);
             thread::Builder::new()
                 .name("sqlite-reader".to_owned())
-                .spawn(move || read(&connection, &queue))
+                .spawn(move || reads.run(reader, &connection))
                 .map_err(not_spawned)?;
         }
-        let Self { settings, clock, max_body_bytes, .. } = self;
-        let shared = Shared { settings, writes, reads, hub, clock, max_body_bytes };
-        Ok(SqliteStore { shared: Arc::new(shared) })
-    }
-}
-
-/// Reads until the last handle is gone.
-fn read(connection: &Connection, queue: &Mutex<Receiver<Read>>) -> rusqlite::Result<()> {
-    let mut reads = Reads::prepare(connection)?;
-    loop {
-        // One reader waits for the next, and the others for that one.
-        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(read) = next else { return Ok(()) };
-        read(&mut reads);
+        Ok(store)
     }
 }
 
@@ -398,7 +398,7 @@ impl OperationStore for SqliteStore {
     fn hints(&self) -> Option<Box<dyn Hints>> {
         let hints = self.shared.hub.subscribe();
         // If it cannot be told now it is busy, and looks when it is done.
-        let _ = self.shared.writes.try_send(Message::Listened);
+        let _ = self.shared.tell_writer(Message::Listened);
         Some(hints)
     }
 

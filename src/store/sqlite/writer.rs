@@ -87,6 +87,22 @@ struct Statements<'c> {
     busy_timeout: Duration,
 }
 
+/// How long a group is waited for at the most.
+const MAX_PATIENCE: Duration = Duration::from_micros(200);
+/// How many groups are not waited for after one that was waited for in vain.
+const GROUPS_OF_DOUBT: usize = 15;
+
+/// How the last commit went, by which the next group is gathered.
+#[derive(Default)]
+struct Pace {
+    /// How many writes it answered.
+    answered: usize,
+    /// How long it took.
+    took: Duration,
+    /// How many groups are not to be waited for.
+    doubt: usize,
+}
+
 /// Why a group was not committed.
 enum Uncommitted {
     /// The transaction did not begin.
@@ -113,27 +129,29 @@ impl Writer {
         let mut looked = Instant::now();
         let mut seen = statements.data_version();
         let mut group = Vec::new();
+        let mut pace = Pace::default();
         loop {
             let is_listened_to = self.hub.is_listened_to();
-            let message = if is_listened_to {
-                self.queue.recv_timeout(self.watch_interval)
-            } else {
-                self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            };
-            match message {
-                Ok(Message::Write(write)) => group.push(write),
-                Ok(Message::Listened) | Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            }
-            while group.len() < MAX_GROUP {
-                match self.queue.try_recv() {
+            self.take_waiting(&mut group);
+            let expected = group.len() + pace.answered;
+            if group.is_empty() {
+                let message = if is_listened_to {
+                    self.queue.recv_timeout(self.watch_interval)
+                } else {
+                    self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                };
+                match message {
                     Ok(Message::Write(write)) => group.push(write),
-                    Ok(Message::Listened) => {}
-                    Err(_) => break,
+                    Ok(Message::Listened) | Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }
             }
             if !group.is_empty() {
+                self.gather(&mut group, expected, &mut pace);
+                let began = Instant::now();
                 self.commit(&mut statements, &mut group);
+                pace.took = began.elapsed();
+                pace.answered = group.len();
                 group.clear();
                 self.reserve.restore();
             }
@@ -146,6 +164,37 @@ impl Writer {
                     self.hub.send(Hint::Missed);
                 }
             }
+        }
+    }
+
+    /// Takes what waits already.
+    fn take_waiting(&self, group: &mut Vec<Box<dyn Write>>) {
+        while group.len() < MAX_GROUP {
+            match self.queue.try_recv() {
+                Ok(Message::Write(write)) => group.push(write),
+                Ok(Message::Listened) => {}
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// Waits a moment for those that the last commit answered. If they are about to write again, one
+    /// commit for them and for who waits already costs less than two; if not, nobody waits in vain for
+    /// long. Whoever is alone is never waited for.
+    fn gather(&self, group: &mut Vec<Box<dyn Write>>, expected: usize, pace: &mut Pace) {
+        if pace.doubt > 0 {
+            pace.doubt -= 1;
+            return;
+        }
+        let missing = expected.min(MAX_GROUP).saturating_sub(group.len());
+        let (began, patience) = (Instant::now(), MAX_PATIENCE.min(pace.took / 2));
+        let enough = group.len() + missing;
+        while group.len() < enough && began.elapsed() < patience {
+            thread::yield_now();
+            self.take_waiting(group);
+        }
+        if enough.saturating_sub(group.len()) * 2 > missing {
+            pace.doubt = GROUPS_OF_DOUBT;
         }
     }
 
