@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["respond"],
     &["store"],
     &["operations"],
+    &["conformance"],
     &["monitor"],
     &["axum"],
 ];
@@ -59,6 +60,8 @@ fn imports_only_look_down() {
     for file in &files {
         let place = file.strip_prefix(&root).unwrap().with_extension("");
         let module = place.components().next().unwrap().as_os_str().to_str().unwrap();
+        // The suite lies with the stores and runs workers on them.
+        let module = if place.starts_with("store/conformance") { "conformance" } else { module };
         if module == "lib" {
             continue;
         }

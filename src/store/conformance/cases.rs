@@ -125,6 +125,15 @@ macro_rules! store_conformance_cases {
                 c101_one_of_many_senders_gets_a_delivery
                 c102_a_delivery_keeps_its_id_over_attempts
             }
+            workers {
+                c46_hints_are_only_hints
+                c47_without_hints_workers_look_by_themselves
+                c48_a_sweep_that_is_cut_off_is_made_good
+                c51_work_that_fails_is_tried_again_in_time
+                c53_an_outage_costs_no_attempt
+                c54_work_that_misbehaves_stops_nobody
+                c64_progress_is_written_once_an_interval
+            }
             owners {
                 c110_a_foreign_operation_is_an_unknown_one
                 c111_lists_do_not_cross_owners

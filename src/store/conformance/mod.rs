@@ -61,7 +61,7 @@
 //! - A case that needs time to pass asks for it in multiples of [`Fixture::UNIT`].
 //! - They use what [`OperationStore`](super::OperationStore) and
 //!   [`OperationStoreExt`](super::OperationStoreExt) offer and nothing else, so that they hold for a
-//!   store that others wrote.
+//!   store that others wrote. Those of workers run the crate's own [`Operations`](crate::Operations) on it.
 
 #![allow(
     clippy::expect_used,
@@ -95,6 +95,7 @@ mod recorder;
 mod register;
 mod retention;
 mod samples;
+mod workers;
 
 pub use fixture::Fixture;
 
