@@ -43,6 +43,8 @@ mod forward;
 mod hints;
 mod idempotency;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod query;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -58,6 +60,8 @@ pub use idempotency::{
     Fingerprint, IDEMPOTENCY_KEY, Idempotency, IdempotencyKey, InvalidIdempotencyKey,
 };
 pub use memory::{MemoryStore, MemoryStoreBuilder};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresOpenError, PostgresOpenErrorKind, PostgresStore, PostgresStoreBuilder};
 pub use query::{ClaimRequest, DueQuery, ListQuery, Page};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOpenError, SqliteOpenErrorKind, SqliteStore, SqliteStoreBuilder};

@@ -1,0 +1,63 @@
+//! What the server's clock shows, without asking it each time.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::time::Timestamp;
+
+/// For how long an answer of the server tells what its clock shows.
+const FRESH: Duration = Duration::from_secs(1);
+/// A server's clock that falls behind by more than this was put back.
+const PUT_BACK: Duration = Duration::from_millis(100);
+
+/// The server's clock as its last answers told it. The caller's own clock does not count.
+///
+/// The server's clock shows at least what its answer says when the answer comes. So of all answers
+/// the one that leads to the latest time is the nearest to the truth, and none leads beyond it.
+#[derive(Debug, Default)]
+pub(super) struct ServerClock(Mutex<Option<(Instant, Timestamp)>>);
+
+impl ServerClock {
+    /// Learns from an answer that has just come.
+    pub(super) fn learn(&self, now: Timestamp) {
+        let at = Instant::now();
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_nearer = heard.is_none_or(|(heard_at, told)| {
+            let reckoned = told + (at - heard_at);
+            at - heard_at > FRESH || now >= reckoned || now + PUT_BACK < reckoned
+        });
+        if is_nearer {
+            *heard = Some((at, now));
+        }
+    }
+
+    /// What it shows, if it was heard of a moment ago.
+    pub(super) fn now(&self) -> Option<Timestamp> {
+        let heard = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, told) = heard.filter(|(at, _)| at.elapsed() <= FRESH)?;
+        Some(told + at.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_unix_millis(millis)
+    }
+
+    #[test]
+    fn the_latest_of_its_answers_counts_unless_it_was_put_back() {
+        let clock = ServerClock::default();
+        assert_eq!(clock.now(), None);
+        clock.learn(at(5_000));
+        // An answer that took long on its way.
+        clock.learn(at(4_990));
+        assert!(clock.now().unwrap() >= at(5_000));
+        clock.learn(at(9_000));
+        assert!(clock.now().unwrap() >= at(9_000));
+        clock.learn(at(1_000));
+        assert!(clock.now().unwrap() < at(2_000));
+    }
+}

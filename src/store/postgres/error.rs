@@ -1,0 +1,136 @@
+//! What PostgreSQL's errors mean to callers of the store.
+
+use tokio_postgres::error::SqlState;
+
+use crate::operation::RecordError;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// Why a statement failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Driver(#[from] tokio_postgres::Error),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The server gave no answer in time.
+    #[error("no answer in time")]
+    TimedOut,
+    /// Others were faster, each time.
+    #[error("too many others at once")]
+    Contended,
+    /// Nothing was sent: there is no connection.
+    #[error("not connected")]
+    NotConnected,
+}
+
+/// What is left of a statement that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Nothing: the server said so, or it was never asked.
+    Nothing,
+    /// All or nothing: the answer got lost.
+    InDoubt,
+}
+
+impl Failure {
+    fn code(&self) -> Option<&SqlState> {
+        match self {
+            Self::Driver(error) => error.code(),
+            _ => None,
+        }
+    }
+
+    /// Whether the connection can be used no more.
+    pub(super) fn is_fatal(&self) -> bool {
+        match self {
+            Self::TimedOut | Self::NotConnected => true,
+            Self::Driver(error) => error.code().is_none() || is_shutdown(error.code()),
+            Self::Record(_) | Self::Contended => false,
+        }
+    }
+
+    /// The same for another call that shared the statement.
+    pub(super) fn again(&self) -> Self {
+        match self {
+            Self::NotConnected => Self::NotConnected,
+            _ => Self::TimedOut,
+        }
+    }
+
+    /// Whether the id or the key is in use.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.code() == Some(&SqlState::UNIQUE_VIOLATION)
+    }
+
+    /// Whether the same statement may well succeed at once: others were in the way.
+    pub(super) fn is_conflict(&self) -> bool {
+        let code = self.code();
+        code == Some(&SqlState::T_R_DEADLOCK_DETECTED)
+            || code == Some(&SqlState::T_R_SERIALIZATION_FAILURE)
+    }
+
+    pub(super) fn left(&self) -> Left {
+        match self {
+            Self::NotConnected | Self::Record(_) | Self::Contended => Left::Nothing,
+            Self::TimedOut => Left::InDoubt,
+            // A server that shuts down says so, perhaps after it has committed.
+            Self::Driver(error) if error.code().is_none() || is_shutdown(error.code()) => {
+                Left::InDoubt
+            }
+            Self::Driver(_) => Left::Nothing,
+        }
+    }
+
+    /// The error of a call that reads, or of which nothing was written.
+    pub(super) fn to_error(&self) -> StoreError {
+        let unavailable = (StoreErrorKind::Unavailable, "the database cannot be used now");
+        let (kind, message) = match self {
+            Self::NotConnected => (StoreErrorKind::Unavailable, "the database cannot be reached"),
+            Self::Contended => unavailable,
+            Self::TimedOut => (StoreErrorKind::Unavailable, "the database gives no answer in time"),
+            Self::Record(_) => {
+                (StoreErrorKind::Corrupt, "what the database holds cannot be understood")
+            }
+            Self::Driver(error) => match error.code() {
+                Some(code) if *code == SqlState::DISK_FULL => {
+                    (StoreErrorKind::OutOfSpace, "the disk that the database is on is full")
+                }
+                Some(code)
+                    if *code == SqlState::PROGRAM_LIMIT_EXCEEDED
+                        || *code == SqlState::STRING_DATA_RIGHT_TRUNCATION =>
+                {
+                    (StoreErrorKind::TooLarge, "the body is larger than PostgreSQL takes")
+                }
+                Some(code)
+                    if *code == SqlState::UNDEFINED_TABLE
+                        || *code == SqlState::UNDEFINED_COLUMN
+                        || *code == SqlState::DATA_CORRUPTED
+                        || *code == SqlState::INDEX_CORRUPTED =>
+                {
+                    (StoreErrorKind::Corrupt, "the tables are not as they should be")
+                }
+                _ => unavailable,
+            },
+        };
+        StoreError::new(kind, message).with_source(self.to_string())
+    }
+
+    /// The error of a call that was to write.
+    pub(super) fn to_write_error(&self) -> StoreError {
+        match self.left() {
+            Left::Nothing => self.to_error(),
+            Left::InDoubt => StoreError::new(
+                StoreErrorKind::Ambiguous,
+                "the connection was lost before the database answered",
+            )
+            .with_source(self.to_string()),
+        }
+    }
+}
+
+fn is_shutdown(code: Option<&SqlState>) -> bool {
+    code.is_some_and(|code| {
+        [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW]
+            .contains(code)
+    })
+}

@@ -1,0 +1,389 @@
+//! [`PostgresStore`]: operations in PostgreSQL, for services on many machines.
+
+mod clock;
+mod error;
+mod lane;
+mod open;
+mod read;
+mod sql;
+mod wire;
+mod write;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Config, Socket};
+
+use self::clock::ServerClock;
+use self::lane::{Calls, Line};
+use self::open::{By, Settings};
+pub use self::open::{PostgresOpenError, PostgresOpenErrorKind};
+use self::read::{Read, Reader};
+use self::sql::Sql;
+use self::wire::Wire;
+use self::write::{Accept, Step, Stepper, Write, Writer};
+use super::hints::Hub;
+use super::{
+    Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hint, Hints, ListQuery, Observed,
+    OperationStore, Page, StoreError, StoreErrorKind, Submission, Swap, Swapped,
+};
+use crate::operation::{OperationId, Outcome, Owner};
+use crate::time::Timestamp;
+
+/// Keeps operations in PostgreSQL (12 or later): any replica of a service accepts, runs, answers, and
+/// may die.
+///
+/// - What was acknowledged is committed, and on the server's disk if its `fsync` is on
+///   ([`Durability::PowerLoss`]). A session that finds `synchronous_commit` off turns it on.
+/// - Calls that wait at the same time share a statement and a commit. The store has connections of its
+///   own for that: two that write, one that reads, one for transactions of several statements, one that
+///   listens.
+/// - All times are the server's. A caller's clock decides nothing.
+/// - Word of changes goes to the other processes by `NOTIFY`, a few milliseconds after the commit and
+///   never within it. A listener that hears nothing (a pooler in transaction mode) finds that out, and
+///   looks [now and then](PostgresStoreBuilder::watch_interval) in its place; see
+///   [`is_listening`](Self::is_listening).
+/// - While the server is away every call fails within the [call timeout](PostgresStoreBuilder::call_timeout);
+///   connections come back by themselves.
+/// - Reads go to the same server as writes, never to a replica.
+///
+/// Needs a session of its own for each connection: with a pooler in between, one in session mode.
+///
+/// A clone is another handle on the same connections, which end with the last one.
+///
+/// ```no_run
+/// use respond_async::Operations;
+/// use respond_async::store::PostgresStore;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = PostgresStore::open("postgres://app:secret@db/app").await?;
+/// let operations = Operations::builder(store).start();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct PostgresStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    line: Arc<Line>,
+    reads: Calls<Read>,
+    writes: Calls<Write>,
+    steps: Calls<Step>,
+    hub: Arc<Hub>,
+    wire: Wire,
+    durability: Durability,
+    max_body_bytes: usize,
+}
+
+/// Sets what a [`PostgresStore`] keeps to, and opens it.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct PostgresStoreBuilder {
+    settings: Settings,
+    migrate: bool,
+    writers: usize,
+    readers: usize,
+    queue: usize,
+    max_body_bytes: usize,
+    watch_interval: Duration,
+}
+
+impl PostgresStore {
+    /// The schema that holds the tables if nothing else is said.
+    pub const DEFAULT_SCHEMA: &str = "respond_async";
+    /// How long to wait for a connection if nothing else is said.
+    pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+    /// How long a call may take if nothing else is said.
+    pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(2);
+    /// How many connections write if nothing else is said.
+    pub const DEFAULT_WRITERS: usize = 2;
+    /// How many connections read if nothing else is said.
+    pub const DEFAULT_READERS: usize = 1;
+    /// How many calls of a sort may wait if nothing else is said.
+    pub const DEFAULT_QUEUE: usize = 10_000;
+    /// How large one input or outcome may be if nothing else is said: 64 MiB.
+    pub const DEFAULT_MAX_BODY_BYTES: usize = 64 << 20;
+    /// How often changes are looked for where no word of them comes, if nothing else is said.
+    pub const DEFAULT_WATCH_INTERVAL: Duration = Duration::from_millis(200);
+
+    /// Opens the store with the defaults and without TLS, and makes its tables if they are not there.
+    /// The connection string is a URL or a list of `key=value`, as `psql` takes it.
+    ///
+    /// # Errors
+    /// See [`PostgresOpenErrorKind`].
+    pub async fn open(config: &str) -> Result<Self, PostgresOpenError> {
+        Self::builder(config)?.open().await
+    }
+
+    /// Sets more than the server.
+    ///
+    /// # Errors
+    /// If the connection string cannot be understood.
+    pub fn builder(config: &str) -> Result<PostgresStoreBuilder, PostgresOpenError> {
+        let mut config: Config = config.parse().map_err(PostgresOpenError::config)?;
+        if config.get_application_name().is_none() {
+            config.application_name("respond-async");
+        }
+        Ok(PostgresStoreBuilder {
+            settings: Settings {
+                config,
+                connect: Settings::without_tls(),
+                schema: Self::DEFAULT_SCHEMA.to_owned(),
+                connect_timeout: Self::DEFAULT_CONNECT_TIMEOUT,
+                call_timeout: Self::DEFAULT_CALL_TIMEOUT,
+            },
+            migrate: true,
+            writers: Self::DEFAULT_WRITERS,
+            readers: Self::DEFAULT_READERS,
+            queue: Self::DEFAULT_QUEUE,
+            max_body_bytes: Self::DEFAULT_MAX_BODY_BYTES,
+            watch_interval: Self::DEFAULT_WATCH_INTERVAL,
+        })
+    }
+
+    /// The SQL that makes the tables in that schema, for those who run migrations themselves. It is to
+    /// be run once, in one transaction; then open the store with
+    /// [`migrate(false)`](PostgresStoreBuilder::migrate).
+    pub fn migrations(schema: &str) -> String {
+        sql::migrations(schema, 0).concat()
+    }
+
+    /// Whether word of other processes' changes comes. If not, they are looked for now and then.
+    pub fn is_listening(&self) -> bool {
+        self.shared.wire.is_heard()
+    }
+
+    /// What the server's clock shows.
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        match self.shared.line.clock.now() {
+            Some(now) => Ok(now),
+            None => self.shared.reads.ask(false, Read::Now).await,
+        }
+    }
+
+    fn check_size(&self, body: Option<&Bytes>) -> Result<(), StoreError> {
+        if body.is_some_and(|body| body.len() > self.shared.max_body_bytes) {
+            let message = "the body is larger than the PostgreSQL store takes";
+            return Err(StoreError::new(StoreErrorKind::TooLarge, message));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore")
+            .field("schema", &self.shared.line.settings.schema)
+            .field("durability", &self.shared.durability)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PostgresStoreBuilder {
+    /// Connects by TLS, as this maker of TLS streams does it. The server's certificate is checked by it
+    /// or not at all.
+    pub fn tls<T>(mut self, tls: T) -> Self
+    where
+        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+        T::Stream: Send + 'static,
+        T::TlsConnect: Send,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        self.settings.connect = Arc::new(By(tls));
+        self
+    }
+
+    /// The schema that holds the tables. Each schema is a store of its own.
+    pub fn schema(mut self, schema: impl Into<String>) -> Self {
+        self.settings.schema = schema.into();
+        self
+    }
+
+    /// Whether to make the tables, and to bring them up to date. Many replicas may do so at once.
+    pub fn migrate(mut self, migrate: bool) -> Self {
+        self.migrate = migrate;
+        self
+    }
+
+    /// How long to wait for a connection.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a call may take, its wait for its turn included. After it a call that reads or was not
+    /// begun is [`Unavailable`](StoreErrorKind::Unavailable), one that writes
+    /// [`Ambiguous`](StoreErrorKind::Ambiguous), and the server is told to give up too.
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.call_timeout = timeout.max(Duration::from_millis(1));
+        self
+    }
+
+    /// How many connections write, at least 1. More than 2 hardly ever help: what waits for one goes
+    /// along with its next commit.
+    pub fn writers(mut self, connections: usize) -> Self {
+        self.writers = connections.max(1);
+        self
+    }
+
+    /// How many connections read, at least 1.
+    pub fn readers(mut self, connections: usize) -> Self {
+        self.readers = connections.max(1);
+        self
+    }
+
+    /// How many calls of a sort may wait. One more is [`Unavailable`](StoreErrorKind::Unavailable).
+    pub fn queue(mut self, calls: usize) -> Self {
+        self.queue = calls.max(1);
+        self
+    }
+
+    /// Bounds one input or outcome. PostgreSQL itself takes no more than 1 GB.
+    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
+        self.max_body_bytes = bytes;
+        self
+    }
+
+    /// How often changes are looked for where no word of them comes, while anybody listens; at least
+    /// every millisecond.
+    pub fn watch_interval(mut self, interval: Duration) -> Self {
+        self.watch_interval = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// See [`PostgresOpenErrorKind`].
+    pub async fn open(self) -> Result<PostgresStore, PostgresOpenError> {
+        let Self { mut settings, queue, max_body_bytes, .. } = self;
+        settings.config.connect_timeout(settings.connect_timeout);
+        settings.config.keepalives_idle(Duration::from_secs(30));
+        let durability = settings.prepare(self.migrate).await?;
+        let sql = Sql::of(&settings.schema);
+        let line = Arc::new(Line { settings, sql, clock: ServerClock::default() });
+        let hub = Arc::new(Hub::default());
+        let shared = Shared {
+            reads: Calls::start(&line, queue, (0..self.readers).map(|_| Reader)),
+            writes: Calls::start(&line, queue, (0..self.writers).map(|_| Writer::new())),
+            steps: Calls::start(&line, queue, [Stepper(Writer::new())]),
+            wire: Wire::start(&line, &hub, self.watch_interval),
+            hub,
+            line,
+            durability,
+            max_body_bytes,
+        };
+        Ok(PostgresStore { shared: Arc::new(shared) })
+    }
+}
+
+impl PostgresStore {
+    /// Tells this process and the others.
+    fn publish(&self, operation: &crate::operation::Operation) {
+        self.shared.hub.publish(operation);
+        self.shared.wire.tell(operation);
+    }
+}
+
+#[async_trait]
+impl OperationStore for PostgresStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(self.shared.durability, self.shared.max_body_bytes).with_shared(true)
+    }
+
+    async fn accept(&self, submission: Submission) -> Result<Acceptance, StoreError> {
+        self.check_size(submission.input.as_ref())?;
+        let accept = Box::new(Accept::new(submission, self.now().await?));
+        let acceptance =
+            self.shared.writes.ask(true, |answer| Write::Accept(accept, answer)).await?;
+        if let Acceptance::Created(created) = &acceptance {
+            self.publish(&created.operation);
+        }
+        Ok(acceptance)
+    }
+
+    async fn get(&self, id: OperationId) -> Result<Option<Observed>, StoreError> {
+        self.shared.reads.ask(false, |answer| Read::Get(id, answer)).await
+    }
+
+    async fn input(&self, id: OperationId) -> Result<Option<Bytes>, StoreError> {
+        self.shared.reads.ask(false, |answer| Read::Input(id, answer)).await
+    }
+
+    async fn outcome(&self, id: OperationId) -> Result<Option<Outcome>, StoreError> {
+        self.shared.reads.ask(false, |answer| Read::Outcome(id, answer)).await
+    }
+
+    async fn swap(&self, swap: Swap) -> Result<Swapped, StoreError> {
+        self.check_size(swap.outcome.as_ref().map(|outcome| &outcome.body))?;
+        for submission in &swap.outbox {
+            self.check_size(submission.input.as_ref())?;
+        }
+        let (next, follows) = (swap.next.clone(), !swap.outbox.is_empty());
+        let swap = Box::new(swap);
+        let swapped = if follows {
+            self.shared.steps.ask(true, |answer| Step::SwapWithOutbox(swap, answer)).await?
+        } else {
+            let record = next.to_record();
+            self.shared.writes.ask(true, |answer| Write::Swap(swap, record, answer)).await?
+        };
+        if swapped == Swapped::Swapped {
+            self.publish(&next);
+            if follows {
+                self.shared.hub.send(Hint::Claimable);
+                self.shared.wire.tell_claimable();
+            }
+        }
+        Ok(swapped)
+    }
+
+    async fn remove(&self, id: OperationId, expected: u64) -> Result<Swapped, StoreError> {
+        let removed =
+            self.shared.steps.ask(true, |answer| Step::Remove(id, expected, answer)).await?;
+        if removed == Swapped::Swapped {
+            self.shared.hub.send(Hint::Changed(id));
+            self.shared.wire.tell_changed(id);
+        }
+        Ok(removed)
+    }
+
+    async fn due(&self, query: &DueQuery) -> Result<Vec<Observed>, StoreError> {
+        if query.limit == 0 {
+            return Ok(Vec::new());
+        }
+        let query = query.clone();
+        self.shared.reads.ask(false, |answer| Read::Due(query, answer)).await
+    }
+
+    async fn list(&self, owner: &Owner, query: &ListQuery) -> Result<Page, StoreError> {
+        let (owner, query) = (owner.clone(), query.clone());
+        self.shared.reads.ask(false, |answer| Read::List(owner, query, answer)).await
+    }
+
+    async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
+        if limit == 0 {
+            return Ok(0);
+        }
+        self.shared.steps.ask(true, |answer| Step::Purge(limit, answer)).await
+    }
+
+    fn hints(&self) -> Option<Box<dyn Hints>> {
+        Some(self.shared.hub.subscribe())
+    }
+
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Observed>, StoreError> {
+        let request = request.clone();
+        let claimed = self.shared.steps.ask(true, |answer| Step::Claim(request, answer)).await?;
+        for observed in &claimed {
+            self.publish(&observed.operation);
+        }
+        Ok(claimed)
+    }
+}

@@ -1,0 +1,239 @@
+//! Opens connections, and brings the tables up to date.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
+
+use super::sql::{self, VERSION};
+use crate::store::Durability;
+
+/// Why a database could not be opened. What the driver said is its source.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open the PostgreSQL store: {kind}")]
+pub struct PostgresOpenError {
+    kind: PostgresOpenErrorKind,
+    #[source]
+    source: Option<tokio_postgres::Error>,
+}
+
+/// What is in the way of opening a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostgresOpenErrorKind {
+    /// The connection string cannot be understood.
+    #[error("the connection string cannot be understood")]
+    Config,
+    /// Nobody answers there, or not in time.
+    #[error("the server cannot be reached")]
+    Unreachable,
+    /// The server does not let this user in, or the database is not there.
+    #[error("the server refuses the user, the password or the database")]
+    Refused,
+    /// The user may not make or use the tables.
+    #[error("the user may not make or use the tables")]
+    NotAllowed,
+    /// The tables are not there, and the store was told not to make them.
+    #[error("the tables are not there; run the migrations")]
+    NotMigrated,
+    /// A newer version of the crate has changed the tables.
+    #[error("the tables were made by a newer version")]
+    Newer,
+    /// The server is a standby that can only be read.
+    #[error("the server can only be read")]
+    ReadOnly,
+    /// Anything else; the source tells.
+    #[error("the database failed")]
+    Failed,
+}
+
+impl PostgresOpenError {
+    /// What is in the way.
+    pub fn kind(&self) -> PostgresOpenErrorKind {
+        self.kind
+    }
+
+    fn new(kind: PostgresOpenErrorKind) -> Self {
+        Self { kind, source: None }
+    }
+
+    pub(super) fn config(source: tokio_postgres::Error) -> Self {
+        Self { kind: PostgresOpenErrorKind::Config, source: Some(source) }
+    }
+}
+
+impl From<tokio_postgres::Error> for PostgresOpenError {
+    fn from(source: tokio_postgres::Error) -> Self {
+        let class = source.code().map(|code| code.code().get(..2).unwrap_or_default().to_owned());
+        let kind = match (source.code(), class.as_deref()) {
+            (None, _) => PostgresOpenErrorKind::Unreachable,
+            (Some(code), _) if *code == SqlState::INVALID_CATALOG_NAME => {
+                PostgresOpenErrorKind::Refused
+            }
+            (Some(code), _) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+                PostgresOpenErrorKind::NotAllowed
+            }
+            (Some(code), _) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => {
+                PostgresOpenErrorKind::ReadOnly
+            }
+            (_, Some("28")) => PostgresOpenErrorKind::Refused,
+            // Starting up, shutting down, or too many connections.
+            (_, Some("57" | "53")) => PostgresOpenErrorKind::Unreachable,
+            _ => PostgresOpenErrorKind::Failed,
+        };
+        Self { kind, source: Some(source) }
+    }
+}
+
+/// The half of a connection that does the talking, whatever it goes over.
+pub(super) trait Drive: Send {
+    fn poll_message(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<AsyncMessage, tokio_postgres::Error>>>;
+}
+
+impl<S, T> Drive for Connection<S, T>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
+{
+    fn poll_message(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<AsyncMessage, tokio_postgres::Error>>> {
+        Connection::poll_message(self, cx)
+    }
+}
+
+type Connected = Result<(Client, Box<dyn Drive>), tokio_postgres::Error>;
+
+/// How connections are made: by TLS or without.
+pub(super) trait Connect: Send + Sync {
+    fn connect<'a>(
+        &'a self,
+        config: &'a Config,
+    ) -> Pin<Box<dyn Future<Output = Connected> + Send + 'a>>;
+}
+
+/// Connects by this maker of TLS streams.
+pub(super) struct By<T>(pub(super) T);
+
+impl<T> Connect for By<T>
+where
+    T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+    T::Stream: Send + 'static,
+    T::TlsConnect: Send,
+    <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+{
+    fn connect<'a>(
+        &'a self,
+        config: &'a Config,
+    ) -> Pin<Box<dyn Future<Output = Connected> + Send + 'a>> {
+        Box::pin(async move {
+            let (client, connection) = config.connect(self.0.clone()).await?;
+            Ok((client, Box::new(connection) as Box<dyn Drive>))
+        })
+    }
+}
+
+/// What every connection to one database has in common.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) config: Config,
+    pub(super) connect: Arc<dyn Connect>,
+    pub(super) schema: String,
+    pub(super) connect_timeout: Duration,
+    pub(super) call_timeout: Duration,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    pub(super) fn without_tls() -> Arc<dyn Connect> {
+        Arc::new(By(NoTls))
+    }
+
+    /// Opens a connection, whose talking half is the caller's to drive.
+    pub(super) async fn connect(&self) -> Connected {
+        self.connect.connect(&self.config).await
+    }
+
+    /// Opens a connection that drives itself, and sets its bounds. The receiver resolves when it is lost.
+    pub(super) async fn open(
+        &self,
+    ) -> Result<(Client, oneshot::Receiver<()>), tokio_postgres::Error> {
+        let (client, mut connection) = self.connect().await?;
+        let (alive, lost) = oneshot::channel();
+        tokio::spawn(async move {
+            // What it has to say is for listeners only.
+            while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {}
+            drop(alive);
+        });
+        // Nobody waits for longer than that, so the server need not either; and what was
+        // acknowledged is on its disk.
+        let millis = self.call_timeout.as_millis().max(1);
+        client
+            .batch_execute(&format!(
+                "SET statement_timeout = {millis}; SET lock_timeout = {millis};
+                SET idle_in_transaction_session_timeout = {idle};
+                SELECT set_config('synchronous_commit', 'on', false)
+                    WHERE current_setting('synchronous_commit') = 'off'",
+                idle = millis * 2,
+            ))
+            .await?;
+        Ok((client, lost))
+    }
+
+    /// Makes the tables, or sees that they are there; says how durably the server keeps what it
+    /// acknowledges.
+    pub(super) async fn prepare(&self, migrate: bool) -> Result<Durability, PostgresOpenError> {
+        let opened = timeout(self.connect_timeout, self.open()).await;
+        let opened = opened.map_err(|_| PostgresOpenError::new(PostgresOpenErrorKind::Unreachable));
+        let (mut client, _lost) = opened??;
+        let row = client.query_one("SELECT pg_is_in_recovery()", &[]).await?;
+        if row.get(0) {
+            return Err(PostgresOpenError::new(PostgresOpenErrorKind::ReadOnly));
+        }
+        // Others may be at it; there may be much to change.
+        client.batch_execute("SET statement_timeout = 0; SET lock_timeout = '60s'").await?;
+        let transaction = client.transaction().await?;
+        let lock = format!("respond-async {}", self.schema);
+        transaction
+            .execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", &[&lock])
+            .await?;
+        let table = format!("{}.schema_version", sql::quoted(&self.schema));
+        let row = transaction.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table]).await?;
+        let version = if row.get(0) {
+            let version: i32 =
+                transaction.query_one(&format!("SELECT version FROM {table}"), &[]).await?.get(0);
+            usize::try_from(version).unwrap_or(usize::MAX)
+        } else {
+            0
+        };
+        if version > VERSION {
+            return Err(PostgresOpenError::new(PostgresOpenErrorKind::Newer));
+        }
+        if version < VERSION && !migrate {
+            return Err(PostgresOpenError::new(PostgresOpenErrorKind::NotMigrated));
+        }
+        for step in sql::migrations(&self.schema, version) {
+            transaction.batch_execute(&step).await?;
+        }
+        transaction.commit().await?;
+        let fsync: String = client.query_one("SHOW fsync", &[]).await?.get(0);
+        Ok(if fsync == "on" { Durability::PowerLoss } else { Durability::ProcessCrash })
+    }
+}

@@ -1,0 +1,249 @@
+//! What is asked of the tables.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::error::Failure;
+use super::lane::{Answer, Serve, Session};
+use crate::operation::{Due, Operation, OperationId, Outcome, Owner};
+use crate::store::{DueQuery, ListQuery, Observed, Page, StoreError};
+use crate::time::Timestamp;
+
+/// How many operations a list looks at before it gives what it found.
+const MAX_LISTED: usize = 2_000;
+/// How many records that cannot be understood are passed over at once.
+const MAX_PASSED_OVER: usize = 1_000;
+
+/// A call that reads.
+#[derive(Debug)]
+pub(super) enum Read {
+    Get(OperationId, Answer<Option<Observed>>),
+    Input(OperationId, Answer<Option<Bytes>>),
+    Outcome(OperationId, Answer<Option<Outcome>>),
+    Due(DueQuery, Answer<Vec<Observed>>),
+    List(Owner, ListQuery, Answer<Page>),
+    Now(Answer<Timestamp>),
+}
+
+/// Answers reads: those of operations by their ids with one statement.
+#[derive(Debug)]
+pub(super) struct Reader;
+
+impl Serve<Read> for Reader {
+    async fn serve(&mut self, session: &mut Session, calls: Vec<Read>) -> Result<(), Failure> {
+        let mut last = Ok(());
+        let mut gets = Vec::new();
+        for call in calls {
+            let done = match call {
+                Read::Get(id, answer) => {
+                    if answer.begin() {
+                        gets.push((id, answer));
+                    }
+                    continue;
+                }
+                Read::Input(id, answer) if answer.begin() => give(answer, input(session, id).await),
+                Read::Outcome(id, answer) if answer.begin() => {
+                    give(answer, outcome(session, id).await)
+                }
+                Read::Due(query, answer) if answer.begin() => {
+                    give(answer, due(session, &query).await)
+                }
+                Read::List(owner, query, answer) if answer.begin() => {
+                    give(answer, list(session, &owner, &query).await)
+                }
+                Read::Now(answer) if answer.begin() => give(answer, now(session).await),
+                _ => continue,
+            };
+            last = done.and(last);
+        }
+        if gets.is_empty() {
+            return last;
+        }
+        let ids = gets.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        match get(session, &ids).await {
+            Ok(mut found) => {
+                for (id, answer) in gets {
+                    // The same one may be asked for more than once.
+                    let found = found.get_mut(&id).map(|found| match found {
+                        Ok(observed) => Ok(observed.clone()),
+                        Err(failure) => Err(failure.to_error()),
+                    });
+                    answer.send(found.transpose());
+                }
+                last
+            }
+            Err(failure) => {
+                for (_, answer) in gets {
+                    answer.send(Err(failure.to_error()));
+                }
+                if failure.is_fatal() { Err(failure) } else { last }
+            }
+        }
+    }
+}
+
+/// Gives the result of a read, and the error that ends the connection if it was one.
+fn give<T>(answer: Answer<T>, result: Result<T, Failure>) -> Result<(), Failure> {
+    match result {
+        Ok(value) => {
+            answer.send(Ok(value));
+            Ok(())
+        }
+        Err(failure) => {
+            let error: StoreError = failure.to_error();
+            answer.send(Err(error));
+            if failure.is_fatal() { Err(failure) } else { Ok(()) }
+        }
+    }
+}
+
+/// The operations that have these ids and have not expired, each by its id.
+pub(super) async fn get(
+    session: &mut Session,
+    ids: &[OperationId],
+) -> Result<HashMap<OperationId, Result<Observed, Failure>>, Failure> {
+    let ids: Vec<Uuid> = ids.iter().map(OperationId::as_uuid).collect();
+    let rows = session.query(|sql| &sql.get, &[&ids]).await?;
+    learn(session, &rows);
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let Some(id) = id(row, 1) else { continue };
+        match observe(row) {
+            Ok(observed) if observed.operation.is_expired(observed.now) => {}
+            other => {
+                found.insert(id, other);
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn input(session: &mut Session, id: OperationId) -> Result<Option<Bytes>, Failure> {
+    let rows = session.query(|sql| &sql.input, &[&id.as_uuid()]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let is_expired = record(row, 1)?.is_expired(at(row));
+    let body: &[u8] = row.get(2);
+    Ok((!is_expired).then(|| Bytes::copy_from_slice(body)))
+}
+
+async fn outcome(session: &mut Session, id: OperationId) -> Result<Option<Outcome>, Failure> {
+    let rows = session.query(|sql| &sql.outcome, &[&id.as_uuid()]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let is_expired = record(row, 1)?.is_expired(at(row));
+    let (head, body): (&[u8], &[u8]) = (row.get(2), row.get(3));
+    let outcome = Outcome::from_record(head, Bytes::copy_from_slice(body))?;
+    Ok((!is_expired).then_some(outcome))
+}
+
+async fn now(session: &mut Session) -> Result<Timestamp, Failure> {
+    let rows = session.query(|sql| &sql.now, &[]).await?;
+    learn(session, &rows);
+    Ok(rows.first().map_or(Timestamp::from_unix_millis(0), at))
+}
+
+async fn due(session: &mut Session, query: &DueQuery) -> Result<Vec<Observed>, Failure> {
+    let kinds = match (&query.kinds, query.due) {
+        (Some(kinds), _) => Some(kinds.iter().map(|kind| kind.as_str().to_owned()).collect()),
+        (None, Due::Claim) => Some(all_kinds(session).await?),
+        (None, _) => None,
+    };
+    let statement = match query.due {
+        Due::Claim => session.prepare(|sql| &sql.to_claim).await?,
+        Due::Settle => session.prepare(|sql| &sql.to_settle).await?,
+        Due::Expire => session.prepare(|sql| &sql.to_expire).await?,
+    };
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    let mut passed_over = Vec::new();
+    loop {
+        let rows = session.run(&statement, &[&kinds, &limit, &passed_over]).await?;
+        let (due, others) = understood(&rows, query.due);
+        let is_all = others.is_empty() || passed_over.len() >= MAX_PASSED_OVER;
+        passed_over.extend(others);
+        if is_all {
+            return Ok(due);
+        }
+    }
+}
+
+/// What is due of these rows; and the ids of those that cannot be understood, or are not due by the
+/// rules: to be passed over, so that they stand in nobody's way.
+pub(super) fn understood(rows: &[Row], due: Due) -> (Vec<Observed>, Vec<Uuid>) {
+    let (mut found, mut others) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in rows {
+        match observe(row) {
+            Ok(observed) if observed.operation.is_due(due, observed.now) => found.push(observed),
+            _ => others.push(row.get(1)),
+        }
+    }
+    (found, others)
+}
+
+/// The kinds of which anything may be claimed.
+pub(super) async fn all_kinds(session: &mut Session) -> Result<Vec<String>, Failure> {
+    let rows = session.query(|sql| &sql.kinds, &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn list(session: &mut Session, owner: &Owner, query: &ListQuery) -> Result<Page, Failure> {
+    let Some(name) = owner.name() else { return Ok(Page::default()) };
+    let size = query.page_size();
+    let mut page = Page::default();
+    let mut before = query.before.map_or(Uuid::max(), |id| id.as_uuid());
+    let mut looked_at = 0;
+    loop {
+        // As many as may be wanted, and one more that tells whether others follow.
+        let limit = (size - page.operations.len() + 1).max(if looked_at > 0 { 200 } else { 0 });
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = session.query(|sql| &sql.list, &[&name, &before, &limit]).await?;
+        let is_last = i64::try_from(rows.len()).unwrap_or(i64::MAX) < limit;
+        for row in &rows {
+            if page.operations.len() == size || looked_at == MAX_LISTED {
+                // There is one more: the page before it ends at the last one that was looked at.
+                return Ok(page);
+            }
+            looked_at += 1;
+            before = row.get(1);
+            page.next = id(row, 1).or(page.next);
+            let Ok(operation) = record(row, 2) else { continue };
+            if !operation.is_expired(at(row)) && query.selects(&operation) {
+                page.operations.push(operation);
+            }
+        }
+        if is_last {
+            return Ok(Page { next: None, ..page });
+        }
+    }
+}
+
+/// Learns what the server's clock shows from rows that begin with it.
+pub(super) fn learn(session: &Session, rows: &[Row]) {
+    if let Some(row) = rows.first() {
+        session.line.clock.learn(at(row));
+    }
+}
+
+/// The server's clock, which is the first column.
+pub(super) fn at(row: &Row) -> Timestamp {
+    Timestamp::from_unix_millis(row.get(0))
+}
+
+fn id(row: &Row, column: usize) -> Option<OperationId> {
+    row.get::<_, Uuid>(column).try_into().ok()
+}
+
+fn record(row: &Row, column: usize) -> Result<Operation, Failure> {
+    Ok(Operation::from_record(row.get::<_, &[u8]>(column))?)
+}
+
+/// The operation of a row with the time, its id, its record and its write id.
+pub(super) fn observe(row: &Row) -> Result<Observed, Failure> {
+    let write_id: i64 = row.get(3);
+    Ok(Observed {
+        operation: record(row, 2)?,
+        now: at(row),
+        write_id: u64::from_ne_bytes(write_id.to_ne_bytes()),
+    })
+}

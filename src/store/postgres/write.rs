@@ -1,0 +1,605 @@
+//! What is written: groups of acceptances and of swaps in one statement each, and what takes a
+//! transaction of its own.
+
+use std::sync::atomic::{AtomicI16, Ordering};
+
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::error::{Failure, Left};
+use super::lane::{Answer, Serve, Session};
+use super::read::{all_kinds, at, get, learn, observe, understood};
+use super::sql::PARTS;
+use crate::operation::{Change, Due, Operation, OperationId};
+use crate::store::{
+    Acceptance, ClaimRequest, Full, Idempotency, Limits, Observed, Submission, Swap, Swapped,
+};
+use crate::time::Timestamp;
+
+/// So near to the limit of all operations those that accept take turns, so that their count is exact.
+/// Further away there is room for whatever is on its way in all processes together.
+const NEAR: i64 = 4_096;
+/// How often a statement is tried that others were in the way of.
+const TRIES: usize = 3;
+
+/// Tries a call again that others were in the way of.
+macro_rules! again {
+    ($call:expr) => {{
+        let mut tries = 1;
+        loop {
+            match $call {
+                Err(failure) if failure.is_conflict() && tries < TRIES => tries += 1,
+                result => break result,
+            }
+        }
+    }};
+}
+
+/// A new operation, as it is accepted.
+#[derive(Debug)]
+pub(super) struct Accept {
+    pub(super) submission: Submission,
+    pub(super) operation: Operation,
+    pub(super) record: Vec<u8>,
+}
+
+impl Accept {
+    pub(super) fn new(submission: Submission, now: Timestamp) -> Self {
+        let operation = submission.operation.accept(now);
+        Self { record: operation.to_record(), operation, submission }
+    }
+}
+
+/// A call that writes.
+#[derive(Debug)]
+pub(super) enum Write {
+    Accept(Box<Accept>, Answer<Acceptance>),
+    Swap(Box<Swap>, Vec<u8>, Answer<Swapped>),
+}
+
+/// A call that takes more than one statement, or more time.
+#[derive(Debug)]
+pub(super) enum Step {
+    Claim(ClaimRequest, Answer<Vec<Observed>>),
+    SwapWithOutbox(Box<Swap>, Answer<Swapped>),
+    Remove(OperationId, u64, Answer<Swapped>),
+    Purge(usize, Answer<usize>),
+}
+
+/// Writes groups, and counts in a part of its own.
+#[derive(Debug)]
+pub(super) struct Writer {
+    part: i16,
+}
+
+impl Writer {
+    pub(super) fn new() -> Self {
+        static NEXT: AtomicI16 = AtomicI16::new(0);
+        let part = NEXT.fetch_add(1, Ordering::Relaxed).rem_euclid(PARTS);
+        Self { part }
+    }
+}
+
+impl Serve<Write> for Writer {
+    async fn serve(&mut self, session: &mut Session, calls: Vec<Write>) -> Result<(), Failure> {
+        let (mut accepts, mut swaps) = (Vec::new(), Vec::new());
+        for call in calls {
+            match call {
+                Write::Accept(accept, answer) if answer.begin() => accepts.push((accept, answer)),
+                Write::Swap(swap, record, answer) if answer.begin() => {
+                    swaps.push((swap, record, answer));
+                }
+                _ => {}
+            }
+        }
+        let swapped = self.swap_all(session, swaps).await;
+        self.accept_all(session, accepts).await.and(swapped)
+    }
+}
+
+impl Writer {
+    async fn swap_all(
+        &self,
+        session: &mut Session,
+        swaps: Vec<(Box<Swap>, Vec<u8>, Answer<Swapped>)>,
+    ) -> Result<(), Failure> {
+        if swaps.is_empty() {
+            return Ok(());
+        }
+        let group: Vec<(&Swap, &[u8])> =
+            swaps.iter().map(|(swap, record, _)| (&**swap, &record[..])).collect();
+        let result = again!(self.swap(session, &group).await);
+        // Whether the ones that were not written are gone or have changed.
+        let others = match &result {
+            Ok(written) => {
+                let missing = swaps.iter().zip(written).filter(|(_, is_written)| !**is_written);
+                let ids: Vec<_> = missing.map(|((swap, ..), _)| swap.next.id()).collect();
+                if ids.is_empty() { Ok(None) } else { get(session, &ids).await.map(Some) }
+            }
+            Err(_) => Ok(None),
+        };
+        match (result, others) {
+            (Ok(written), Ok(mut others)) => {
+                for ((swap, _, answer), is_written) in swaps.into_iter().zip(written) {
+                    let id = swap.next.id();
+                    let other = others.as_mut().and_then(|others| others.get(&id));
+                    answer.send(match other {
+                        _ if is_written => Ok(Swapped::Swapped),
+                        Some(Ok(observed)) => Ok(Swapped::Conflict(Box::new(observed.clone()))),
+                        Some(Err(failure)) => Err(failure.to_error()),
+                        None => Ok(Swapped::Gone),
+                    });
+                }
+                Ok(())
+            }
+            (Ok(written), Err(failure)) => {
+                for ((_, _, answer), is_written) in swaps.into_iter().zip(written) {
+                    answer.send(if is_written {
+                        Ok(Swapped::Swapped)
+                    } else {
+                        Err(failure.to_error())
+                    });
+                }
+                Err(failure)
+            }
+            (Err(failure), _)
+                if swaps.len() > 1 && failure.left() == Left::Nothing && !failure.is_fatal() =>
+            {
+                // Each alone, so that one that fails fails no other.
+                let mut last = Ok(());
+                for swap in swaps {
+                    last = Box::pin(self.swap_all(session, vec![swap])).await.and(last);
+                }
+                last
+            }
+            (Err(failure), _) => {
+                for (_, _, answer) in swaps {
+                    answer.send(Err(failure.to_write_error()));
+                }
+                if failure.is_fatal() { Err(failure) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Writes a group in one statement, and says which of it took place.
+    async fn swap(
+        &self,
+        session: &mut Session,
+        group: &[(&Swap, &[u8])],
+    ) -> Result<Vec<bool>, Failure> {
+        let swaps = || group.iter().map(|(swap, _)| *swap);
+        let due = |due| swaps().map(|swap| due_at(&swap.next, due)).collect::<Vec<_>>();
+        let ids: Vec<Uuid> = swaps().map(|swap| swap.next.id().as_uuid()).collect();
+        let expected: Vec<i64> = swaps().map(|swap| signed(swap.expected)).collect();
+        let status: Vec<&str> = swaps().map(|swap| swap.next.status().as_str()).collect();
+        let version: Vec<i64> = swaps().map(|swap| signed(swap.next.version())).collect();
+        let write_id: Vec<i64> = swaps().map(|swap| signed(swap.write_id)).collect();
+        let record: Vec<&[u8]> = group.iter().map(|(_, record)| *record).collect();
+        let heads: Vec<Option<Vec<u8>>> =
+            swaps().map(|swap| swap.outcome.as_ref().map(|outcome| outcome.to_record())).collect();
+        let bodies: Vec<Option<&[u8]>> =
+            swaps().map(|swap| swap.outcome.as_ref().map(|outcome| &outcome.body[..])).collect();
+        let params: [&(dyn ToSql + Sync); 12] = [
+            &ids,
+            &expected,
+            &status,
+            &version,
+            &write_id,
+            &due(Due::Claim),
+            &due(Due::Settle),
+            &due(Due::Expire),
+            &record,
+            &heads,
+            &bodies,
+            &self.part,
+        ];
+        let rows = session.query(|sql| &sql.swap, &params).await?;
+        let mut written = vec![false; group.len()];
+        for row in &rows {
+            let place: i64 = row.get(0);
+            session.line.clock.learn(Timestamp::from_unix_millis(row.get(1)));
+            let place = usize::try_from(place).unwrap_or(0).saturating_sub(1);
+            if let Some(is_written) = written.get_mut(place) {
+                *is_written = true;
+            }
+        }
+        Ok(written)
+    }
+
+    async fn accept_all(
+        &self,
+        session: &mut Session,
+        calls: Vec<(Box<Accept>, Answer<Acceptance>)>,
+    ) -> Result<(), Failure> {
+        if calls.is_empty() {
+            return Ok(());
+        }
+        let (group, answers): (Vec<_>, Vec<_>) =
+            calls.into_iter().map(|(accept, answer)| (*accept, answer)).unzip();
+        let mut fatal = Ok(());
+        let results = self.accept_group(session, group).await;
+        for (result, answer) in results.into_iter().zip(answers) {
+            answer.send(result.map_err(|failure| {
+                let error = failure.to_write_error();
+                if failure.is_fatal() {
+                    fatal = Err(failure);
+                }
+                error
+            }));
+        }
+        fatal
+    }
+
+    /// What becomes of each.
+    async fn accept_group(
+        &self,
+        session: &mut Session,
+        group: Vec<Accept>,
+    ) -> Vec<Result<Acceptance, Failure>> {
+        // An owner's limit is near for most of its life; the count of all is not.
+        let has_owner_limit = |accept: &Accept| accept.submission.limits.owner.is_some();
+        let is_near = group.iter().any(has_owner_limit);
+        match self.insert(session, &group, is_near).await {
+            Err(failure) if failure.is_fatal() => {
+                group.iter().map(|_| Err(failure.again())).collect()
+            }
+            verdicts => {
+                let verdicts = verdicts.unwrap_or_default();
+                let mut results = Vec::with_capacity(group.len());
+                for (at, accept) in group.into_iter().enumerate() {
+                    results.push(match verdicts.get(at) {
+                        Some(Verdict::Inserted) => Ok(created(&accept)),
+                        // It is asked again by itself, for what others of its group were counted, and
+                        // for the one that failed them all.
+                        _ => self.accept_alone(session, accept).await,
+                    });
+                }
+                results
+            }
+        }
+    }
+
+    async fn accept_alone(
+        &self,
+        session: &mut Session,
+        accept: Accept,
+    ) -> Result<Acceptance, Failure> {
+        let mut is_near = accept.submission.limits.owner.is_some();
+        for _ in 0..TRIES {
+            // A key or an id that is in use decides before any limit.
+            if let Some(existing) = self.existing(session, &accept.submission).await? {
+                return Ok(existing);
+            }
+            let group = std::slice::from_ref(&accept);
+            match self.insert(session, group, is_near).await.map(|verdicts| verdicts[0]) {
+                Ok(Verdict::Inserted) => return Ok(created(&accept)),
+                Ok(Verdict::Full(full)) if is_near => return Ok(Acceptance::Full(full)),
+                Ok(Verdict::Full(_)) => is_near = true,
+                // Somebody was faster.
+                Ok(Verdict::Taken) => {}
+                Err(failure) if failure.is_in_use() => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(Failure::Contended)
+    }
+
+    /// What is said of a key or an id that is in use already. One that has expired makes way.
+    async fn existing(
+        &self,
+        session: &mut Session,
+        submission: &Submission,
+    ) -> Result<Option<Acceptance>, Failure> {
+        if let Some(Idempotency { scope, key, fingerprint }) = &submission.idempotency {
+            let owner = submission.operation.owner().name().unwrap_or_default();
+            let params: [&(dyn ToSql + Sync); 3] = [&owner, &scope.as_bytes(), &key.as_str()];
+            let rows = session.query(|sql| &sql.key, &params).await?;
+            if let Some(row) = rows.first() {
+                let used_for: &[u8] = row.get(4);
+                let observed = observe(row)?;
+                if observed.operation.is_expired(observed.now) {
+                    self.make_way(session, observed.operation.id()).await?;
+                } else if used_for != &fingerprint.0[..] {
+                    return Ok(Some(Acceptance::KeyReused));
+                } else {
+                    return Ok(Some(Acceptance::Existing(Box::new(observed))));
+                }
+            }
+        }
+        let id = submission.operation.id();
+        match get(session, &[id]).await?.remove(&id) {
+            Some(observed) => Ok(Some(Acceptance::Existing(Box::new(observed?)))),
+            // It may have expired and be there still.
+            None => self.make_way(session, id).await.map(|()| None),
+        }
+    }
+
+    async fn make_way(&self, session: &mut Session, id: OperationId) -> Result<(), Failure> {
+        session.query(|sql| &sql.make_way, &[&id.as_uuid()]).await.map(drop)
+    }
+
+    /// Inserts a group, and says of each what became of it. Near a limit only one does so at a time.
+    async fn insert(
+        &self,
+        session: &mut Session,
+        group: &[Accept],
+        is_near: bool,
+    ) -> Result<Vec<Verdict>, Failure> {
+        again!(if is_near {
+            session.say("BEGIN").await?;
+            let inserted = match session.query(|sql| &sql.lock, &[]).await {
+                Ok(_) => self.insert_now(session, group, 0).await,
+                Err(failure) => Err(failure),
+            };
+            end(session, inserted).await
+        } else {
+            self.insert_now(session, group, NEAR).await
+        })
+    }
+
+    async fn insert_now(
+        &self,
+        session: &mut Session,
+        group: &[Accept],
+        margin: i64,
+    ) -> Result<Vec<Verdict>, Failure> {
+        let operations = || group.iter().map(|accept| &accept.operation);
+        let keys = || group.iter().map(|accept| accept.submission.idempotency.as_ref());
+        let limits = |pick: fn(&Limits) -> Option<usize>| {
+            let limit = |accept: &Accept| {
+                pick(&accept.submission.limits)
+                    .map(|limit| i64::try_from(limit).unwrap_or(i64::MAX >> 1))
+            };
+            group.iter().map(limit).collect::<Vec<_>>()
+        };
+        let due = |due| operations().map(|operation| due_at(operation, due)).collect::<Vec<_>>();
+        let ids: Vec<Uuid> = operations().map(|operation| operation.id().as_uuid()).collect();
+        let kinds: Vec<&str> = operations().map(|operation| operation.kind().as_str()).collect();
+        let owners: Vec<Option<&str>> =
+            operations().map(|operation| operation.owner().name()).collect();
+        let status: Vec<&str> = operations().map(|operation| operation.status().as_str()).collect();
+        let version: Vec<i64> = operations().map(|operation| signed(operation.version())).collect();
+        let record: Vec<&[u8]> = group.iter().map(|accept| &accept.record[..]).collect();
+        let input: Vec<Option<&[u8]>> =
+            group.iter().map(|accept| accept.submission.input.as_deref()).collect();
+        let scope: Vec<Option<&[u8]>> =
+            keys().map(|key| key.map(|key| key.scope.as_bytes())).collect();
+        let key: Vec<Option<&str>> = keys().map(|key| key.map(|key| key.key.as_str())).collect();
+        let fingerprint: Vec<Option<&[u8]>> =
+            keys().map(|key| key.map(|key| &key.fingerprint.0[..])).collect();
+        let params: [&(dyn ToSql + Sync); 17] = [
+            &ids,
+            &kinds,
+            &owners,
+            &status,
+            &version,
+            &due(Due::Claim),
+            &due(Due::Settle),
+            &due(Due::Expire),
+            &record,
+            &input,
+            &scope,
+            &key,
+            &fingerprint,
+            &limits(|limits| limits.total),
+            &limits(|limits| limits.owner),
+            &margin,
+            &self.part,
+        ];
+        let rows = session.query(|sql| &sql.accept, &params).await?;
+        let verdict = |row: &tokio_postgres::Row| {
+            session.line.clock.learn(Timestamp::from_unix_millis(row.get(3)));
+            match (row.get(0), row.get(1), row.get(2)) {
+                (true, ..) => Verdict::Inserted,
+                (_, true, _) => Verdict::Full(Full::Total),
+                (_, _, true) => Verdict::Full(Full::Owner),
+                _ => Verdict::Taken,
+            }
+        };
+        Ok(rows.iter().map(verdict).collect())
+    }
+}
+
+/// What became of one of a group.
+#[derive(Debug, Clone, Copy)]
+enum Verdict {
+    Inserted,
+    /// Its key is taken.
+    Taken,
+    Full(Full),
+}
+
+/// Its time is the one that the server's clock was reckoned to show when it was made.
+fn created(accept: &Accept) -> Acceptance {
+    let operation = accept.operation.clone();
+    let now = operation.created();
+    Acceptance::Created(Box::new(Observed { operation, now, write_id: 0 }))
+}
+
+/// Makes the calls that are more than a statement, one after the other.
+#[derive(Debug)]
+pub(super) struct Stepper(pub(super) Writer);
+
+impl Serve<Step> for Stepper {
+    async fn serve(&mut self, session: &mut Session, calls: Vec<Step>) -> Result<(), Failure> {
+        let mut last = Ok(());
+        for call in calls {
+            let done = match call {
+                Step::Claim(request, answer) if answer.begin() => {
+                    give(answer, self.claim(session, &request).await)
+                }
+                Step::SwapWithOutbox(swap, answer) if answer.begin() => {
+                    give(answer, self.swap_with_outbox(session, &swap).await)
+                }
+                Step::Remove(id, expected, answer) if answer.begin() => {
+                    give(answer, self.remove(session, id, expected).await)
+                }
+                Step::Purge(limit, answer) if answer.begin() => {
+                    give(answer, purge(session, limit).await)
+                }
+                _ => continue,
+            };
+            last = done.and(last);
+        }
+        last
+    }
+}
+
+impl Stepper {
+    async fn claim(
+        &self,
+        session: &mut Session,
+        request: &ClaimRequest,
+    ) -> Result<Vec<Observed>, Failure> {
+        let query = request.as_due_query();
+        let kinds: Vec<String> = match &query.kinds {
+            Some(kinds) => kinds.iter().map(|kind| kind.as_str().to_owned()).collect(),
+            None => all_kinds(session).await?,
+        };
+        let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+        if kinds.is_empty() || limit == 0 {
+            return Ok(Vec::new());
+        }
+        let change = Change::Claim { lease: request.lease() };
+        again!({
+            session.say("BEGIN").await?;
+            let claimed = self.claim_of(session, &kinds, limit, &change).await;
+            end(session, claimed).await
+        })
+    }
+
+    async fn claim_of(
+        &self,
+        session: &mut Session,
+        kinds: &Vec<String>,
+        limit: i64,
+        change: &Change,
+    ) -> Result<Vec<Observed>, Failure> {
+        let mut passed_over: Vec<Uuid> = Vec::new();
+        loop {
+            let rows = session.query(|sql| &sql.claim, &[kinds, &limit, &passed_over]).await?;
+            learn(session, &rows);
+            let (due, others) = understood(&rows, Due::Claim);
+            if !due.is_empty() || others.is_empty() {
+                return self.take(session, due, change).await;
+            }
+            passed_over.extend(others);
+        }
+    }
+
+    async fn take(
+        &self,
+        session: &mut Session,
+        due: Vec<Observed>,
+        change: &Change,
+    ) -> Result<Vec<Observed>, Failure> {
+        let mut swaps = Vec::with_capacity(due.len());
+        let mut claimed = Vec::with_capacity(due.len());
+        for Observed { operation, now, .. } in due {
+            // What is due may be claimed: the two are one rule of the operation's.
+            let Ok(next) = operation.apply(change, now) else { continue };
+            swaps.push((Swap::new(next.clone(), operation.version()), next.to_record()));
+            claimed.push(Observed { operation: next, now, write_id: 0 });
+        }
+        if swaps.is_empty() {
+            return Ok(claimed);
+        }
+        let group: Vec<(&Swap, &[u8])> =
+            swaps.iter().map(|(swap, record)| (swap, &record[..])).collect();
+        let written = self.0.swap(session, &group).await?;
+        let mut written = written.into_iter();
+        claimed.retain(|_| written.next().unwrap_or(false));
+        Ok(claimed)
+    }
+
+    async fn swap_with_outbox(
+        &self,
+        session: &mut Session,
+        swap: &Swap,
+    ) -> Result<Swapped, Failure> {
+        let written = again!({
+            session.say("BEGIN").await?;
+            let written = self.write_with_outbox(session, swap).await;
+            end(session, written).await
+        })?;
+        if written { Ok(Swapped::Swapped) } else { conflict(session, swap.next.id()).await }
+    }
+
+    async fn write_with_outbox(&self, session: &mut Session, swap: &Swap) -> Result<bool, Failure> {
+        let record = swap.next.to_record();
+        if self.0.swap(session, &[(swap, &record)]).await? != [true] {
+            return Ok(false);
+        }
+        let rows = session.query(|sql| &sql.now, &[]).await?;
+        let now = rows.first().map_or(swap.next.updated(), at);
+        for submission in &swap.outbox {
+            // Not limited, and left out if its key or id is in use.
+            let submission = Submission { limits: Limits::default(), ..submission.clone() };
+            if self.0.existing(session, &submission).await?.is_none() {
+                self.0.insert_now(session, &[Accept::new(submission, now)], 0).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn remove(
+        &self,
+        session: &mut Session,
+        id: OperationId,
+        expected: u64,
+    ) -> Result<Swapped, Failure> {
+        let rows = session.query(|sql| &sql.remove, &[&id.as_uuid(), &signed(expected)]).await?;
+        if rows.first().is_some_and(|row| row.get::<_, i64>(0) > 0) {
+            return Ok(Swapped::Swapped);
+        }
+        conflict(session, id).await
+    }
+}
+
+async fn purge(session: &mut Session, limit: usize) -> Result<usize, Failure> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = session.query(|sql| &sql.purge, &[&limit]).await?;
+    let removed = rows.first().map_or(0, |row| row.get::<_, i64>(0));
+    Ok(usize::try_from(removed).unwrap_or(0))
+}
+
+/// What to say of an operation that had not the expected version.
+async fn conflict(session: &mut Session, id: OperationId) -> Result<Swapped, Failure> {
+    match get(session, &[id]).await?.remove(&id) {
+        Some(observed) => Ok(Swapped::Conflict(Box::new(observed?))),
+        None => Ok(Swapped::Gone),
+    }
+}
+
+/// Gives the result of a write, and the error that ends the connection if it was one.
+fn give<T>(answer: Answer<T>, result: Result<T, Failure>) -> Result<(), Failure> {
+    match result {
+        Ok(value) => {
+            answer.send(Ok(value));
+            Ok(())
+        }
+        Err(failure) => {
+            answer.send(Err(failure.to_write_error()));
+            if failure.is_fatal() { Err(failure) } else { Ok(()) }
+        }
+    }
+}
+
+/// Ends a transaction: keeps what was done in it, or nothing.
+async fn end<T>(session: &Session, result: Result<T, Failure>) -> Result<T, Failure> {
+    match result {
+        Ok(value) => session.say("COMMIT").await.map(|()| value),
+        Err(failure) if failure.is_fatal() => Err(failure),
+        // A connection that cannot undo it is given up, and with it what was done.
+        Err(failure) => session.say("ROLLBACK").await.and(Err(failure)),
+    }
+}
+
+fn due_at(operation: &Operation, due: Due) -> Option<i64> {
+    operation.due_at(due).map(Timestamp::as_unix_millis)
+}
+
+/// A number as its column has it: the same bits.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::from_ne_bytes(number.to_ne_bytes())
+}

@@ -1,0 +1,142 @@
+//! The PostgreSQL store keeps what every store has to keep, over a real server.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+
+#[path = "../servers/mod.rs"]
+mod servers;
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use respond_async::store::conformance::Fixture;
+use respond_async::store::{OperationStore, PostgresStore};
+use tokio_postgres::{Client, NoTls};
+
+/// A client of the test's own.
+async fn client(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// A name that no other test has, whichever process runs it.
+fn unique(what: &str) -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    format!("{what}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst))
+}
+
+/// A schema of its own on the server that all tests share. Each handle has connections of its own.
+struct InSchema<S> {
+    schema: String,
+    form: PhantomData<fn() -> S>,
+}
+
+/// What a PostgreSQL store can be made into.
+trait Form: OperationStore {
+    fn of(store: PostgresStore) -> Self;
+}
+
+impl<S: Form> Fixture for InSchema<S> {
+    type Store = S;
+    const UNIT: Duration = Duration::from_millis(600);
+    const ROUNDS: usize = 10;
+
+    async fn empty() -> Self {
+        Self { schema: unique("suite"), form: PhantomData }
+    }
+
+    async fn open(&self) -> S {
+        let builder = PostgresStore::builder(&self.url()).unwrap().schema(&self.schema);
+        // Sixty-four tasks that come at once may wait for each other on a slow machine.
+        let builder = builder.call_timeout(Duration::from_secs(20)).max_body_bytes(10 << 20);
+        S::of(builder.connect_timeout(Duration::from_secs(10)).open().await.unwrap())
+    }
+
+    /// The server cuts off every connection of this place, in the middle of whatever it does.
+    async fn kill(&self) {
+        let client = client(&servers::shared("POSTGRES_URL")).await;
+        loop {
+            let ended = client
+                .query(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                    WHERE application_name = $1 AND pid <> pg_backend_pid()",
+                    &[&self.schema],
+                )
+                .await
+                .unwrap();
+            if ended.is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn size(&self) -> Option<u64> {
+        let client = client(&servers::shared("POSTGRES_URL")).await;
+        let schema = &self.schema;
+        for table in ["operations", "inputs", "outcomes", "keys", "live"] {
+            client.batch_execute(&format!("VACUUM {schema}.{table}")).await.unwrap();
+        }
+        let row = client
+            .query_one(
+                "SELECT sum(pg_total_relation_size(oid))::int8 FROM pg_class
+                WHERE relnamespace = $1::text::regnamespace AND relkind = 'r'",
+                &[schema],
+            )
+            .await;
+        u64::try_from(row.unwrap().get::<_, i64>(0)).ok()
+    }
+}
+
+impl<S> InSchema<S> {
+    /// Its connections are known by their name.
+    fn url(&self) -> String {
+        format!("{}?application_name={}", servers::shared("POSTGRES_URL"), self.schema)
+    }
+}
+
+impl<S> Drop for InSchema<S> {
+    fn drop(&mut self) {
+        let schema = self.schema.clone();
+        let Ok(url) = std::env::var("POSTGRES_URL") else { return };
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let drop = format!("DROP SCHEMA IF EXISTS {schema} CASCADE");
+                client(&url).await.batch_execute(&drop).await
+            })
+        });
+        let _ = dropped.join();
+    }
+}
+
+mod as_it_is {
+    use super::*;
+
+    impl Form for PostgresStore {
+        fn of(store: PostgresStore) -> Self {
+            store
+        }
+    }
+
+    respond_async::store_conformance!(
+        InSchema<PostgresStore>,
+        ignore = "needs PostgreSQL: run ./tests/all"
+    );
+}
+
+mod shared_dyn {
+    use super::*;
+
+    impl Form for Arc<dyn OperationStore> {
+        fn of(store: PostgresStore) -> Self {
+            Arc::new(store)
+        }
+    }
+
+    respond_async::store_conformance!(
+        InSchema<Arc<dyn OperationStore>>,
+        ignore = "needs PostgreSQL: run ./tests/all"
+    );
+}
