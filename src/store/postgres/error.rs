@@ -71,13 +71,12 @@ impl Failure {
 
     pub(super) fn left(&self) -> Left {
         match self {
-            Self::NotConnected | Self::Record(_) | Self::Contended => Left::Nothing,
             Self::TimedOut => Left::InDoubt,
             // A server that shuts down says so, perhaps after it has committed.
             Self::Driver(error) if error.code().is_none() || is_shutdown(error.code()) => {
                 Left::InDoubt
             }
-            Self::Driver(_) => Left::Nothing,
+            _ => Left::Nothing,
         }
     }
 

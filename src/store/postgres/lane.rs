@@ -14,11 +14,13 @@ use tokio_postgres::{Client, Row, Statement};
 use super::clock::ServerClock;
 use super::error::Failure;
 use super::open::Settings;
-use super::sql::{Sql, Text};
+use super::sql::{LIMIT, Sql, Text};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How many calls share a statement at the most.
 pub(super) const MAX_GROUP: usize = 256;
+/// How many statements a connection keeps prepared.
+const MAX_PREPARED: usize = 200;
 /// How long to wait before a connection is tried again, at first and at the most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
@@ -197,7 +199,8 @@ pub(super) struct Session {
     pub(super) client: Client,
     /// Resolves when the connection is lost.
     lost: oneshot::Receiver<()>,
-    prepared: HashMap<&'static str, Statement>,
+    /// By their name, and how many rows they are for.
+    prepared: HashMap<(&'static str, usize), Statement>,
 }
 
 impl Session {
@@ -206,13 +209,26 @@ impl Session {
         &mut self,
         pick: impl Fn(&Sql) -> &Text,
     ) -> Result<Statement, Failure> {
+        self.prepare_for(pick, 0).await
+    }
+
+    /// The statement for up to so many rows, prepared.
+    pub(super) async fn prepare_for(
+        &mut self,
+        pick: impl Fn(&Sql) -> &Text,
+        limit: usize,
+    ) -> Result<Statement, Failure> {
         let text = pick(&self.line.sql);
-        if let Some(statement) = self.prepared.get(text.name) {
+        if let Some(statement) = self.prepared.get(&(text.name, limit)) {
             return Ok(statement.clone());
         }
-        let prepared = self.client.prepare_typed(&text.sql, text.types);
-        let statement = self.in_time(prepared).await?;
-        self.prepared.insert(text.name, statement.clone());
+        let sql = text.sql.replace(LIMIT, &limit.to_string());
+        let statement = self.in_time(self.client.prepare_typed(&sql, text.types)).await?;
+        let name = text.name;
+        if self.prepared.len() >= MAX_PREPARED {
+            self.prepared.clear();
+        }
+        self.prepared.insert((name, limit), statement.clone());
         Ok(statement)
     }
 

@@ -182,13 +182,14 @@ impl Settings {
             while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {}
             drop(alive);
         });
-        // Nobody waits for longer than that, so the server need not either; and what was
-        // acknowledged is on its disk.
+        // Nobody waits for longer than that, so the server need not either; what was acknowledged is
+        // on its disk; and each statement is planned once.
         let millis = self.call_timeout.as_millis().max(1);
         client
             .batch_execute(&format!(
                 "SET statement_timeout = {millis}; SET lock_timeout = {millis};
                 SET idle_in_transaction_session_timeout = {idle};
+                SET plan_cache_mode = force_generic_plan;
                 SELECT set_config('synchronous_commit', 'on', false)
                     WHERE current_setting('synchronous_commit') = 'off'",
                 idle = millis * 2,

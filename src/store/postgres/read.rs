@@ -14,6 +14,8 @@ use crate::time::Timestamp;
 
 /// How many operations a list looks at before it gives what it found.
 const MAX_LISTED: usize = 2_000;
+/// How many of what is due are given at once.
+pub(super) const MAX_DUE: usize = 10_000;
 /// How many records that cannot be understood are passed over at once.
 const MAX_PASSED_OVER: usize = 1_000;
 
@@ -150,15 +152,15 @@ async fn due(session: &mut Session, query: &DueQuery) -> Result<Vec<Observed>, F
         (None, Due::Claim) => Some(all_kinds(session).await?),
         (None, _) => None,
     };
+    let limit = query.limit.min(MAX_DUE);
     let statement = match query.due {
-        Due::Claim => session.prepare(|sql| &sql.to_claim).await?,
-        Due::Settle => session.prepare(|sql| &sql.to_settle).await?,
-        Due::Expire => session.prepare(|sql| &sql.to_expire).await?,
+        Due::Claim => session.prepare_for(|sql| &sql.to_claim, limit).await?,
+        Due::Settle => session.prepare_for(|sql| &sql.to_settle, limit).await?,
+        Due::Expire => session.prepare_for(|sql| &sql.to_expire, limit).await?,
     };
-    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
     let mut passed_over = Vec::new();
     loop {
-        let rows = session.run(&statement, &[&kinds, &limit, &passed_over]).await?;
+        let rows = session.run(&statement, &[&kinds, &passed_over]).await?;
         let (due, others) = understood(&rows, query.due);
         let is_all = others.is_empty() || passed_over.len() >= MAX_PASSED_OVER;
         passed_over.extend(others);
@@ -195,10 +197,10 @@ async fn list(session: &mut Session, owner: &Owner, query: &ListQuery) -> Result
     let mut looked_at = 0;
     loop {
         // As many as may be wanted, and one more that tells whether others follow.
-        let limit = (size - page.operations.len() + 1).max(if looked_at > 0 { 200 } else { 0 });
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = session.query(|sql| &sql.list, &[&name, &before, &limit]).await?;
-        let is_last = i64::try_from(rows.len()).unwrap_or(i64::MAX) < limit;
+        let limit = if looked_at == 0 { size + 1 } else { MAX_LISTED / 10 };
+        let statement = session.prepare_for(|sql| &sql.list, limit).await?;
+        let rows = session.run(&statement, &[&name, &before]).await?;
+        let is_last = rows.len() < limit;
         for row in &rows {
             if page.operations.len() == size || looked_at == MAX_LISTED {
                 // There is one more: the page before it ends at the last one that was looked at.

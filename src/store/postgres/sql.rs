@@ -93,6 +93,10 @@ pub(super) fn migrations(schema: &str, from: usize) -> Vec<String> {
     texts.collect()
 }
 
+/// Stands for how many rows are wanted. A number that is no parameter: not knowing it, the planner expects
+/// a tenth of the table, and sorts that in place of reading a few rows by an index.
+pub(super) const LIMIT: &str = "{limit}";
+
 /// A statement: its text, and the types of its parameters.
 #[derive(Debug)]
 pub(super) struct Text {
@@ -262,26 +266,26 @@ statements! {
     now() = "SELECT {now}";
     // Kind by kind, so that work that nobody does hides no other. What another worker looks at now is
     // passed over: it will be that worker's. One past its deadline is for the sweeper.
-    claim(TEXT_ARRAY, INT8, UUID_ARRAY) = "SELECT {now}, d.id, d.record, d.write_id
+    claim(TEXT_ARRAY, UUID_ARRAY) = "SELECT {now}, d.id, d.record, d.write_id
         FROM unnest($1::text[]) AS k (kind) CROSS JOIN LATERAL (
             SELECT id, record, write_id, claim_at_ms FROM {s}.operations o
             WHERE o.kind = k.kind AND o.claim_at_ms <= {now}
-                AND (o.settle_at_ms IS NULL OR o.settle_at_ms > {now}) AND o.id <> ALL ($3)
-            ORDER BY o.claim_at_ms, o.id LIMIT $2 FOR UPDATE SKIP LOCKED
-        ) d ORDER BY d.claim_at_ms, d.id LIMIT $2";
-    to_claim(TEXT_ARRAY, INT8, UUID_ARRAY) = "SELECT {now}, d.id, d.record, d.write_id
+                AND (o.settle_at_ms IS NULL OR o.settle_at_ms > {now}) AND o.id <> ALL ($2)
+            ORDER BY o.claim_at_ms, o.id LIMIT {limit} FOR UPDATE SKIP LOCKED
+        ) d ORDER BY d.claim_at_ms, d.id LIMIT {limit}";
+    to_claim(TEXT_ARRAY, UUID_ARRAY) = "SELECT {now}, d.id, d.record, d.write_id
         FROM unnest($1::text[]) AS k (kind) CROSS JOIN LATERAL (
             SELECT id, record, write_id, claim_at_ms FROM {s}.operations o
             WHERE o.kind = k.kind AND o.claim_at_ms <= {now}
-                AND (o.settle_at_ms IS NULL OR o.settle_at_ms > {now}) AND o.id <> ALL ($3)
-            ORDER BY o.claim_at_ms, o.id LIMIT $2
-        ) d ORDER BY d.claim_at_ms, d.id LIMIT $2";
-    to_settle(TEXT_ARRAY, INT8, UUID_ARRAY) = "SELECT {now}, id, record, write_id FROM {s}.operations
-        WHERE settle_at_ms <= {now} AND ($1::text[] IS NULL OR kind = ANY ($1)) AND id <> ALL ($3)
-        ORDER BY settle_at_ms, id LIMIT $2";
-    to_expire(TEXT_ARRAY, INT8, UUID_ARRAY) = "SELECT {now}, id, record, write_id FROM {s}.operations
-        WHERE expire_at_ms <= {now} AND ($1::text[] IS NULL OR kind = ANY ($1)) AND id <> ALL ($3)
-        ORDER BY expire_at_ms, id LIMIT $2";
+                AND (o.settle_at_ms IS NULL OR o.settle_at_ms > {now}) AND o.id <> ALL ($2)
+            ORDER BY o.claim_at_ms, o.id LIMIT {limit}
+        ) d ORDER BY d.claim_at_ms, d.id LIMIT {limit}";
+    to_settle(TEXT_ARRAY, UUID_ARRAY) = "SELECT {now}, id, record, write_id FROM {s}.operations
+        WHERE settle_at_ms <= {now} AND ($1::text[] IS NULL OR kind = ANY ($1)) AND id <> ALL ($2)
+        ORDER BY settle_at_ms, id LIMIT {limit}";
+    to_expire(TEXT_ARRAY, UUID_ARRAY) = "SELECT {now}, id, record, write_id FROM {s}.operations
+        WHERE expire_at_ms <= {now} AND ($1::text[] IS NULL OR kind = ANY ($1)) AND id <> ALL ($2)
+        ORDER BY expire_at_ms, id LIMIT {limit}";
     // The kinds of which anything may ever be claimed, from one to the next by the index.
     kinds() = "WITH RECURSIVE k (kind) AS (
             (SELECT kind FROM {s}.operations WHERE claim_at_ms IS NOT NULL ORDER BY kind LIMIT 1)
@@ -289,15 +293,15 @@ statements! {
             SELECT (SELECT kind FROM {s}.operations o WHERE claim_at_ms IS NOT NULL AND o.kind > k.kind
                 ORDER BY kind LIMIT 1) FROM k WHERE k.kind IS NOT NULL
         ) SELECT kind FROM k WHERE kind IS NOT NULL";
-    list(TEXT, UUID, INT8) = "SELECT {now}, id, record FROM {s}.operations
-        WHERE owner = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+    list(TEXT, UUID) = "SELECT {now}, id, record FROM {s}.operations
+        WHERE owner = $1 AND id < $2 ORDER BY id DESC LIMIT {limit}";
     remove(UUID, INT8) = remove!("SELECT id, owner, expire_at_ms IS NULL AS is_live
         FROM {s}.operations WHERE id = $1 AND version = $2
             AND (expire_at_ms IS NULL OR expire_at_ms > {now}) FOR UPDATE");
     make_way(UUID) = remove!("SELECT id, owner, false AS is_live
         FROM {s}.operations WHERE id = $1 AND expire_at_ms <= {now} FOR UPDATE");
-    purge(INT8) = remove!("SELECT id, owner, false AS is_live FROM {s}.operations
-        WHERE expire_at_ms <= {now} ORDER BY expire_at_ms, id LIMIT $1 FOR UPDATE SKIP LOCKED");
+    purge() = remove!("SELECT id, owner, false AS is_live FROM {s}.operations
+        WHERE expire_at_ms <= {now} ORDER BY expire_at_ms, id LIMIT {limit} FOR UPDATE SKIP LOCKED");
     // Whoever is near a limit counts while nobody else does.
     lock() = "SELECT pg_advisory_xact_lock(hashtextextended('{s}.live', 0))";
 }

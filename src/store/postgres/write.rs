@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::error::{Failure, Left};
 use super::lane::{Answer, Serve, Session};
-use super::read::{all_kinds, at, get, learn, observe, understood};
+use super::read::{MAX_DUE, all_kinds, at, get, learn, observe, understood};
 use super::sql::PARTS;
-use crate::operation::{Change, Due, Operation, OperationId};
+use crate::operation::{Change, Due, Operation, OperationId, Outcome};
 use crate::store::{
     Acceptance, ClaimRequest, Full, Idempotency, Limits, Observed, Submission, Swap, Swapped,
 };
@@ -176,7 +176,7 @@ impl Writer {
         let write_id: Vec<i64> = swaps().map(|swap| signed(swap.write_id)).collect();
         let record: Vec<&[u8]> = group.iter().map(|(_, record)| *record).collect();
         let heads: Vec<Option<Vec<u8>>> =
-            swaps().map(|swap| swap.outcome.as_ref().map(|outcome| outcome.to_record())).collect();
+            swaps().map(|swap| swap.outcome.as_ref().map(Outcome::to_record)).collect();
         let bodies: Vec<Option<&[u8]>> =
             swaps().map(|swap| swap.outcome.as_ref().map(|outcome| &outcome.body[..])).collect();
         let params: [&(dyn ToSql + Sync); 12] = [
@@ -456,7 +456,7 @@ impl Stepper {
             Some(kinds) => kinds.iter().map(|kind| kind.as_str().to_owned()).collect(),
             None => all_kinds(session).await?,
         };
-        let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+        let limit = query.limit.min(MAX_DUE);
         if kinds.is_empty() || limit == 0 {
             return Ok(Vec::new());
         }
@@ -472,12 +472,13 @@ impl Stepper {
         &self,
         session: &mut Session,
         kinds: &Vec<String>,
-        limit: i64,
+        limit: usize,
         change: &Change,
     ) -> Result<Vec<Observed>, Failure> {
         let mut passed_over: Vec<Uuid> = Vec::new();
+        let statement = session.prepare_for(|sql| &sql.claim, limit).await?;
         loop {
-            let rows = session.query(|sql| &sql.claim, &[kinds, &limit, &passed_over]).await?;
+            let rows = session.run(&statement, &[kinds, &passed_over]).await?;
             learn(session, &rows);
             let (due, others) = understood(&rows, Due::Claim);
             if !due.is_empty() || others.is_empty() {
@@ -557,8 +558,8 @@ impl Stepper {
 }
 
 async fn purge(session: &mut Session, limit: usize) -> Result<usize, Failure> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = session.query(|sql| &sql.purge, &[&limit]).await?;
+    let statement = session.prepare_for(|sql| &sql.purge, limit.min(MAX_DUE)).await?;
+    let rows = session.run(&statement, &[]).await?;
     let removed = rows.first().map_or(0, |row| row.get::<_, i64>(0));
     Ok(usize::try_from(removed).unwrap_or(0))
 }
