@@ -66,6 +66,9 @@ pub use query::{ClaimRequest, DueQuery, ListQuery, Page};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOpenError, SqliteOpenErrorKind, SqliteStore, SqliteStoreBuilder};
 pub use submission::{Acceptance, Full, Limits, Submission};
+/// The driver, whose types [`PostgresStore::accept_in`] and [`PostgresStoreBuilder::tls`] take.
+#[cfg(feature = "postgres")]
+pub use tokio_postgres;
 
 use crate::operation::{Change, Operation, OperationId, Outcome, Owner};
 use crate::time::Timestamp;

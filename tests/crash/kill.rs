@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::client::{self, Answer};
+use super::servers::{Server, Sort};
 use super::{Service, eventually, free_address};
 
 const CLIENTS: usize = 8;
@@ -24,26 +25,39 @@ struct Promises {
 
 #[test]
 fn nothing_that_was_accepted_is_lost_or_stuck_or_done_twice() {
+    run(1, None);
+}
+
+/// Three processes share a store; now and then it is the server that is killed.
+#[test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+fn nor_by_three_processes_on_postgres() {
+    run(3, Some(Server::start(Sort::Postgres)));
+}
+
+fn run(replicas: usize, mut server: Option<Server>) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let kills = number("CRASH_KILLS").unwrap_or(25);
     let seed = number("RA_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("RA_SEED={seed} CRASH_KILLS={kills}");
     let folder = tempfile::tempdir().unwrap();
-    let address = free_address();
-    let mut service = Service::start(folder.path(), &address, "");
+    let store = server.as_ref().map(Server::url).unwrap_or_default();
+    let start = |address: &str| Service::start_on(&store, folder.path(), address, "");
+    let addresses: Vec<String> = (0..replicas).map(|_| free_address()).collect();
+    let mut services: Vec<Service> = addresses.iter().map(|address| start(address)).collect();
 
     let (promises, over) = (Arc::new(Promises::default()), Arc::new(AtomicBool::new(false)));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
             let (promises, over) = (Arc::clone(&promises), Arc::clone(&over));
-            let address = address.clone();
+            let addresses = addresses.clone();
             let mut random = fastrand::Rng::with_seed(seed.wrapping_add(1 + client as u64));
             thread::spawn(move || {
                 for number in 0.. {
                     if over.load(Ordering::SeqCst) {
                         return;
                     }
-                    promises.ask(&address, &format!("key-{client}-{number}"), &mut random);
+                    promises.ask(&addresses, &format!("key-{client}-{number}"), &mut random);
                 }
             })
         })
@@ -51,11 +65,23 @@ fn nothing_that_was_accepted_is_lost_or_stuck_or_done_twice() {
 
     let mut random = fastrand::Rng::with_seed(seed);
     let began = Instant::now();
+    let mut of_server = 0;
     for kill in 1..=kills {
         thread::sleep(Duration::from_millis(random.u64(0..250)));
-        assert!(service.is_running(), "it ended by itself");
-        drop(service);
-        service = Service::start(folder.path(), &address, "");
+        match &mut server {
+            Some(server) if kill % 8 == 0 => {
+                server.kill();
+                thread::sleep(Duration::from_millis(random.u64(0..1_000)));
+                server.start_again();
+                of_server += 1;
+            }
+            _ => {
+                let which = random.usize(..replicas);
+                assert!(services[which].is_running(), "it ended by itself");
+                drop(services.remove(which));
+                services.insert(which, start(&addresses[which]));
+            }
+        }
         if kill % 50 == 0 {
             let known = promises.named.lock().unwrap().len();
             println!("{kill} kills in {:?}, {known} keys", began.elapsed());
@@ -65,18 +91,22 @@ fn nothing_that_was_accepted_is_lost_or_stuck_or_done_twice() {
     for client in clients {
         client.join().unwrap();
     }
-    promises.check(&service, kills);
+    if server.is_some() {
+        println!("{of_server} of the kills were of the server");
+    }
+    promises.check(&services[0], kills);
 }
 
 impl Promises {
     /// Asks for one piece of work until there is an answer, sometimes twice.
-    fn ask(&self, address: &str, key: &str, random: &mut fastrand::Rng) {
+    fn ask(&self, addresses: &[String], key: &str, random: &mut fastrand::Rng) {
         let kind = ["repeat", "repeat", "once", "ephemeral"][random.usize(..4)];
         let prefer =
             ["respond-async", "respond-async", "respond-async, wait=1", ""][random.usize(..4)];
         let target = format!("/{kind}/{}", random.u64(0..60));
         // Without a key nobody can tell whether a request without an answer was accepted.
         if random.u8(..5) == 0 {
+            let address = &addresses[random.usize(..addresses.len())];
             if let Some(answer) = self.call(address, &target, "", prefer) {
                 if answer.status == 202 {
                     self.unnamed.lock().unwrap().insert(answer.operation(), kind);
@@ -87,6 +117,7 @@ impl Promises {
         for _ in 0..=random.u8(..2) {
             let began = Instant::now();
             let answer = loop {
+                let address = &addresses[random.usize(..addresses.len())];
                 match self.call(address, &target, key, prefer) {
                     // Work that was interrupted for good is an answer of its own.
                     Some(answer) if answer.status != 503 => break answer,

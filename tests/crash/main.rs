@@ -8,6 +8,8 @@
 
 #[path = "../interposed/mod.rs"]
 mod interposed;
+#[path = "../servers/mod.rs"]
+mod servers;
 
 mod client;
 mod kill;
@@ -25,6 +27,8 @@ use std::time::{Duration, Instant};
 const FOLDER: &str = "CRASH_FOLDER";
 const LISTEN: &str = "CRASH_LISTEN";
 const POINT: &str = "CRASH_POINT";
+/// The URL of the server that has the operations; without it they are in a file in the folder.
+const STORE: &str = "CRASH_STORE";
 
 /// A service in a process of its own, and the folder that outlives it.
 struct Service {
@@ -36,11 +40,17 @@ struct Service {
 impl Service {
     /// Starts it, and waits until it answers or has died. `point` says where it dies by itself.
     fn start(folder: &Path, address: &str, point: &str) -> Self {
+        Self::start_on("", folder, address, point)
+    }
+
+    /// The same with its operations on a server.
+    fn start_on(store: &str, folder: &Path, address: &str, point: &str) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["service::run", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
             .env(FOLDER, folder)
             .env(LISTEN, address)
             .env(POINT, point)
+            .env(STORE, store)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -16,12 +16,12 @@ use axum::routing::{get, post};
 use respond_async::operations::{Job, JobPolicy};
 use respond_async::prefer::Preferences;
 use respond_async::respond::{Created, Response};
-use respond_async::store::{Idempotency, SqliteStore};
+use respond_async::store::{Idempotency, OperationStore, PostgresStore, SqliteStore};
 use respond_async::{Context, Operations, Owner, Problem};
 use serde::{Deserialize, Serialize};
 
 use crate::interposed::{Call, Interposed, When};
-use crate::{FOLDER, LISTEN, POINT};
+use crate::{FOLDER, LISTEN, POINT, STORE};
 
 /// The one client there is.
 pub(crate) const OWNER: &str = "crash";
@@ -102,8 +102,21 @@ async fn begin(
     })
 }
 
+/// A server may be away when the process starts.
+async fn open(url: &str, folder: &str) -> Arc<dyn OperationStore> {
+    if url.is_empty() {
+        return Arc::new(SqliteStore::open(Path::new(folder).join("operations.db")).unwrap());
+    }
+    loop {
+        match PostgresStore::open(url).await {
+            Ok(store) => return Arc::new(store),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
 /// Ends the process at the n-th call of a sort, before or after it: `Accept After 3`.
-fn interpose(store: &SqliteStore, point: &str) -> Interposed {
+fn interpose(store: &Arc<dyn OperationStore>, point: &str) -> Interposed {
     let mut words = point.split(' ').map(str::to_owned);
     let (call, when) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let nth: usize = words.next().and_then(|number| number.parse().ok()).unwrap_or(0);
@@ -124,7 +137,7 @@ fn run() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let store = SqliteStore::open(Path::new(&folder).join("operations.db")).unwrap();
+        let store = open(&std::env::var(STORE).unwrap_or_default(), &folder).await;
         let store = interpose(&store, &std::env::var(POINT).unwrap_or_default());
         // Attempts that a kill takes count, and there are many kills.
         let repeat = JobPolicy::new().with_attempt_limit(100).with_concurrency(16);

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row, Statement};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row, Statement, Transaction};
 
 use super::clock::ServerClock;
 use super::error::Failure;
@@ -203,6 +203,45 @@ pub(super) struct Session {
     prepared: HashMap<(&'static str, usize), Statement>,
 }
 
+/// Where a statement is run: on a connection of the store's, or in somebody's transaction.
+pub(super) trait Run: Send {
+    fn query(
+        &mut self,
+        pick: impl Fn(&Sql) -> &Text + Send,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<Vec<Row>, Failure>> + Send;
+}
+
+impl Run for Session {
+    async fn query(
+        &mut self,
+        pick: impl Fn(&Sql) -> &Text + Send,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Failure> {
+        let statement = self.prepare(pick).await?;
+        self.run(&statement, params).await
+    }
+}
+
+/// A transaction that is not the store's.
+pub(super) struct Foreign<'a, 'c> {
+    pub(super) transaction: &'a Transaction<'c>,
+    pub(super) sql: &'a Sql,
+}
+
+impl Run for Foreign<'_, '_> {
+    async fn query(
+        &mut self,
+        pick: impl Fn(&Sql) -> &Text + Send,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Failure> {
+        let text = pick(self.sql);
+        let typed: Vec<(&(dyn ToSql + Sync), Type)> =
+            params.iter().copied().zip(text.types.iter().cloned()).collect();
+        Ok(self.transaction.query_typed(&text.sql, &typed).await?)
+    }
+}
+
 impl Session {
     /// The statement, prepared.
     pub(super) async fn prepare(
@@ -239,16 +278,6 @@ impl Session {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Failure> {
         self.in_time(self.client.query(statement, params)).await
-    }
-
-    /// Prepares and runs a statement.
-    pub(super) async fn query(
-        &mut self,
-        pick: impl Fn(&Sql) -> &Text,
-        params: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Failure> {
-        let statement = self.prepare(pick).await?;
-        self.run(&statement, params).await
     }
 
     /// `BEGIN`, `COMMIT` or `ROLLBACK`.

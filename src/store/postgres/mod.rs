@@ -19,13 +19,14 @@ use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Config, Socket};
 
 use self::clock::ServerClock;
-use self::lane::{Calls, Line};
+use self::error::Failure;
+use self::lane::{Calls, Foreign, Line, Run};
 use self::open::{By, Settings};
 pub use self::open::{PostgresOpenError, PostgresOpenErrorKind};
 use self::read::{Read, Reader};
 use self::sql::Sql;
 use self::wire::Wire;
-use self::write::{Accept, Step, Stepper, Write, Writer};
+use self::write::{Accept, Step, Stepper, Verdict, Write, Writer, created, existing, insert};
 use super::hints::Hub;
 use super::{
     Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hint, Hints, ListQuery, Observed,
@@ -153,6 +154,49 @@ impl PostgresStore {
     /// [`migrate(false)`](PostgresStoreBuilder::migrate).
     pub fn migrations(schema: &str) -> String {
         sql::migrations(schema, 0).concat()
+    }
+
+    /// Accepts an operation within a transaction of the caller's, so that a service commits its own rows
+    /// and the work that follows from them together, or neither. The tables must be in the database that
+    /// the transaction is of.
+    ///
+    /// [Limits](crate::store::Limits) are judged by what is committed, so several transactions at once may
+    /// pass one together. Nobody is told of it: after the commit call [`wake`](Self::wake), or a worker
+    /// finds it with its next look.
+    ///
+    /// # Errors
+    /// As [`accept`](OperationStore::accept). After one, PostgreSQL lets the transaction only be rolled
+    /// back.
+    pub async fn accept_in(
+        &self,
+        transaction: &tokio_postgres::Transaction<'_>,
+        submission: Submission,
+    ) -> Result<Acceptance, StoreError> {
+        self.check_size(submission.input.as_ref())?;
+        let mut run = Foreign { transaction, sql: &self.shared.line.sql };
+        let accepted = async {
+            if let Some(existing) = existing(&mut run, &submission).await? {
+                return Ok(existing);
+            }
+            let rows = run.query(|sql| &sql.now, &[]).await?;
+            let now = rows.first().map_or(Timestamp::from_unix_millis(0), read::at);
+            let accept = Accept::new(submission, now);
+            let group = std::slice::from_ref(&accept);
+            match insert(&mut run, group, 0, 0).await?.first() {
+                Some(Verdict::Inserted) => Ok(created(&accept)),
+                Some(Verdict::Full(full)) => Ok(Acceptance::Full(*full)),
+                // Somebody else took the key since it was looked for.
+                _ => existing(&mut run, &accept.submission).await?.ok_or(Failure::Contended),
+            }
+        };
+        accepted.await.map_err(|failure: Failure| failure.to_error())
+    }
+
+    /// Tells the workers of all processes that there may be work, after a transaction with
+    /// [`accept_in`](Self::accept_in) was committed.
+    pub fn wake(&self) {
+        self.shared.hub.send(Hint::Claimable);
+        self.shared.wire.tell_claimable();
     }
 
     /// Whether word of other processes' changes comes. If not, they are looked for now and then.

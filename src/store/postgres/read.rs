@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::error::Failure;
-use super::lane::{Answer, Serve, Session};
+use super::lane::{Answer, Run, Serve, Session};
 use crate::operation::{Due, Operation, OperationId, Outcome, Owner};
 use crate::store::{DueQuery, ListQuery, Observed, Page, StoreError};
 use crate::time::Timestamp;
@@ -104,12 +104,11 @@ fn give<T>(answer: Answer<T>, result: Result<T, Failure>) -> Result<(), Failure>
 
 /// The operations that have these ids and have not expired, each by its id.
 pub(super) async fn get(
-    session: &mut Session,
+    run: &mut impl Run,
     ids: &[OperationId],
 ) -> Result<HashMap<OperationId, Result<Observed, Failure>>, Failure> {
     let ids: Vec<Uuid> = ids.iter().map(OperationId::as_uuid).collect();
-    let rows = session.query(|sql| &sql.get, &[&ids]).await?;
-    learn(session, &rows);
+    let rows = run.query(|sql| &sql.get, &[&ids]).await?;
     let mut found = HashMap::with_capacity(rows.len());
     for row in &rows {
         let Some(id) = id(row, 1) else { continue };

@@ -177,7 +177,7 @@ WITH new AS MATERIALIZED (
     SELECT owner, 0, count(*) FROM inserted WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner
     ON CONFLICT (owner, part) DO UPDATE SET count = l.count + excluded.count
 )
-SELECT i.id IS NOT NULL, j.over_total, j.over_owner, {now}
+SELECT i.id IS NOT NULL, j.over_total, j.over_owner
 FROM judged j LEFT JOIN inserted i USING (id) ORDER BY j.place";
 
 /// Writes a group of operations, each over the version that it expects. The rows are locked in the order

@@ -7,7 +7,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::error::{Failure, Left};
-use super::lane::{Answer, Serve, Session};
+use super::lane::{Answer, Run, Serve, Session};
 use super::read::{MAX_DUE, all_kinds, at, get, learn, observe, understood};
 use super::sql::PARTS;
 use crate::operation::{Change, Due, Operation, OperationId, Outcome};
@@ -267,7 +267,7 @@ impl Writer {
         let mut is_near = accept.submission.limits.owner.is_some();
         for _ in 0..TRIES {
             // A key or an id that is in use decides before any limit.
-            if let Some(existing) = self.existing(session, &accept.submission).await? {
+            if let Some(existing) = existing(session, &accept.submission).await? {
                 return Ok(existing);
             }
             let group = std::slice::from_ref(&accept);
@@ -284,40 +284,6 @@ impl Writer {
         Err(Failure::Contended)
     }
 
-    /// What is said of a key or an id that is in use already. One that has expired makes way.
-    async fn existing(
-        &self,
-        session: &mut Session,
-        submission: &Submission,
-    ) -> Result<Option<Acceptance>, Failure> {
-        if let Some(Idempotency { scope, key, fingerprint }) = &submission.idempotency {
-            let owner = submission.operation.owner().name().unwrap_or_default();
-            let params: [&(dyn ToSql + Sync); 3] = [&owner, &scope.as_bytes(), &key.as_str()];
-            let rows = session.query(|sql| &sql.key, &params).await?;
-            if let Some(row) = rows.first() {
-                let used_for: &[u8] = row.get(4);
-                let observed = observe(row)?;
-                if observed.operation.is_expired(observed.now) {
-                    self.make_way(session, observed.operation.id()).await?;
-                } else if used_for != &fingerprint.0[..] {
-                    return Ok(Some(Acceptance::KeyReused));
-                } else {
-                    return Ok(Some(Acceptance::Existing(Box::new(observed))));
-                }
-            }
-        }
-        let id = submission.operation.id();
-        match get(session, &[id]).await?.remove(&id) {
-            Some(observed) => Ok(Some(Acceptance::Existing(Box::new(observed?)))),
-            // It may have expired and be there still.
-            None => self.make_way(session, id).await.map(|()| None),
-        }
-    }
-
-    async fn make_way(&self, session: &mut Session, id: OperationId) -> Result<(), Failure> {
-        session.query(|sql| &sql.make_way, &[&id.as_uuid()]).await.map(drop)
-    }
-
     /// Inserts a group, and says of each what became of it. Near a limit only one does so at a time.
     async fn insert(
         &self,
@@ -328,81 +294,111 @@ impl Writer {
         again!(if is_near {
             session.say("BEGIN").await?;
             let inserted = match session.query(|sql| &sql.lock, &[]).await {
-                Ok(_) => self.insert_now(session, group, 0).await,
+                Ok(_) => insert(session, group, 0, self.part).await,
                 Err(failure) => Err(failure),
             };
             end(session, inserted).await
         } else {
-            self.insert_now(session, group, NEAR).await
+            insert(session, group, NEAR, self.part).await
         })
-    }
-
-    async fn insert_now(
-        &self,
-        session: &mut Session,
-        group: &[Accept],
-        margin: i64,
-    ) -> Result<Vec<Verdict>, Failure> {
-        let operations = || group.iter().map(|accept| &accept.operation);
-        let keys = || group.iter().map(|accept| accept.submission.idempotency.as_ref());
-        let limits = |pick: fn(&Limits) -> Option<usize>| {
-            let limit = |accept: &Accept| {
-                pick(&accept.submission.limits)
-                    .map(|limit| i64::try_from(limit).unwrap_or(i64::MAX >> 1))
-            };
-            group.iter().map(limit).collect::<Vec<_>>()
-        };
-        let due = |due| operations().map(|operation| due_at(operation, due)).collect::<Vec<_>>();
-        let ids: Vec<Uuid> = operations().map(|operation| operation.id().as_uuid()).collect();
-        let kinds: Vec<&str> = operations().map(|operation| operation.kind().as_str()).collect();
-        let owners: Vec<Option<&str>> =
-            operations().map(|operation| operation.owner().name()).collect();
-        let status: Vec<&str> = operations().map(|operation| operation.status().as_str()).collect();
-        let version: Vec<i64> = operations().map(|operation| signed(operation.version())).collect();
-        let record: Vec<&[u8]> = group.iter().map(|accept| &accept.record[..]).collect();
-        let input: Vec<Option<&[u8]>> =
-            group.iter().map(|accept| accept.submission.input.as_deref()).collect();
-        let scope: Vec<Option<&[u8]>> =
-            keys().map(|key| key.map(|key| key.scope.as_bytes())).collect();
-        let key: Vec<Option<&str>> = keys().map(|key| key.map(|key| key.key.as_str())).collect();
-        let fingerprint: Vec<Option<&[u8]>> =
-            keys().map(|key| key.map(|key| &key.fingerprint.0[..])).collect();
-        let params: [&(dyn ToSql + Sync); 17] = [
-            &ids,
-            &kinds,
-            &owners,
-            &status,
-            &version,
-            &due(Due::Claim),
-            &due(Due::Settle),
-            &due(Due::Expire),
-            &record,
-            &input,
-            &scope,
-            &key,
-            &fingerprint,
-            &limits(|limits| limits.total),
-            &limits(|limits| limits.owner),
-            &margin,
-            &self.part,
-        ];
-        let rows = session.query(|sql| &sql.accept, &params).await?;
-        let verdict = |row: &tokio_postgres::Row| {
-            session.line.clock.learn(Timestamp::from_unix_millis(row.get(3)));
-            match (row.get(0), row.get(1), row.get(2)) {
-                (true, ..) => Verdict::Inserted,
-                (_, true, _) => Verdict::Full(Full::Total),
-                (_, _, true) => Verdict::Full(Full::Owner),
-                _ => Verdict::Taken,
-            }
-        };
-        Ok(rows.iter().map(verdict).collect())
     }
 }
 
+/// Inserts a group in one statement. So near to a limit as `margin` there is no room.
+pub(super) async fn insert(
+    run: &mut impl Run,
+    group: &[Accept],
+    margin: i64,
+    part: i16,
+) -> Result<Vec<Verdict>, Failure> {
+    let operations = || group.iter().map(|accept| &accept.operation);
+    let keys = || group.iter().map(|accept| accept.submission.idempotency.as_ref());
+    let limits = |pick: fn(&Limits) -> Option<usize>| {
+        let limit = |accept: &Accept| {
+            pick(&accept.submission.limits)
+                .map(|limit| i64::try_from(limit).unwrap_or(i64::MAX >> 1))
+        };
+        group.iter().map(limit).collect::<Vec<_>>()
+    };
+    let due = |due| operations().map(|operation| due_at(operation, due)).collect::<Vec<_>>();
+    let ids: Vec<Uuid> = operations().map(|operation| operation.id().as_uuid()).collect();
+    let kinds: Vec<&str> = operations().map(|operation| operation.kind().as_str()).collect();
+    let owners: Vec<Option<&str>> =
+        operations().map(|operation| operation.owner().name()).collect();
+    let status: Vec<&str> = operations().map(|operation| operation.status().as_str()).collect();
+    let version: Vec<i64> = operations().map(|operation| signed(operation.version())).collect();
+    let record: Vec<&[u8]> = group.iter().map(|accept| &accept.record[..]).collect();
+    let input: Vec<Option<&[u8]>> =
+        group.iter().map(|accept| accept.submission.input.as_deref()).collect();
+    let scope: Vec<Option<&[u8]>> = keys().map(|key| key.map(|key| key.scope.as_bytes())).collect();
+    let key: Vec<Option<&str>> = keys().map(|key| key.map(|key| key.key.as_str())).collect();
+    let fingerprint: Vec<Option<&[u8]>> =
+        keys().map(|key| key.map(|key| &key.fingerprint.0[..])).collect();
+    let params: [&(dyn ToSql + Sync); 17] = [
+        &ids,
+        &kinds,
+        &owners,
+        &status,
+        &version,
+        &due(Due::Claim),
+        &due(Due::Settle),
+        &due(Due::Expire),
+        &record,
+        &input,
+        &scope,
+        &key,
+        &fingerprint,
+        &limits(|limits| limits.total),
+        &limits(|limits| limits.owner),
+        &margin,
+        &part,
+    ];
+    let rows = run.query(|sql| &sql.accept, &params).await?;
+    let verdict = |row: &tokio_postgres::Row| match (row.get(0), row.get(1), row.get(2)) {
+        (true, ..) => Verdict::Inserted,
+        (_, true, _) => Verdict::Full(Full::Total),
+        (_, _, true) => Verdict::Full(Full::Owner),
+        _ => Verdict::Taken,
+    };
+    Ok(rows.iter().map(verdict).collect())
+}
+
+/// What is said of a key or an id that is in use already. One that has expired makes way.
+pub(super) async fn existing(
+    run: &mut impl Run,
+    submission: &Submission,
+) -> Result<Option<Acceptance>, Failure> {
+    if let Some(Idempotency { scope, key, fingerprint }) = &submission.idempotency {
+        let owner = submission.operation.owner().name().unwrap_or_default();
+        let params: [&(dyn ToSql + Sync); 3] = [&owner, &scope.as_bytes(), &key.as_str()];
+        let rows = run.query(|sql| &sql.key, &params).await?;
+        if let Some(row) = rows.first() {
+            let used_for: &[u8] = row.get(4);
+            let observed = observe(row)?;
+            if observed.operation.is_expired(observed.now) {
+                make_way(run, observed.operation.id()).await?;
+            } else if used_for != &fingerprint.0[..] {
+                return Ok(Some(Acceptance::KeyReused));
+            } else {
+                return Ok(Some(Acceptance::Existing(Box::new(observed))));
+            }
+        }
+    }
+    let id = submission.operation.id();
+    match get(run, &[id]).await?.remove(&id) {
+        Some(observed) => Ok(Some(Acceptance::Existing(Box::new(observed?)))),
+        // It may have expired and be there still.
+        None => make_way(run, id).await.map(|()| None),
+    }
+}
+
+async fn make_way(run: &mut impl Run, id: OperationId) -> Result<(), Failure> {
+    run.query(|sql| &sql.make_way, &[&id.as_uuid()]).await.map(drop)
+}
+
 /// What became of one of a group.
-#[derive(Debug, Clone, Copy)]
-enum Verdict {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
     Inserted,
     /// Its key is taken.
     Taken,
@@ -410,7 +406,7 @@ enum Verdict {
 }
 
 /// Its time is the one that the server's clock was reckoned to show when it was made.
-fn created(accept: &Accept) -> Acceptance {
+pub(super) fn created(accept: &Accept) -> Acceptance {
     let operation = accept.operation.clone();
     let now = operation.created();
     Acceptance::Created(Box::new(Observed { operation, now, write_id: 0 }))
@@ -536,8 +532,8 @@ impl Stepper {
         for submission in &swap.outbox {
             // Not limited, and left out if its key or id is in use.
             let submission = Submission { limits: Limits::default(), ..submission.clone() };
-            if self.0.existing(session, &submission).await?.is_none() {
-                self.0.insert_now(session, &[Accept::new(submission, now)], 0).await?;
+            if existing(session, &submission).await?.is_none() {
+                insert(session, &[Accept::new(submission, now)], 0, self.0.part).await?;
             }
         }
         Ok(true)
