@@ -177,7 +177,7 @@ impl PgBench {
             .output()
             .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        let line = text.lines().find(|line| line.contains("actually processed")).expect("pgbench");
+        let line = text.lines().find(|line| line.contains("actually processed")).unwrap();
         line.rsplit(' ').next().unwrap().split('/').next().unwrap().parse().unwrap()
     }
 }
@@ -261,7 +261,7 @@ async fn reading(server: &Server) {
     for round in 0..ROUNDS {
         for (at, (ids, store)) in places.iter().enumerate() {
             let cost = |count: usize, began: (Instant, Duration, Duration)| {
-                let spent = cpu() + server.cpu() - began.1 - began.2;
+                let spent = (cpu() + server.cpu()).saturating_sub(began.1 + began.2);
                 let wall = began.0.elapsed();
                 [wall, spent].map(|spent| spent.as_secs_f64() * 1e6 / count as f64)
             };

@@ -4,6 +4,10 @@
 #[path = "../servers/mod.rs"]
 mod servers;
 
+mod opening;
+mod outage;
+mod word;
+
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

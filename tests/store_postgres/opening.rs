@@ -1,0 +1,101 @@
+//! What a server can be like when a store is opened.
+
+use respond_async::OperationId;
+use respond_async::operation::NewOperation;
+use respond_async::store::{PostgresOpenError, PostgresOpenErrorKind, Submission};
+use respond_async::time::{Clock, SystemClock};
+
+use super::*;
+
+fn kind<T: std::fmt::Debug>(opened: Result<T, PostgresOpenError>) -> PostgresOpenErrorKind {
+    opened.unwrap_err().kind()
+}
+
+async fn open_in(schema: &str) -> Result<PostgresStore, PostgresOpenError> {
+    let url = servers::shared("POSTGRES_URL");
+    PostgresStore::builder(&url).unwrap().schema(schema).open().await
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn many_replicas_make_the_tables_at_once() {
+    let place = InSchema::<PostgresStore>::empty().await;
+    let openers: Vec<_> = (0..12)
+        .map(|_| {
+            let schema = place.schema.clone();
+            tokio::spawn(async move { open_in(&schema).await })
+        })
+        .collect();
+    for opener in openers {
+        opener.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn tables_of_a_newer_version_are_left_alone() {
+    let place = InSchema::<PostgresStore>::empty().await;
+    drop(place.open().await);
+    let client = client(&servers::shared("POSTGRES_URL")).await;
+    let newer = format!("UPDATE {}.schema_version SET version = 99", place.schema);
+    client.batch_execute(&newer).await.unwrap();
+    let error = open_in(&place.schema).await.unwrap_err();
+    assert_eq!(error.kind(), PostgresOpenErrorKind::Newer);
+    assert!(error.to_string().contains("newer version"), "{error}");
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn migrations_can_be_run_by_hand() {
+    let place = InSchema::<PostgresStore>::empty().await;
+    let url = servers::shared("POSTGRES_URL");
+    let builder = PostgresStore::builder(&url).unwrap().schema(&place.schema).migrate(false);
+    assert_eq!(kind(builder.clone().open().await), PostgresOpenErrorKind::NotMigrated);
+    let script = PostgresStore::migrations(&place.schema);
+    client(&url).await.batch_execute(&script).await.unwrap();
+    let store = builder.open().await.unwrap();
+    let id = OperationId::generate(SystemClock.now()).unwrap();
+    store.accept(Submission::new(NewOperation::new(id))).await.unwrap();
+    assert!(store.get(id).await.unwrap().is_some());
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn the_name_of_a_schema_is_never_a_statement() {
+    let schema = format!("a \"b\"; DROP {}", unique("odd"));
+    let store = open_in(&schema).await.unwrap();
+    let id = OperationId::generate(SystemClock.now()).unwrap();
+    store.accept(Submission::new(NewOperation::new(id))).await.unwrap();
+    assert!(store.get(id).await.unwrap().is_some());
+    drop(store);
+    let drop = format!("DROP SCHEMA \"{}\" CASCADE", schema.replace('"', "\"\""));
+    client(&servers::shared("POSTGRES_URL")).await.batch_execute(&drop).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn a_wrong_database_and_a_wrong_user_are_refused() {
+    let url = servers::shared("POSTGRES_URL");
+    let (server, _) = url.rsplit_once('/').unwrap();
+    let opened = PostgresStore::open(&format!("{server}/no_such_database")).await;
+    assert_eq!(kind(opened), PostgresOpenErrorKind::Refused);
+    let (_, host) = server.rsplit_once('@').unwrap();
+    let opened = PostgresStore::open(&format!("postgres://nobody@{host}/postgres")).await;
+    assert_eq!(kind(opened), PostgresOpenErrorKind::Refused);
+}
+
+#[tokio::test]
+async fn nobody_there_is_told_in_time() {
+    let port = servers::free_port();
+    let began = std::time::Instant::now();
+    let opened = PostgresStore::open(&format!("postgres://x@127.0.0.1:{port}/x")).await;
+    assert_eq!(kind(opened), PostgresOpenErrorKind::Unreachable);
+    // One that takes connections and says nothing.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = mute.local_addr().unwrap().port();
+    let opened = PostgresStore::open(&format!("postgres://x@127.0.0.1:{port}/x")).await;
+    assert_eq!(kind(opened), PostgresOpenErrorKind::Unreachable);
+    assert!(began.elapsed() < PostgresStore::DEFAULT_CONNECT_TIMEOUT * 4);
+    let error = PostgresStore::builder("postgres://x@127.0.0.1/x?bogus=1").unwrap_err();
+    assert_eq!(error.kind(), PostgresOpenErrorKind::Config);
+}
