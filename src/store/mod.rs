@@ -46,6 +46,8 @@ mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod query;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod server;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod submission;

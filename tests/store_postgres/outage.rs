@@ -47,7 +47,7 @@ async fn what_was_acknowledged_survives_the_death_of_the_server() {
                             assert!(began.elapsed() < Duration::from_secs(5), "{error:?}");
                             assert!(error.is_retryable(), "{error:?}");
                             failed.fetch_add(1, Ordering::SeqCst);
-                            tokio::time::sleep(Duration::from_millis(5)).await;
+                            tokio::time::sleep(Duration::from_millis(50)).await;
                         }
                     }
                 }

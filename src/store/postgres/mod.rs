@@ -1,6 +1,5 @@
 //! [`PostgresStore`]: operations in PostgreSQL, for services on many machines.
 
-mod clock;
 mod error;
 mod lane;
 mod open;
@@ -18,9 +17,8 @@ use bytes::Bytes;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Config, Socket};
 
-use self::clock::ServerClock;
 use self::error::Failure;
-use self::lane::{Calls, Foreign, Line, Run};
+use self::lane::{Connected, Foreign, Line, Run};
 use self::open::{By, Settings};
 pub use self::open::{PostgresOpenError, PostgresOpenErrorKind};
 use self::read::{Read, Reader};
@@ -28,6 +26,7 @@ use self::sql::Sql;
 use self::wire::Wire;
 use self::write::{Accept, Step, Stepper, Verdict, Write, Writer, created, existing, insert};
 use super::hints::Hub;
+use super::server::{Calls, ServerClock};
 use super::{
     Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hint, Hints, ListQuery, Observed,
     OperationStore, Page, StoreError, StoreErrorKind, Submission, Swap, Swapped,
@@ -313,11 +312,23 @@ impl PostgresStoreBuilder {
         let durability = settings.prepare(self.migrate).await?;
         let sql = Sql::of(&settings.schema);
         let line = Arc::new(Line { settings, sql, clock: ServerClock::default() });
-        let hub = Arc::new(Hub::default());
+        let (hub, bound) = (Arc::new(Hub::default()), line.settings.call_timeout);
         let shared = Shared {
-            reads: Calls::start(&line, queue, (0..self.readers).map(|_| Reader)),
-            writes: Calls::start(&line, queue, (0..self.writers).map(|_| Writer::new())),
-            steps: Calls::start(&line, queue, [Stepper(Writer::new())]),
+            reads: Calls::start(
+                (0..self.readers).map(|_| Connected(Arc::clone(&line), Reader)),
+                queue,
+                bound,
+            ),
+            writes: Calls::start(
+                (0..self.writers).map(|_| Connected(Arc::clone(&line), Writer::new())),
+                queue,
+                bound,
+            ),
+            steps: Calls::start(
+                [Connected(Arc::clone(&line), Stepper(Writer::new()))],
+                queue,
+                bound,
+            ),
             wire: Wire::start(&line, &hub, self.watch_interval),
             hub,
             line,

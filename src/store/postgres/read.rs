@@ -7,8 +7,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::error::Failure;
-use super::lane::{Answer, Run, Serve, Session};
+use super::lane::{Run, Serve, Session};
 use crate::operation::{Due, Operation, OperationId, Outcome, Owner};
+use crate::store::server::Answer;
 use crate::store::{DueQuery, ListQuery, Observed, Page, StoreError};
 use crate::time::Timestamp;
 

@@ -7,10 +7,11 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::error::{Failure, Left};
-use super::lane::{Answer, Run, Serve, Session};
+use super::lane::{Run, Serve, Session};
 use super::read::{MAX_DUE, all_kinds, at, get, learn, observe, understood};
 use super::sql::PARTS;
 use crate::operation::{Change, Due, Operation, OperationId, Outcome};
+use crate::store::server::Answer;
 use crate::store::{
     Acceptance, ClaimRequest, Full, Idempotency, Limits, Observed, Submission, Swap, Swapped,
 };

@@ -15,11 +15,11 @@ const PUT_BACK: Duration = Duration::from_millis(100);
 /// The server's clock shows at least what its answer says when the answer comes. So of all answers
 /// the one that leads to the latest time is the nearest to the truth, and none leads beyond it.
 #[derive(Debug, Default)]
-pub(super) struct ServerClock(Mutex<Option<(Instant, Timestamp)>>);
+pub(in crate::store) struct ServerClock(Mutex<Option<(Instant, Timestamp)>>);
 
 impl ServerClock {
     /// Learns from an answer that has just come.
-    pub(super) fn learn(&self, now: Timestamp) {
+    pub(in crate::store) fn learn(&self, now: Timestamp) {
         let at = Instant::now();
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_nearer = heard.is_none_or(|(heard_at, told)| {
@@ -32,7 +32,7 @@ impl ServerClock {
     }
 
     /// What it shows, if it was heard of a moment ago.
-    pub(super) fn now(&self) -> Option<Timestamp> {
+    pub(in crate::store) fn now(&self) -> Option<Timestamp> {
         let heard = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, told) = heard.filter(|(at, _)| at.elapsed() <= FRESH)?;
         Some(told + at.elapsed())
