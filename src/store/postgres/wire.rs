@@ -107,7 +107,8 @@ impl Post {
         let mut probe_at = Instant::now();
         let mut echo_by: Option<Instant> = None;
         let mut watch_at = Instant::now() + self.watch_interval;
-        let mut say_at: Option<Instant> = None;
+        // What was kept while there was no connection, if anything.
+        let mut say_at = Some(Instant::now());
         loop {
             if self.word.is_closed() {
                 return;
