@@ -46,6 +46,8 @@ mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod query;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod server;
 #[cfg(feature = "sqlite")]
@@ -55,6 +57,8 @@ mod submission;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisOpenError, RedisOpenErrorKind, RedisStore, RedisStoreBuilder};
 pub use error::{StoreError, StoreErrorKind};
 pub use ext::{ApplyError, MAX_SWAP_TRIES, OperationStoreExt};
 pub use hints::{Hint, Hints, MAX_PENDING_HINTS};

@@ -1,0 +1,467 @@
+//! [`RedisStore`]: operations in Redis, for services on many machines.
+
+mod error;
+mod lane;
+mod open;
+mod scripts;
+mod wire;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redis::Client;
+
+use self::lane::{Accept, Call, Connected, Found, Line, observe, value};
+use self::open::Settings;
+pub use self::open::{RedisOpenError, RedisOpenErrorKind};
+use self::scripts::Scripts;
+use self::wire::Wire;
+use super::hints::Hub;
+use super::server::{Calls, ServerClock};
+use super::{
+    Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hint, Hints, ListQuery, Observed,
+    OperationStore, Page, StoreError, StoreErrorKind, Submission, Swap, Swapped,
+};
+use crate::operation::{Change, Due, Operation, OperationId, Outcome, Owner};
+use crate::time::Timestamp;
+
+/// How many operations one script looks at: the server does nothing else meanwhile.
+const MAX_STEP: usize = 200;
+/// How many operations a list or a search for what is due looks at before it gives what it found.
+const MAX_LOOKED_AT: usize = 2_000;
+/// For how long those that a worker is about to claim are kept from the others.
+const RESERVED: Duration = Duration::from_millis(100);
+
+/// Keeps operations in Redis (6.2 or later): any replica of a service accepts, runs, answers, and may die.
+///
+/// - How much survives is the server's to say, and is looked at when the store is opened: with
+///   `appendonly yes` and `appendfsync always` all that was acknowledged survives the loss of power
+///   ([`Durability::PowerLoss`]), with another `appendfsync` the death of any process but the loss of up to
+///   about a second if the machine dies ([`Durability::ProcessCrash`]), without `appendonly` nothing
+///   survives the server ([`Durability::Volatile`]), and then the store opens only if that
+///   [is enough](RedisStoreBuilder::require).
+/// - A server that evicts keys is refused. No key has an expiry of its own: what has expired is purged.
+/// - Each call is one step of the server, by a script; calls that wait at the same time go together.
+/// - All times are the server's. A caller's clock decides nothing.
+/// - Word of changes goes to the other processes by a channel, and may get lost.
+/// - While the server is away every call fails within the [call timeout](RedisStoreBuilder::call_timeout);
+///   connections come back by themselves.
+/// - A failover to a replica may lose what was acknowledged: Redis replicates after it answers.
+///   [`replicas`](RedisStoreBuilder::replicas) makes that rarer, not impossible.
+///
+/// All keys of a store begin with its [prefix](RedisStoreBuilder::prefix), which is a hash tag: they lie in
+/// one slot, on one node of a cluster. To spread over nodes, use stores with other prefixes.
+///
+/// A clone is another handle on the same connections, which end with the last one.
+///
+/// ```no_run
+/// use respond_async::Operations;
+/// use respond_async::store::RedisStore;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = RedisStore::open("redis://cache.internal").await?;
+/// let operations = Operations::builder(store).start();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct RedisStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    line: Arc<Line>,
+    calls: Calls<Call>,
+    hub: Arc<Hub>,
+    wire: Wire,
+    durability: Durability,
+    max_body_bytes: usize,
+}
+
+/// Sets what a [`RedisStore`] keeps to, and opens it.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct RedisStoreBuilder {
+    settings: Settings,
+    prefix: String,
+    least: Durability,
+    assumed: Option<Durability>,
+    replicas: Option<(usize, Duration)>,
+    connections: usize,
+    queue: usize,
+    max_body_bytes: usize,
+}
+
+impl RedisStore {
+    /// What all keys begin with if nothing else is said.
+    pub const DEFAULT_PREFIX: &str = "respond-async";
+    /// How long to wait for a connection if nothing else is said.
+    pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+    /// How long a call may take if nothing else is said.
+    pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(2);
+    /// How many connections there are if nothing else is said.
+    pub const DEFAULT_CONNECTIONS: usize = 2;
+    /// How many calls may wait if nothing else is said.
+    pub const DEFAULT_QUEUE: usize = 10_000;
+    /// How large one input or outcome may be if nothing else is said: 64 MiB.
+    pub const DEFAULT_MAX_BODY_BYTES: usize = 64 << 20;
+
+    /// Opens the store with the defaults.
+    ///
+    /// # Errors
+    /// See [`RedisOpenErrorKind`].
+    pub async fn open(url: &str) -> Result<Self, RedisOpenError> {
+        Self::builder(url)?.open().await
+    }
+
+    /// Sets more than the server.
+    ///
+    /// # Errors
+    /// If the URL cannot be understood.
+    pub fn builder(url: &str) -> Result<RedisStoreBuilder, RedisOpenError> {
+        let client = Client::open(url).map_err(RedisOpenError::config)?;
+        Ok(RedisStoreBuilder {
+            settings: Settings {
+                client,
+                client_name: "respond-async".to_owned(),
+                connect_timeout: Self::DEFAULT_CONNECT_TIMEOUT,
+                call_timeout: Self::DEFAULT_CALL_TIMEOUT,
+            },
+            prefix: Self::DEFAULT_PREFIX.to_owned(),
+            least: Durability::ProcessCrash,
+            assumed: None,
+            replicas: None,
+            connections: Self::DEFAULT_CONNECTIONS,
+            queue: Self::DEFAULT_QUEUE,
+            max_body_bytes: Self::DEFAULT_MAX_BODY_BYTES,
+        })
+    }
+
+    /// Whether word of other processes' changes comes.
+    pub fn is_listening(&self) -> bool {
+        self.shared.wire.is_heard()
+    }
+
+    /// What the server's clock shows.
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        match self.shared.line.clock.now() {
+            Some(now) => Ok(now),
+            None => self.shared.calls.ask(false, Call::Now).await,
+        }
+    }
+
+    fn check_size(&self, body: Option<&Bytes>) -> Result<(), StoreError> {
+        if body.is_some_and(|body| body.len() > self.shared.max_body_bytes) {
+            let message = "the body is larger than the Redis store takes";
+            return Err(StoreError::new(StoreErrorKind::TooLarge, message));
+        }
+        Ok(())
+    }
+
+    /// Tells this process and the others.
+    fn publish(&self, operation: &Operation) {
+        self.shared.hub.publish(operation);
+        self.shared.wire.tell(operation);
+    }
+
+    /// What may be claimed, longest due first; and kept from others for so long.
+    async fn to_claim(
+        &self,
+        query: &DueQuery,
+        reserved: Duration,
+    ) -> Result<Vec<Observed>, StoreError> {
+        let kinds = query.kinds.as_ref().map(|kinds| {
+            let mut kinds: Vec<String> =
+                kinds.iter().map(|kind| kind.as_str().to_owned()).collect();
+            kinds.sort_unstable();
+            kinds.dedup();
+            kinds
+        });
+        let limit = query.limit.min(MAX_STEP);
+        let found = |answer| Call::ToClaim(limit, reserved, kinds, answer);
+        let mut due = understood(self.shared.calls.ask(false, found).await?, Due::Claim);
+        due.sort_by_cached_key(|Observed { operation, .. }| {
+            (operation.due_at(Due::Claim), operation.id())
+        });
+        due.truncate(limit);
+        Ok(due)
+    }
+}
+
+/// What of it is due. One that cannot be understood stands in nobody's way.
+fn understood((now, values): Found, due: Due) -> Vec<Observed> {
+    let observed = values.iter().filter_map(|value| observe(value, now).ok());
+    observed.filter(|observed| observed.operation.is_due(due, now)).collect()
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("prefix", &self.shared.line.prefix)
+            .field("durability", &self.shared.durability)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RedisStoreBuilder {
+    /// What all keys begin with. Each prefix is a store of its own.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// What the connections are called in the server's list of clients.
+    pub fn client_name(mut self, name: impl Into<String>) -> Self {
+        self.settings.client_name = name.into();
+        self
+    }
+
+    /// The least that the server must keep (default: [`Durability::ProcessCrash`]); otherwise the store is
+    /// not opened.
+    pub fn require(mut self, least: Durability) -> Self {
+        self.least = least;
+        self
+    }
+
+    /// What the server keeps, where it does not tell (`CONFIG GET` is forbidden). It is not looked at then,
+    /// nor whether the server evicts keys.
+    pub fn assume(mut self, durability: Durability) -> Self {
+        self.assumed = Some(durability);
+        self
+    }
+
+    /// Waits after each write until so many replicas have it (`WAIT`). If they have not in that time, the
+    /// call is [`Ambiguous`](StoreErrorKind::Ambiguous). This is no guarantee: a replica that has not got a
+    /// write may still be made the primary.
+    pub fn replicas(mut self, replicas: usize, patience: Duration) -> Self {
+        self.replicas = (replicas > 0).then_some((replicas, patience));
+        self
+    }
+
+    /// How long to wait for a connection.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a call may take, its wait for its turn included. After it a call that reads or was not
+    /// begun is [`Unavailable`](StoreErrorKind::Unavailable), one that writes
+    /// [`Ambiguous`](StoreErrorKind::Ambiguous).
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.call_timeout = timeout.max(Duration::from_millis(1));
+        self
+    }
+
+    /// How many connections there are for calls, at least 1; two more speak and listen.
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections.max(1);
+        self
+    }
+
+    /// How many calls may wait. One more is [`Unavailable`](StoreErrorKind::Unavailable).
+    pub fn queue(mut self, calls: usize) -> Self {
+        self.queue = calls.max(1);
+        self
+    }
+
+    /// Bounds one input or outcome. Redis itself takes no more than `proto-max-bulk-len`, 512 MiB.
+    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
+        self.max_body_bytes = bytes;
+        self
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// See [`RedisOpenErrorKind`].
+    pub async fn open(self) -> Result<RedisStore, RedisOpenError> {
+        let Self { settings, queue, max_body_bytes, .. } = self;
+        let (durability, has_flags) = settings.check(self.least, self.assumed).await?;
+        let bound = settings.call_timeout;
+        let line = Arc::new(Line {
+            settings,
+            prefix: format!("{{{}}}:", self.prefix),
+            scripts: Scripts::new(has_flags),
+            clock: ServerClock::default(),
+            replicas: self.replicas,
+        });
+        let hub = Arc::new(Hub::default());
+        let lanes = (0..self.connections).map(|_| Connected(Arc::clone(&line)));
+        let shared = Shared {
+            calls: Calls::start(lanes, queue, bound),
+            wire: Wire::start(&line, &hub),
+            hub,
+            line,
+            durability,
+            max_body_bytes,
+        };
+        Ok(RedisStore { shared: Arc::new(shared) })
+    }
+}
+
+#[async_trait]
+impl OperationStore for RedisStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(self.shared.durability, self.shared.max_body_bytes).with_shared(true)
+    }
+
+    async fn accept(&self, submission: Submission) -> Result<Acceptance, StoreError> {
+        self.check_size(submission.input.as_ref())?;
+        let accept = Box::new(Accept::new(submission, self.now().await?));
+        let acceptance = self.shared.calls.ask(true, |answer| Call::Accept(accept, answer)).await?;
+        if let Acceptance::Created(created) = &acceptance {
+            self.publish(&created.operation);
+        }
+        Ok(acceptance)
+    }
+
+    async fn get(&self, id: OperationId) -> Result<Option<Observed>, StoreError> {
+        self.shared.calls.ask(false, |answer| Call::Get(id, answer)).await
+    }
+
+    async fn input(&self, id: OperationId) -> Result<Option<Bytes>, StoreError> {
+        self.shared.calls.ask(false, |answer| Call::Input(id, answer)).await
+    }
+
+    async fn outcome(&self, id: OperationId) -> Result<Option<Outcome>, StoreError> {
+        self.shared.calls.ask(false, |answer| Call::Outcome(id, answer)).await
+    }
+
+    async fn swap(&self, swap: Swap) -> Result<Swapped, StoreError> {
+        self.check_size(swap.outcome.as_ref().map(|outcome| &outcome.body))?;
+        for submission in &swap.outbox {
+            self.check_size(submission.input.as_ref())?;
+        }
+        let mut follows = Vec::with_capacity(swap.outbox.len());
+        if !swap.outbox.is_empty() {
+            let now = self.now().await?;
+            follows.extend(swap.outbox.iter().map(|new| Accept::new(new.clone(), now)));
+        }
+        let (next, has_followers) = (swap.next.clone(), !follows.is_empty());
+        let (value, swap) = (value(&next, swap.write_id), Box::new(swap));
+        let call = |answer| Call::Swap(swap, value, follows, answer);
+        let swapped = self.shared.calls.ask(true, call).await?;
+        if swapped == Swapped::Swapped {
+            self.publish(&next);
+            if has_followers {
+                self.shared.hub.send(Hint::Claimable);
+                self.shared.wire.tell_claimable();
+            }
+        }
+        Ok(swapped)
+    }
+
+    async fn remove(&self, id: OperationId, expected: u64) -> Result<Swapped, StoreError> {
+        let call = |answer| Call::Remove(id, expected, answer);
+        let removed = self.shared.calls.ask(true, call).await?;
+        if removed == Swapped::Swapped {
+            self.shared.hub.send(Hint::Changed(id));
+            self.shared.wire.tell_changed(id);
+        }
+        Ok(removed)
+    }
+
+    async fn due(&self, query: &DueQuery) -> Result<Vec<Observed>, StoreError> {
+        if query.limit == 0 {
+            return Ok(Vec::new());
+        }
+        if query.due == Due::Claim {
+            return self.to_claim(query, Duration::ZERO).await;
+        }
+        let (mut due, mut passed) = (Vec::new(), 0);
+        while due.len() < query.limit && passed < MAX_LOOKED_AT {
+            let call = |answer| Call::Due(query.due, MAX_STEP, passed, answer);
+            let found = self.shared.calls.ask(false, call).await?;
+            let count = found.1.len();
+            passed += count;
+            let found = understood(found, query.due);
+            due.extend(found.into_iter().filter(|observed| query.selects(&observed.operation)));
+            if count < MAX_STEP {
+                break;
+            }
+        }
+        due.truncate(query.limit);
+        Ok(due)
+    }
+
+    async fn list(&self, owner: &Owner, query: &ListQuery) -> Result<Page, StoreError> {
+        let Some(name) = owner.name() else { return Ok(Page::default()) };
+        let size = query.page_size();
+        let mut page = Page { next: query.before, ..Page::default() };
+        let mut looked_at = 0;
+        loop {
+            let (before, limit) = (page.next, if looked_at == 0 { size + 1 } else { MAX_STEP });
+            let call = |answer| Call::List(name.to_owned(), before, limit, answer);
+            let (now, found) = self.shared.calls.ask(false, call).await?;
+            for pair in found.chunks_exact(2) {
+                if page.operations.len() == size || looked_at == MAX_LOOKED_AT {
+                    // There is one more: the page before it ends at the last one that was looked at.
+                    return Ok(page);
+                }
+                looked_at += 1;
+                let id = uuid::Uuid::try_parse_ascii(&pair[0]).ok();
+                page.next = id.and_then(|id| id.try_into().ok()).or(page.next);
+                let Ok(Observed { operation, .. }) = observe(&pair[1], now) else { continue };
+                if !operation.is_expired(now) && query.selects(&operation) {
+                    page.operations.push(operation);
+                }
+            }
+            if found.len() < limit * 2 {
+                return Ok(Page { next: None, ..page });
+            }
+        }
+    }
+
+    async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
+        let mut purged = 0;
+        while purged < limit {
+            let step = (limit - purged).min(MAX_STEP);
+            let count = self.shared.calls.ask(true, |answer| Call::Purge(step, answer)).await?;
+            purged += count;
+            if count < step {
+                break;
+            }
+        }
+        Ok(purged)
+    }
+
+    fn hints(&self) -> Option<Box<dyn Hints>> {
+        Some(self.shared.hub.subscribe())
+    }
+
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Observed>, StoreError> {
+        let query = request.as_due_query();
+        if query.limit == 0 {
+            return Ok(Vec::new());
+        }
+        let change = Change::Claim { lease: request.lease() };
+        let due = self.to_claim(&query, RESERVED).await?;
+        let claims = due.into_iter().filter_map(|Observed { operation, now, .. }| {
+            // What is due may be claimed: the two are one rule of the operation's.
+            let next = operation.apply(&change, now).ok()?;
+            let swap = Swap::new(next.clone(), operation.version());
+            Some(async move {
+                let swapped = self.swap(swap).await;
+                (swapped, Observed { operation: next, now, write_id: 0 })
+            })
+        });
+        let mut claimed = Vec::new();
+        let mut failed = None;
+        for (swapped, observed) in futures_util::future::join_all(claims).await {
+            match swapped {
+                Ok(Swapped::Swapped) => claimed.push(observed),
+                Ok(_) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            // What was claimed is to be worked on, whatever became of the others.
+            Some(error) if claimed.is_empty() => Err(error),
+            _ => Ok(claimed),
+        }
+    }
+}

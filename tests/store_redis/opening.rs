@@ -1,0 +1,151 @@
+//! What a server can be like when a store is opened.
+
+use respond_async::OperationId;
+use respond_async::operation::{NewOperation, Outcome};
+use respond_async::store::{
+    Acceptance, Durability, OperationStoreExt, RedisOpenError, RedisOpenErrorKind, StoreErrorKind,
+    Submission,
+};
+use respond_async::time::{Clock, SystemClock};
+use servers::{Server, Sort};
+
+use super::*;
+
+fn new() -> NewOperation {
+    NewOperation::new(OperationId::generate(SystemClock.now()).unwrap())
+}
+
+fn kind<T: std::fmt::Debug>(opened: Result<T, RedisOpenError>) -> RedisOpenErrorKind {
+    opened.unwrap_err().kind()
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run ./tests/all"]
+async fn a_server_that_would_lose_what_it_acknowledged_is_refused() {
+    let server = Server::start_with(Sort::Redis, &["--appendonly", "no"]);
+    assert_eq!(kind(RedisStore::open(&server.url()).await), RedisOpenErrorKind::Weaker);
+    let builder = RedisStore::builder(&server.url()).unwrap().require(Durability::Volatile);
+    assert_eq!(builder.open().await.unwrap().capabilities().durability, Durability::Volatile);
+
+    let evicting = ["--maxmemory-policy", "allkeys-lru"];
+    let server = Server::start_with(Sort::Redis, &evicting);
+    let error = RedisStore::open(&server.url()).await.unwrap_err();
+    assert_eq!(error.kind(), RedisOpenErrorKind::Evicts);
+    assert!(error.to_string().contains("noeviction"), "{error}");
+
+    for (fsync, durability) in
+        [("always", Durability::PowerLoss), ("everysec", Durability::ProcessCrash)]
+    {
+        let server = Server::start_with(Sort::Redis, &["--appendfsync", fsync]);
+        let store = RedisStore::open(&server.url()).await.unwrap();
+        assert_eq!(store.capabilities().durability, durability);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run ./tests/all"]
+async fn a_replica_and_a_stranger_are_refused() {
+    let primary = Server::start(Sort::Redis);
+    let replica = Server::start(Sort::Redis);
+    let mut client = client(&replica.url());
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(primary.port()).exec(&mut client).unwrap();
+    assert_eq!(kind(RedisStore::open(&replica.url()).await), RedisOpenErrorKind::Replica);
+
+    redis::cmd("CONFIG").arg("SET").arg("requirepass").arg("secret").exec(&mut client).unwrap();
+    let opened = RedisStore::open(&replica.url()).await;
+    assert_eq!(kind(opened), RedisOpenErrorKind::Refused);
+
+    // With `WAIT` a write is acknowledged once the replica has it; without one it is in doubt.
+    let builder = RedisStore::builder(&primary.url()).unwrap();
+    let store = builder.replicas(2, Duration::from_millis(100)).open().await.unwrap();
+    let error = store.accept(Submission::new(new())).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Ambiguous);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run ./tests/all"]
+async fn where_nobody_may_look_the_caller_says_what_is_kept() {
+    let server = Server::start(Sort::Redis);
+    let mut client = client(&server.url());
+    let acl = ["SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-config"];
+    redis::cmd("ACL").arg(&acl[..]).exec(&mut client).unwrap();
+    let url = server.url().replace("//", "//app:secret@");
+    assert_eq!(kind(RedisStore::open(&url).await), RedisOpenErrorKind::Untold);
+    let builder = RedisStore::builder(&url).unwrap().assume(Durability::ProcessCrash);
+    let store = builder.open().await.unwrap();
+    store.accept(Submission::new(new())).await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_there_is_told_in_time() {
+    let began = std::time::Instant::now();
+    let opened = RedisStore::open(&format!("redis://127.0.0.1:{}", servers::free_port())).await;
+    assert_eq!(kind(opened), RedisOpenErrorKind::Unreachable);
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = mute.local_addr().unwrap().port();
+    let opened = RedisStore::open(&format!("redis://127.0.0.1:{port}")).await;
+    assert_eq!(kind(opened), RedisOpenErrorKind::Unreachable);
+    assert!(began.elapsed() < RedisStore::DEFAULT_CALL_TIMEOUT * 4);
+    assert_eq!(kind(RedisStore::builder("not a URL")), RedisOpenErrorKind::Config);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run ./tests/all"]
+async fn a_server_that_has_forgotten_the_scripts_is_told_them_again() {
+    let server = Server::start(Sort::Redis);
+    let store = RedisStore::open(&server.url()).await.unwrap();
+    for _ in 0..3 {
+        let mut client = client(&server.url());
+        redis::cmd("SCRIPT").arg("FLUSH").exec(&mut client).unwrap();
+        let accepted = store.accept(Submission::new(new())).await.unwrap();
+        assert!(matches!(accepted, Acceptance::Created(_)));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run ./tests/all"]
+async fn while_the_memory_is_used_up_work_ends_and_is_purged() {
+    let server = Server::start(Sort::Redis);
+    let store = RedisStore::open(&server.url()).await.unwrap();
+    let body = vec![b'x'; 100_000];
+    let mut running = Vec::new();
+    for _ in 0..20 {
+        let new = new().held(Duration::from_secs(600), true).with_retention(Duration::ZERO);
+        running.push(new.id());
+        store.accept(Submission::new(new).with_input(body.clone())).await.unwrap();
+    }
+    let mut client = client(&server.url());
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("1mb").exec(&mut client).unwrap();
+    let refused = store.accept(Submission::new(new())).await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::OutOfSpace);
+    for id in &running {
+        let head = Outcome::new(http::StatusCode::OK).head();
+        let change = respond_async::operation::Change::Succeed { attempt: 1, head };
+        store.apply(*id, change).await.unwrap();
+    }
+    assert_eq!(store.purge(100).await.unwrap(), running.len());
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run ./tests/all"]
+async fn a_value_that_cannot_be_understood_stands_in_nobodys_way() {
+    let server = Server::start(Sort::Redis);
+    let store = RedisStore::open(&server.url()).await.unwrap();
+    let (poisoned, sound) = (new(), new());
+    let (bad, good) = (poisoned.id(), sound.id());
+    store.accept(Submission::new(poisoned)).await.unwrap();
+    store.accept(Submission::new(sound)).await.unwrap();
+    let mut client = client(&server.url());
+    let key = format!("{{respond-async}}:o:{}", bad.as_uuid().simple());
+    redis::cmd("SET").arg(key).arg("1 0 - task \nnot a record").exec(&mut client).unwrap();
+    assert_eq!(store.get(bad).await.unwrap_err().kind(), StoreErrorKind::Corrupt);
+    let request = respond_async::store::ClaimRequest::new(1, Duration::from_secs(60));
+    let began = std::time::Instant::now();
+    loop {
+        let claimed = store.claim(&request).await.unwrap();
+        if claimed.iter().any(|observed| observed.operation.id() == good) {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(5), "it is never claimed");
+    }
+}
