@@ -138,9 +138,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if !thread::panicking() || self.child.is_some() {
-            self.kill();
-        }
+        self.kill();
     }
 }
 

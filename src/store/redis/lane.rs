@@ -136,7 +136,7 @@ impl Lane<Call> for Connected {
 
     async fn lost(_: &mut MultiplexedConnection) {
         // The driver tells with the next call.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn serve(&mut self, connection: &mut MultiplexedConnection, calls: Vec<Call>) -> bool {
@@ -166,7 +166,7 @@ impl Lane<Call> for Connected {
         };
         let mut goes_on = true;
         for call in calls {
-            goes_on &= line.answer(call, &mut answers);
+            goes_on &= Line::answer(call, &mut answers);
         }
         goes_on
     }
@@ -356,7 +356,7 @@ impl Line {
     }
 
     /// Gives a call its answer; false if the connection is to be given up.
-    fn answer(&self, call: Call, answers: &mut Answers) -> bool {
+    fn answer(call: Call, answers: &mut Answers) -> bool {
         let now = answers.now;
         let doubt = answers.doubt.clone();
         let mut next = || answers.rest.next().unwrap_or(Err(Failure::Unexpected));
@@ -392,7 +392,7 @@ impl Line {
             Call::Outcome(_, answer) => {
                 let (operation, body) = (next(), next());
                 let outcome = body_of(operation, body, now);
-                read!(answer, outcome.and_then(|body| body.map(unpacked).transpose()));
+                read!(answer, outcome.and_then(|body| body.as_ref().map(unpacked).transpose()));
             }
             Call::Now(answer) => answer.send(Ok(now)),
             Call::Accept(accept, answer) => {
@@ -436,7 +436,7 @@ fn packed(outcome: &Outcome) -> Vec<u8> {
     [&length[..], &head, &outcome.body].concat()
 }
 
-fn unpacked(packed: Bytes) -> Result<Outcome, Failure> {
+fn unpacked(packed: &Bytes) -> Result<Outcome, Failure> {
     let Some((length, rest)) = packed.split_first_chunk::<4>() else {
         return Err(Failure::Unexpected);
     };
