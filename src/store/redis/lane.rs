@@ -88,9 +88,9 @@ impl Accept {
 
 /// An operation as its key holds it: a line for the scripts, then its record.
 pub(super) fn value(operation: &Operation, write_id: u64) -> Vec<u8> {
-    let expire = due_at(operation, Due::Expire);
+    let [settle, expire] = [Due::Settle, Due::Expire].map(|due| due_at(operation, due));
     let (kind, owner) = (operation.kind().as_str(), operation.owner().name().unwrap_or_default());
-    let line = format!("{} {write_id} {expire} {kind} {owner}\n", operation.version());
+    let line = format!("{} {write_id} {settle} {expire} {kind} {owner}\n", operation.version());
     let mut value = line.into_bytes();
     value.extend_from_slice(&operation.to_record());
     value
@@ -145,17 +145,8 @@ impl Lane<Call> for Connected {
         if calls.is_empty() {
             return true;
         }
-        // All operations that are asked for by their ids, with one command.
-        let mut ids: Vec<OperationId> = Vec::new();
-        let mut commands = Vec::with_capacity(calls.len() + 2);
-        for call in &calls {
-            match call {
-                Call::Get(id, _) => ids.push(*id),
-                other => commands.extend(line.commands(other)),
-            }
-        }
-        let writes = calls.iter().any(Call::writes);
-        let mut answers = match send(line, connection, &commands, &ids, writes).await {
+        let batch = Batch::new(line, &calls);
+        let mut answers = match batch.send(line, connection).await {
             Ok(answers) => answers,
             Err(failure) => {
                 for call in calls {
@@ -166,19 +157,49 @@ impl Lane<Call> for Connected {
         };
         let mut goes_on = true;
         for call in calls {
-            goes_on &= Line::answer(call, &mut answers);
+            goes_on &= answers.give(call);
         }
         goes_on
     }
 }
 
-/// What the server answered, in the order of the commands.
+/// What the server is asked at once: its time, all that is asked of the same kind with one command each,
+/// then the rest.
+struct Batch {
+    pipe: Pipeline,
+    ids: Vec<OperationId>,
+    /// Whether any call accepts, changes, and reads by id.
+    has: [bool; 3],
+    /// Whether the last command waits for replicas.
+    waits: bool,
+}
+
+/// What the server answered, each in the order of the calls.
 struct Answers {
     now: Timestamp,
-    rest: std::vec::IntoIter<Result<Value, Failure>>,
+    accepted: Told,
+    changed: Told,
     found: HashMap<OperationId, Vec<u8>>,
+    rest: std::vec::IntoIter<Result<Value, Failure>>,
     /// Why what was written may be lost after all.
     doubt: Option<Failure>,
+}
+
+/// What one script says to many calls.
+struct Told(Result<std::vec::IntoIter<Value>, Failure>);
+
+impl Told {
+    fn new(answer: Option<Result<Value, Failure>>) -> Self {
+        let answer = answer.unwrap_or(Ok(Value::Array(Vec::new())));
+        Self(answer.and_then(parsed::<Vec<Value>>).map(Vec::into_iter))
+    }
+
+    fn next(&mut self) -> Result<Value, Failure> {
+        match self {
+            Self(Ok(values)) => values.next().ok_or(Failure::Unexpected),
+            Self(Err(failure)) => Err(failure.clone()),
+        }
+    }
 }
 
 async fn load(line: &Line, connection: &mut MultiplexedConnection) -> RedisResult<()> {
@@ -189,61 +210,107 @@ async fn load(line: &Line, connection: &mut MultiplexedConnection) -> RedisResul
     pipe.query_async(connection).await
 }
 
-/// Sends all in one go. What fails only because the server has forgotten its scripts is sent again.
-async fn send(
-    line: &Line,
-    connection: &mut MultiplexedConnection,
-    commands: &[Cmd],
-    ids: &[OperationId],
-    writes: bool,
-) -> Result<Answers, Failure> {
-    let mut pipe = Pipeline::new();
-    pipe.ignore_errors().cmd("TIME");
-    for command in commands {
-        pipe.add_command(command.clone());
-    }
-    if !ids.is_empty() {
-        let get = pipe.cmd("MGET");
-        for id in ids {
-            get.arg(line.key("o:", *id));
-        }
-    }
-    let wait = line.replicas.filter(|_| writes);
-    if let Some((replicas, patience)) = wait {
-        pipe.cmd("WAIT").arg(replicas).arg(millis(patience));
-    }
-    let mut answers: Vec<RedisResult<Value>> = pipe.query_async(connection).await?;
-    let enough = wait.is_none_or(|(replicas, _)| {
-        let count = answers.pop().and_then(|count| usize::from_redis_value(count.ok()?).ok());
-        count.is_some_and(|count| count >= replicas)
-    });
-    let found = if ids.is_empty() { None } else { answers.pop() };
-    let mut answers = answers.into_iter();
-    let time: (i64, i64) =
-        FromRedisValue::from_redis_value(answers.next().ok_or(Failure::Unexpected)??)
-            .map_err(|_| Failure::Unexpected)?;
-    let now = Timestamp::from_unix_millis(time.0 * 1_000 + time.1 / 1_000);
-    line.clock.learn(now);
-    let found: Vec<Option<Vec<u8>>> = match found {
-        Some(found) => FromRedisValue::from_redis_value(found?).map_err(|_| Failure::Unexpected)?,
-        None => Vec::new(),
-    };
-    let found = ids.iter().zip(found).filter_map(|(id, value)| Some((*id, value?)));
-    let found = found.collect();
-    let mut rest: Vec<Result<Value, Failure>> =
-        answers.map(|answer| answer.map_err(Failure::from)).collect();
-    let is_forgotten =
-        |answer: &Result<Value, Failure>| answer.as_ref().is_err_and(Failure::is_unknown_script);
-    if rest.iter().any(is_forgotten) {
-        load(line, connection).await?;
-        for (answer, command) in rest.iter_mut().zip(commands) {
-            if is_forgotten(answer) {
-                *answer = command.query_async(connection).await.map_err(Failure::from);
+impl Batch {
+    fn new(line: &Line, calls: &[Call]) -> Self {
+        let [mut accept, mut change] =
+            [&line.scripts.accept, &line.scripts.change].map(|script| line.script(script));
+        let (mut ids, mut rest, mut has) = (Vec::new(), Vec::new(), [false; 3]);
+        let mut waits = false;
+        for call in calls {
+            waits |= line.replicas.is_some() && call.writes();
+            match call {
+                Call::Accept(new, _) => {
+                    has[0] = true;
+                    new.add_to(&mut accept);
+                }
+                Call::Swap(swap, value, follows, _) => {
+                    has[1] = true;
+                    change.arg(name(swap.next.id())).arg(swap.expected);
+                    add_due(&mut change, &swap.next);
+                    change.arg(value).arg(u8::from(swap.outcome.is_some()));
+                    change.arg(swap.outcome.as_ref().map(packed).unwrap_or_default());
+                    change.arg(follows.len());
+                    for accept in follows {
+                        accept.add_to(&mut change);
+                    }
+                }
+                Call::Remove(id, expected, _) => {
+                    has[1] = true;
+                    change.arg(name(*id)).arg(*expected);
+                    for nothing in ["-", "-", "-", "", "0", "", "0"] {
+                        change.arg(nothing);
+                    }
+                }
+                Call::Get(id, _) => {
+                    has[2] = true;
+                    ids.push(*id);
+                }
+                other => rest.extend(line.commands(other)),
             }
         }
+        let mut get = redis::cmd("MGET");
+        for id in &ids {
+            get.arg(line.key("o:", *id));
+        }
+        let mut pipe = Pipeline::new();
+        pipe.ignore_errors().cmd("TIME");
+        let shared = [accept, change, get].into_iter().zip(has);
+        for command in shared.filter_map(|(command, has)| has.then_some(command)).chain(rest) {
+            pipe.add_command(command);
+        }
+        if let Some((replicas, patience)) = line.replicas.filter(|_| waits) {
+            pipe.cmd("WAIT").arg(replicas).arg(millis(patience));
+        }
+        Self { pipe, ids, has, waits }
     }
-    let doubt = (!enough).then_some(Failure::TooFewReplicas);
-    Ok(Answers { now, rest: rest.into_iter(), found, doubt })
+
+    /// Sends all in one go. What fails only because the server has forgotten its scripts is sent again.
+    async fn send(
+        self,
+        line: &Line,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<Answers, Failure> {
+        let answers: Vec<RedisResult<Value>> = self.pipe.query_async(connection).await?;
+        let mut answers: Vec<Result<Value, Failure>> =
+            answers.into_iter().map(|answer| answer.map_err(Failure::from)).collect();
+        let is_forgotten = |answer: &Result<Value, Failure>| {
+            answer.as_ref().is_err_and(Failure::is_unknown_script)
+        };
+        if answers.iter().any(is_forgotten) {
+            load(line, connection).await?;
+            let wait = if self.waits { answers.len() - 1 } else { usize::MAX };
+            for (at, (answer, command)) in answers.iter_mut().zip(self.pipe.cmd_iter()).enumerate()
+            {
+                if is_forgotten(answer) || at == wait {
+                    *answer = command.query_async(connection).await.map_err(Failure::from);
+                }
+            }
+        }
+        let mut doubt = None;
+        if let Some((replicas, _)) = line.replicas.filter(|_| self.waits) {
+            let count = answers.pop().and_then(|count| parsed::<usize>(count.ok()?).ok());
+            doubt = count.is_none_or(|count| count < replicas).then_some(Failure::TooFewReplicas);
+        }
+        let mut answers = answers.into_iter();
+        let (seconds, micros): (i64, i64) = parsed(answers.next().ok_or(Failure::Unexpected)??)?;
+        let now = Timestamp::from_unix_millis(seconds * 1_000 + micros / 1_000);
+        line.clock.learn(now);
+        let [accepted, changed, found] =
+            self.has.map(|has| if has { answers.next() } else { None });
+        let found: Vec<Option<Vec<u8>>> = match found {
+            Some(found) => parsed(found?)?,
+            None => Vec::new(),
+        };
+        let found = self.ids.into_iter().zip(found);
+        Ok(Answers {
+            now,
+            accepted: Told::new(accepted),
+            changed: Told::new(changed),
+            found: found.filter_map(|(id, value)| Some((id, value?))).collect(),
+            rest: answers.collect::<Vec<_>>().into_iter(),
+            doubt,
+        })
+    }
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -309,27 +376,8 @@ impl Line {
         let scripts = &self.scripts;
         let mut cmd;
         match call {
-            Call::Get(..) | Call::Now(_) => return Vec::new(),
             Call::Input(id, _) => return vec![get("o:", *id), get("i:", *id)],
             Call::Outcome(id, _) => return vec![get("o:", *id), get("u:", *id)],
-            Call::Accept(accept, _) => {
-                cmd = self.script(&scripts.accept);
-                accept.add_to(&mut cmd);
-            }
-            Call::Swap(swap, value, follows, _) => {
-                cmd = self.script(&scripts.swap);
-                cmd.arg(name(swap.next.id())).arg(swap.expected);
-                add_due(&mut cmd, &swap.next);
-                cmd.arg(value).arg(u8::from(swap.outcome.is_some()));
-                cmd.arg(swap.outcome.as_ref().map(packed).unwrap_or_default());
-                for accept in follows {
-                    accept.add_to(&mut cmd);
-                }
-            }
-            Call::Remove(id, expected, _) => {
-                cmd = self.script(&scripts.remove);
-                cmd.arg(name(*id)).arg(*expected);
-            }
             Call::Purge(limit, _) => {
                 cmd = self.script(&scripts.purge);
                 cmd.arg(*limit);
@@ -351,15 +399,21 @@ impl Line {
                 let from = before.map_or("+".to_owned(), |id| format!("({}", name(id)));
                 cmd.arg(owner).arg(from).arg(*limit);
             }
+            // The time is asked for with every batch, the rest together.
+            Call::Now(_) | Call::Get(..) | Call::Accept(..) | Call::Swap(..) | Call::Remove(..) => {
+                return Vec::new();
+            }
         }
         vec![cmd]
     }
+}
 
+impl Answers {
     /// Gives a call its answer; false if the connection is to be given up.
-    fn answer(call: Call, answers: &mut Answers) -> bool {
-        let now = answers.now;
-        let doubt = answers.doubt.clone();
-        let mut next = || answers.rest.next().unwrap_or(Err(Failure::Unexpected));
+    fn give(&mut self, call: Call) -> bool {
+        let Self { now, accepted, changed, found, rest, doubt } = self;
+        let now = *now;
+        let mut next = || rest.next().unwrap_or(Err(Failure::Unexpected));
         let mut goes_on = true;
         // Of a read, and of a write.
         macro_rules! read {
@@ -372,7 +426,7 @@ impl Line {
         macro_rules! write {
             ($answer:ident, $result:expr) => {{
                 let result = match doubt {
-                    Some(doubt) => $result.and(Err(doubt)),
+                    Some(doubt) => $result.and(Err(doubt.clone())),
                     None => $result,
                 };
                 goes_on = !result.as_ref().is_err_and(Failure::is_fatal);
@@ -381,7 +435,7 @@ impl Line {
         }
         match call {
             Call::Get(id, answer) => {
-                let found = answers.found.get(&id).map(|value| observe(value, now)).transpose();
+                let found = found.get(&id).map(|value| observe(value, now)).transpose();
                 let is_visible = |observed: &Observed| !observed.operation.is_expired(now);
                 read!(answer, found.map(|found| found.filter(is_visible)));
             }
@@ -396,16 +450,16 @@ impl Line {
             }
             Call::Now(answer) => answer.send(Ok(now)),
             Call::Accept(accept, answer) => {
-                write!(answer, next().and_then(|value| acceptance(&accept, value)));
+                write!(answer, accepted.next().and_then(|told| acceptance(&accept, told, now)));
             }
             Call::Swap(.., answer) | Call::Remove(.., answer) => {
-                write!(answer, next().and_then(swapped));
+                write!(answer, changed.next().and_then(|told| swapped(told, now)));
             }
             Call::Purge(_, answer) => {
                 write!(answer, next().and_then(parsed::<usize>));
             }
             Call::ToClaim(.., answer) | Call::Due(.., answer) | Call::List(.., answer) => {
-                read!(answer, next().and_then(found));
+                read!(answer, next().and_then(several));
             }
         }
         goes_on
@@ -445,19 +499,16 @@ fn unpacked(packed: &Bytes) -> Result<Outcome, Failure> {
     Ok(Outcome::from_record(head, packed.slice(4 + length..))?)
 }
 
-/// A word, the time, and an operation where there is one to tell of.
-fn told(value: Value) -> Result<(String, Timestamp, Option<Vec<u8>>), Failure> {
-    let parts: Vec<Value> = parsed(value)?;
-    let mut parts = parts.into_iter();
-    let mut next = || parts.next().ok_or(Failure::Unexpected);
-    let word: String = parsed(next()?)?;
-    let now: i64 = parsed(next()?)?;
-    let value = next().ok().map(parsed::<Vec<u8>>).transpose()?;
-    Ok((word, Timestamp::from_unix_millis(now), value))
+/// A word, and an operation where there is one to tell of.
+fn told(value: Value) -> Result<(String, Option<Vec<u8>>), Failure> {
+    match value {
+        Value::Array(_) => parsed(value),
+        word => Ok((parsed(word)?, None)),
+    }
 }
 
-fn acceptance(accept: &Accept, value: Value) -> Result<Acceptance, Failure> {
-    let (word, now, value) = told(value)?;
+fn acceptance(accept: &Accept, value: Value, now: Timestamp) -> Result<Acceptance, Failure> {
+    let (word, value) = told(value)?;
     Ok(match (word.as_str(), value) {
         ("created", _) => {
             let operation = accept.operation.clone();
@@ -472,10 +523,10 @@ fn acceptance(accept: &Accept, value: Value) -> Result<Acceptance, Failure> {
     })
 }
 
-fn swapped(value: Value) -> Result<Swapped, Failure> {
-    let (word, now, value) = told(value)?;
+fn swapped(value: Value, now: Timestamp) -> Result<Swapped, Failure> {
+    let (word, value) = told(value)?;
     Ok(match (word.as_str(), value) {
-        ("swapped", _) => Swapped::Swapped,
+        ("changed", _) => Swapped::Swapped,
         ("gone", _) => Swapped::Gone,
         ("conflict", Some(value)) => Swapped::Conflict(Box::new(observe(&value, now)?)),
         _ => return Err(Failure::Unexpected),
@@ -483,7 +534,7 @@ fn swapped(value: Value) -> Result<Swapped, Failure> {
 }
 
 /// The time, then values.
-fn found(value: Value) -> Result<Found, Failure> {
+fn several(value: Value) -> Result<Found, Failure> {
     let parts: Vec<Value> = parsed(value)?;
     let mut parts = parts.into_iter();
     let now: i64 = parsed(parts.next().ok_or(Failure::Unexpected)?)?;
