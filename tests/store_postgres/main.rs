@@ -1,20 +1,25 @@
 //! The PostgreSQL store keeps what every store has to keep, over a real server.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
+#[path = "../on_server/mod.rs"]
+mod on_server;
 #[path = "../servers/mod.rs"]
 mod servers;
 
+mod callers;
 mod opening;
-mod outage;
-mod word;
 
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use on_server::proxy::Proxy;
+use on_server::{OnServer, way_to};
+use respond_async::OperationId;
 use respond_async::store::conformance::Fixture;
 use respond_async::store::{OperationStore, PostgresStore};
+use servers::Sort;
 use tokio_postgres::{Client, NoTls};
 
 /// A client of the test's own.
@@ -33,6 +38,8 @@ fn unique(what: &str) -> String {
 /// A schema of its own on the server that all tests share. Each handle has connections of its own.
 struct InSchema<S> {
     schema: String,
+    /// How the handles of now reach the server: those from before a kill do not any more.
+    way: Mutex<(Proxy, String)>,
     form: PhantomData<fn() -> S>,
 }
 
@@ -47,7 +54,8 @@ impl<S: Form> Fixture for InSchema<S> {
     const ROUNDS: usize = 10;
 
     async fn empty() -> Self {
-        Self { schema: unique("suite"), form: PhantomData }
+        let way = Mutex::new(way_to(&servers::shared("POSTGRES_URL")));
+        Self { schema: unique("suite"), way, form: PhantomData }
     }
 
     async fn open(&self) -> S {
@@ -57,8 +65,9 @@ impl<S: Form> Fixture for InSchema<S> {
         S::of(builder.connect_timeout(Duration::from_secs(10)).open().await.unwrap())
     }
 
-    /// The server cuts off every connection of this place, in the middle of whatever it does.
+    /// Every connection of this place is cut off, in the middle of whatever it does, and for good.
     async fn kill(&self) {
+        *self.way.lock().unwrap() = way_to(&servers::shared("POSTGRES_URL"));
         let client = client(&servers::shared("POSTGRES_URL")).await;
         loop {
             let ended = client
@@ -96,7 +105,7 @@ impl<S: Form> Fixture for InSchema<S> {
 impl<S> InSchema<S> {
     /// Its connections are known by their name.
     fn url(&self) -> String {
-        format!("{}?application_name={}", servers::shared("POSTGRES_URL"), self.schema)
+        format!("{}?application_name={}", self.way.lock().unwrap().1, self.schema)
     }
 }
 
@@ -114,6 +123,25 @@ impl<S> Drop for InSchema<S> {
         let _ = dropped.join();
     }
 }
+
+impl OnServer for PostgresStore {
+    const SORT: Sort = Sort::Postgres;
+    const BOUND: Duration = Self::DEFAULT_CALL_TIMEOUT;
+
+    async fn at(url: &str, name: &str) -> Self {
+        Self::builder(url).unwrap().schema(name).open().await.unwrap()
+    }
+
+    fn needle(id: OperationId) -> Vec<u8> {
+        id.as_uuid().as_bytes().to_vec()
+    }
+
+    fn is_listening(&self) -> bool {
+        self.is_listening()
+    }
+}
+
+tests_on_server!(PostgresStore, "needs PostgreSQL: run ./tests/all");
 
 mod as_it_is {
     use super::*;

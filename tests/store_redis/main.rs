@@ -1,19 +1,24 @@
 //! The Redis store keeps what every store has to keep, over a real server.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
+#[path = "../on_server/mod.rs"]
+mod on_server;
 #[path = "../servers/mod.rs"]
 mod servers;
 
 mod opening;
-mod outage;
 
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use on_server::proxy::Proxy;
+use on_server::{OnServer, way_to};
+use respond_async::OperationId;
 use respond_async::store::conformance::Fixture;
 use respond_async::store::{OperationStore, RedisStore};
+use servers::Sort;
 
 /// A client of the test's own.
 fn client(url: &str) -> redis::Connection {
@@ -29,6 +34,8 @@ fn unique(what: &str) -> String {
 /// A prefix of its own on the server that all tests share. Each handle has connections of its own.
 struct InPrefix<S> {
     prefix: String,
+    /// How the handles of now reach the server: those from before a kill do not any more.
+    way: Mutex<(Proxy, String)>,
     form: PhantomData<fn() -> S>,
 }
 
@@ -43,19 +50,22 @@ impl<S: Form> Fixture for InPrefix<S> {
     const ROUNDS: usize = 20;
 
     async fn empty() -> Self {
-        Self { prefix: unique("suite"), form: PhantomData }
+        let way = Mutex::new(way_to(&servers::shared("REDIS_URL")));
+        Self { prefix: unique("suite"), way, form: PhantomData }
     }
 
     async fn open(&self) -> S {
-        let builder = RedisStore::builder(&servers::shared("REDIS_URL")).unwrap();
+        let url = self.way.lock().unwrap().1.clone();
+        let builder = RedisStore::builder(&url).unwrap();
         let builder = builder.prefix(&self.prefix).client_name(&self.prefix);
         // Sixty-four tasks that come at once may wait for each other on a slow machine.
         let builder = builder.call_timeout(Duration::from_secs(20)).max_body_bytes(10 << 20);
         S::of(builder.connect_timeout(Duration::from_secs(10)).open().await.unwrap())
     }
 
-    /// The server cuts off every connection of this place, in the middle of whatever it does.
+    /// Every connection of this place is cut off, in the middle of whatever it does, and for good.
     async fn kill(&self) {
+        *self.way.lock().unwrap() = way_to(&servers::shared("REDIS_URL"));
         let mut client = client(&servers::shared("REDIS_URL"));
         let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut client).unwrap();
         let name = format!(" name={} ", self.prefix);
@@ -95,6 +105,25 @@ impl<S> Drop for InPrefix<S> {
         }
     }
 }
+
+impl OnServer for RedisStore {
+    const SORT: Sort = Sort::Redis;
+    const BOUND: Duration = Self::DEFAULT_CALL_TIMEOUT;
+
+    async fn at(url: &str, name: &str) -> Self {
+        Self::builder(url).unwrap().prefix(name).open().await.unwrap()
+    }
+
+    fn needle(id: OperationId) -> Vec<u8> {
+        id.as_uuid().simple().to_string().into_bytes()
+    }
+
+    fn is_listening(&self) -> bool {
+        self.is_listening()
+    }
+}
+
+tests_on_server!(RedisStore, "needs Redis: run ./tests/all");
 
 mod as_it_is {
     use super::*;

@@ -1,19 +1,14 @@
 //! What a server can be like when a store is opened.
 
-use respond_async::OperationId;
-use respond_async::operation::{NewOperation, Outcome};
+use respond_async::operation::Outcome;
 use respond_async::store::{
     Acceptance, Durability, OperationStoreExt, RedisOpenError, RedisOpenErrorKind, StoreErrorKind,
     Submission,
 };
-use respond_async::time::{Clock, SystemClock};
-use servers::{Server, Sort};
+use servers::Server;
 
+use super::on_server::new;
 use super::*;
-
-fn new() -> NewOperation {
-    NewOperation::new(OperationId::generate(SystemClock.now()).unwrap())
-}
 
 fn kind<T: std::fmt::Debug>(opened: Result<T, RedisOpenError>) -> RedisOpenErrorKind {
     opened.unwrap_err().kind()

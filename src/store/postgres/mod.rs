@@ -174,18 +174,20 @@ impl PostgresStore {
         self.check_size(submission.input.as_ref())?;
         let mut run = Foreign { transaction, sql: &self.shared.line.sql };
         let accepted = async {
-            if let Some(existing) = existing(&mut run, &submission).await? {
+            if let Some(existing) = existing(&mut run, &[&submission]).await?.remove(0)? {
                 return Ok(existing);
             }
             let rows = run.query(|sql| &sql.now, &[]).await?;
             let now = rows.first().map_or(Timestamp::from_unix_millis(0), read::at);
             let accept = Accept::new(submission, now);
-            let group = std::slice::from_ref(&accept);
-            match insert(&mut run, group, 0, 0).await?.first() {
+            match insert(&mut run, &[&accept], 0, 0).await?.first() {
                 Some(Verdict::Inserted) => Ok(created(&accept)),
                 Some(Verdict::Full(full)) => Ok(Acceptance::Full(*full)),
                 // Somebody else took the key since it was looked for.
-                _ => existing(&mut run, &accept.submission).await?.ok_or(Failure::Contended),
+                _ => existing(&mut run, &[&accept.submission])
+                    .await?
+                    .remove(0)?
+                    .ok_or(Failure::Contended),
             }
         };
         accepted.await.map_err(|failure: Failure| failure.to_error())

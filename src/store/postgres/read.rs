@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::error::Failure;
 use super::lane::{Run, Serve, Session};
+use super::sql::{Sql, Text};
 use crate::operation::{Due, Operation, OperationId, Outcome, Owner};
 use crate::store::server::Answer;
 use crate::store::{DueQuery, ListQuery, Observed, Page, StoreError};
@@ -20,6 +21,9 @@ pub(super) const MAX_DUE: usize = 10_000;
 /// How many records that cannot be understood are passed over at once.
 const MAX_PASSED_OVER: usize = 1_000;
 
+/// How many bodies are read at once.
+const MAX_BODIES: usize = 64;
+
 /// A call that reads.
 #[derive(Debug)]
 pub(super) enum Read {
@@ -31,25 +35,27 @@ pub(super) enum Read {
     Now(Answer<Timestamp>),
 }
 
-/// Answers reads: those of operations by their ids with one statement.
+/// Answers reads: those by ids of one sort with one statement.
 #[derive(Debug)]
 pub(super) struct Reader;
 
 impl Serve<Read> for Reader {
     async fn serve(&mut self, session: &mut Session, calls: Vec<Read>) -> Result<(), Failure> {
         let mut last = Ok(());
-        let mut gets = Vec::new();
+        let (mut gets, mut inputs, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
         for call in calls {
             let done = match call {
                 Read::Get(id, answer) => {
-                    if answer.begin() {
-                        gets.push((id, answer));
-                    }
+                    gets.push((id, answer));
                     continue;
                 }
-                Read::Input(id, answer) if answer.begin() => give(answer, input(session, id).await),
-                Read::Outcome(id, answer) if answer.begin() => {
-                    give(answer, outcome(session, id).await)
+                Read::Input(id, answer) => {
+                    inputs.push((id, answer));
+                    continue;
+                }
+                Read::Outcome(id, answer) => {
+                    outcomes.push((id, answer));
+                    continue;
                 }
                 Read::Due(query, answer) if answer.begin() => {
                     give(answer, due(session, &query).await)
@@ -62,29 +68,52 @@ impl Serve<Read> for Reader {
             };
             last = done.and(last);
         }
-        if gets.is_empty() {
-            return last;
+        let read = by_id(session, gets, |sql| &sql.get, unexpired).await;
+        last = read.and(last);
+        while !inputs.is_empty() {
+            let some = inputs.split_off(inputs.len().saturating_sub(MAX_BODIES));
+            last = by_id(session, some, |sql| &sql.input, input).await.and(last);
         }
-        let ids = gets.iter().map(|(id, _)| *id).collect::<Vec<_>>();
-        match get(session, &ids).await {
-            Ok(mut found) => {
-                for (id, answer) in gets {
-                    // The same one may be asked for more than once.
-                    let found = found.get_mut(&id).map(|found| match found {
-                        Ok(observed) => Ok(observed.clone()),
-                        Err(failure) => Err(failure.to_error()),
-                    });
-                    answer.send(found.transpose());
-                }
-                last
-            }
-            Err(failure) => {
-                for (_, answer) in gets {
-                    answer.send(Err(failure.to_error()));
-                }
-                if failure.is_fatal() { Err(failure) } else { last }
-            }
+        while !outcomes.is_empty() {
+            let some = outcomes.split_off(outcomes.len().saturating_sub(MAX_BODIES));
+            last = by_id(session, some, |sql| &sql.outcome, outcome).await.and(last);
         }
+        last
+    }
+}
+
+/// Answers reads of one sort with one statement.
+async fn by_id<T: Clone>(
+    session: &mut Session,
+    mut calls: Vec<(OperationId, Answer<Option<T>>)>,
+    pick: impl Fn(&Sql) -> &Text + Send,
+    understand: impl Fn(&Row) -> Result<Option<T>, Failure>,
+) -> Result<(), Failure> {
+    calls.retain(|(_, answer)| answer.begin());
+    if calls.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = calls.iter().map(|(id, _)| id.as_uuid()).collect();
+    let rows = session.query(pick, &[&ids]).await;
+    let found = rows.map(|rows| {
+        learn(session, &rows);
+        let found = rows.iter().filter_map(|row| Some((id(row, 1)?, understand(row))));
+        found.collect::<HashMap<_, _>>()
+    });
+    for (id, answer) in calls {
+        // The same one may be asked for more than once.
+        answer.send(match &found {
+            Ok(found) => match found.get(&id) {
+                Some(Ok(found)) => Ok(found.clone()),
+                Some(Err(failure)) => Err(failure.to_error()),
+                None => Ok(None),
+            },
+            Err(failure) => Err(failure.to_error()),
+        });
+    }
+    match found {
+        Err(failure) if failure.is_fatal() => Err(failure),
+        _ => Ok(()),
     }
 }
 
@@ -112,32 +141,25 @@ pub(super) async fn get(
     let rows = run.query(|sql| &sql.get, &[&ids]).await?;
     let mut found = HashMap::with_capacity(rows.len());
     for row in &rows {
-        let Some(id) = id(row, 1) else { continue };
-        match observe(row) {
-            Ok(observed) if observed.operation.is_expired(observed.now) => {}
-            other => {
-                found.insert(id, other);
-            }
+        if let (Some(id), Some(observed)) = (id(row, 1), unexpired(row).transpose()) {
+            found.insert(id, observed);
         }
     }
     Ok(found)
 }
 
-async fn input(session: &mut Session, id: OperationId) -> Result<Option<Bytes>, Failure> {
-    let rows = session.query(|sql| &sql.input, &[&id.as_uuid()]).await?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let is_expired = record(row, 1)?.is_expired(at(row));
-    let body: &[u8] = row.get(2);
-    Ok((!is_expired).then(|| Bytes::copy_from_slice(body)))
+fn unexpired(row: &Row) -> Result<Option<Observed>, Failure> {
+    let observed = observe(row)?;
+    Ok((!observed.operation.is_expired(observed.now)).then_some(observed))
 }
 
-async fn outcome(session: &mut Session, id: OperationId) -> Result<Option<Outcome>, Failure> {
-    let rows = session.query(|sql| &sql.outcome, &[&id.as_uuid()]).await?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let is_expired = record(row, 1)?.is_expired(at(row));
-    let (head, body): (&[u8], &[u8]) = (row.get(2), row.get(3));
-    let outcome = Outcome::from_record(head, Bytes::copy_from_slice(body))?;
-    Ok((!is_expired).then_some(outcome))
+fn input(row: &Row) -> Result<Option<Bytes>, Failure> {
+    Ok(Some(Bytes::copy_from_slice(row.try_get(2)?)))
+}
+
+fn outcome(row: &Row) -> Result<Option<Outcome>, Failure> {
+    let body = Bytes::copy_from_slice(row.try_get(3)?);
+    Ok(Some(Outcome::from_record(row.try_get(2)?, body)?))
 }
 
 async fn now(session: &mut Session) -> Result<Timestamp, Failure> {

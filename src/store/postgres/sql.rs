@@ -219,7 +219,7 @@ WITH next AS MATERIALIZED (
 ), none_left AS (
     DELETE FROM {s}.live l USING owners o WHERE l.owner = o.owner AND l.part = 0 AND o.count <= 0
 )
-SELECT place, {now} FROM written";
+SELECT place FROM written";
 
 /// Removes operations with all that belongs to them, as a query `gone` of their ids and owners says.
 macro_rules! remove {
@@ -256,13 +256,20 @@ statements! {
     swap(UUID_ARRAY, INT8_ARRAY, TEXT_ARRAY, INT8_ARRAY, INT8_ARRAY, INT8_ARRAY, INT8_ARRAY,
         INT8_ARRAY, BYTEA_ARRAY, BYTEA_ARRAY, BYTEA_ARRAY, INT2) = SWAP;
     get(UUID_ARRAY) = "SELECT {now}, id, record, write_id FROM {s}.operations WHERE id = ANY ($1)";
-    input(UUID) = "SELECT {now}, o.record, i.body FROM {s}.operations o JOIN {s}.inputs i USING (id)
-        WHERE o.id = $1";
-    outcome(UUID) = "SELECT {now}, o.record, d.head, d.body
-        FROM {s}.operations o JOIN {s}.outcomes d USING (id) WHERE o.id = $1";
-    key(TEXT, BYTEA, TEXT) = "SELECT {now}, o.id, o.record, o.write_id, k.fingerprint
-        FROM {s}.keys k JOIN {s}.operations o USING (id)
-        WHERE k.owner = $1 AND k.scope = sha256($2) AND k.key = $3";
+    input(UUID_ARRAY) = "SELECT {now}, id, i.body FROM {s}.operations o JOIN {s}.inputs i USING (id)
+        WHERE id = ANY ($1) AND (o.expire_at_ms IS NULL OR o.expire_at_ms > {now})";
+    outcome(UUID_ARRAY) = "SELECT {now}, id, d.head, d.body
+        FROM {s}.operations o JOIN {s}.outcomes d USING (id)
+        WHERE id = ANY ($1) AND (o.expire_at_ms IS NULL OR o.expire_at_ms > {now})";
+    // Each by the indices, however many there are.
+    keys(TEXT_ARRAY, BYTEA_ARRAY, TEXT_ARRAY) = "SELECT {now}, o.id, o.record, o.write_id, o.fingerprint,
+            n.place
+        FROM unnest($1::text[], $2::bytea[], $3::text[]) WITH ORDINALITY AS n (owner, scope, key, place)
+        CROSS JOIN LATERAL (
+            SELECT o.id, o.record, o.write_id, k.fingerprint
+            FROM {s}.keys k JOIN {s}.operations o USING (id)
+            WHERE k.owner = n.owner AND k.scope = sha256(n.scope) AND k.key = n.key LIMIT 1
+        ) o";
     now() = "SELECT {now}";
     // Kind by kind, so that work that nobody does hides no other. What another worker looks at now is
     // passed over: it will be that worker's. One past its deadline is for the sweeper.
@@ -298,8 +305,8 @@ statements! {
     remove(UUID, INT8) = remove!("SELECT id, owner, expire_at_ms IS NULL AS is_live
         FROM {s}.operations WHERE id = $1 AND version = $2
             AND (expire_at_ms IS NULL OR expire_at_ms > {now}) FOR UPDATE");
-    make_way(UUID) = remove!("SELECT id, owner, false AS is_live
-        FROM {s}.operations WHERE id = $1 AND expire_at_ms <= {now} FOR UPDATE");
+    make_way(UUID_ARRAY) = remove!("SELECT id, owner, false AS is_live FROM {s}.operations
+        WHERE id = ANY ($1) AND expire_at_ms <= {now} ORDER BY id FOR UPDATE");
     purge() = remove!("SELECT id, owner, false AS is_live FROM {s}.operations
         WHERE expire_at_ms <= {now} ORDER BY expire_at_ms, id LIMIT {limit} FOR UPDATE SKIP LOCKED");
     // Whoever is near a limit counts while nobody else does.

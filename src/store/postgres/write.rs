@@ -3,13 +3,14 @@
 
 use std::sync::atomic::{AtomicI16, Ordering};
 
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::error::{Failure, Left};
 use super::lane::{Run, Serve, Session};
 use super::read::{MAX_DUE, all_kinds, at, get, learn, observe, understood};
-use super::sql::PARTS;
+use super::sql::{PARTS, Sql, Text};
 use crate::operation::{Change, Due, Operation, OperationId, Outcome};
 use crate::store::server::Answer;
 use crate::store::{
@@ -165,7 +166,7 @@ impl Writer {
     /// Writes a group in one statement, and says which of it took place.
     async fn swap(
         &self,
-        session: &mut Session,
+        run: &mut impl Run,
         group: &[(&Swap, &[u8])],
     ) -> Result<Vec<bool>, Failure> {
         let swaps = || group.iter().map(|(swap, _)| *swap);
@@ -194,11 +195,10 @@ impl Writer {
             &bodies,
             &self.part,
         ];
-        let rows = session.query(|sql| &sql.swap, &params).await?;
+        let rows = run.query(|sql| &sql.swap, &params).await?;
         let mut written = vec![false; group.len()];
         for row in &rows {
             let place: i64 = row.get(0);
-            session.line.clock.learn(Timestamp::from_unix_millis(row.get(1)));
             let place = usize::try_from(place).unwrap_or(0).saturating_sub(1);
             if let Some(is_written) = written.get_mut(place) {
                 *is_written = true;
@@ -237,85 +237,148 @@ impl Writer {
         session: &mut Session,
         group: Vec<Accept>,
     ) -> Vec<Result<Acceptance, Failure>> {
-        // An owner's limit is near for most of its life; the count of all is not.
-        let has_owner_limit = |accept: &Accept| accept.submission.limits.owner.is_some();
-        let is_near = group.iter().any(has_owner_limit);
-        match self.insert(session, &group, is_near).await {
-            Err(failure) if failure.is_fatal() => {
-                group.iter().map(|_| Err(failure.again())).collect()
-            }
-            verdicts => {
-                let verdicts = verdicts.unwrap_or_default();
-                let mut results = Vec::with_capacity(group.len());
-                for (at, accept) in group.into_iter().enumerate() {
-                    results.push(match verdicts.get(at) {
-                        Some(Verdict::Inserted) => Ok(created(&accept)),
-                        // It is asked again by itself, for what others of its group were counted, and
-                        // for the one that failed them all.
-                        _ => self.accept_alone(session, accept).await,
-                    });
+        let mut results: Vec<_> = group.iter().map(|_| None).collect();
+        let mut left: Vec<(usize, &Accept)> = group.iter().enumerate().collect();
+        let failed = self.accept_some(session, &mut left, &mut results).await.err();
+        let in_company = group.len() > 1;
+        for (at, accept) in left {
+            results[at] = Some(match &failed {
+                Some(failure) if failure.is_fatal() => Err(failure.again()),
+                // Each alone, so that one that fails fails no other.
+                Some(_) if in_company => {
+                    let (mut alone, mut result) = (vec![(0, accept)], [None]);
+                    match self.accept_some(session, &mut alone, &mut result).await {
+                        Ok(()) => result[0].take().unwrap_or(Err(Failure::Contended)),
+                        Err(failure) => Err(failure),
+                    }
                 }
-                results
-            }
+                Some(failure) => Err(failure.again()),
+                None => Err(Failure::Contended),
+            });
         }
+        results.into_iter().map(|result| result.unwrap_or(Err(Failure::Contended))).collect()
     }
 
-    async fn accept_alone(
+    /// Accepts together what is left, and takes away from it what has its result.
+    async fn accept_some(
         &self,
         session: &mut Session,
-        accept: Accept,
-    ) -> Result<Acceptance, Failure> {
-        let mut is_near = accept.submission.limits.owner.is_some();
-        for _ in 0..TRIES {
-            // A key or an id that is in use decides before any limit.
-            if let Some(existing) = existing(session, &accept.submission).await? {
-                return Ok(existing);
-            }
-            let group = std::slice::from_ref(&accept);
-            match self.insert(session, group, is_near).await.map(|verdicts| verdicts[0]) {
-                Ok(Verdict::Inserted) => return Ok(created(&accept)),
-                Ok(Verdict::Full(full)) if is_near => return Ok(Acceptance::Full(full)),
-                Ok(Verdict::Full(_)) => is_near = true,
-                // Somebody was faster.
-                Ok(Verdict::Taken) => {}
-                Err(failure) if failure.is_in_use() => {}
-                Err(failure) => return Err(failure),
-            }
-        }
-        Err(Failure::Contended)
-    }
-
-    /// Inserts a group, and says of each what became of it. Near a limit only one does so at a time.
-    async fn insert(
-        &self,
-        session: &mut Session,
-        group: &[Accept],
-        is_near: bool,
-    ) -> Result<Vec<Verdict>, Failure> {
-        again!(if is_near {
-            session.say("BEGIN").await?;
-            let inserted = match session.query(|sql| &sql.lock, &[]).await {
-                Ok(_) => insert(session, group, 0, self.part).await,
-                Err(failure) => Err(failure),
+        left: &mut Vec<(usize, &Accept)>,
+        results: &mut [Option<Result<Acceptance, Failure>>],
+    ) -> Result<(), Failure> {
+        // An owner's limit is near for most of its life; the count of all is not.
+        let mut is_near = left.iter().any(|(_, new)| new.submission.limits.owner.is_some());
+        for _ in 0..=TRIES {
+            let group: Vec<&Accept> = left.iter().map(|(_, accept)| *accept).collect();
+            let inserted = again!(if is_near {
+                insert(&mut Alone(session), &group, 0, self.part).await
+            } else {
+                insert(session, &group, NEAR, self.part).await
+            });
+            let verdicts = match inserted {
+                // Somebody has the id; who that is, is looked up.
+                Err(failure) if failure.is_in_use() && group.len() == 1 => vec![Verdict::Taken],
+                verdicts => verdicts?,
             };
-            end(session, inserted).await
-        } else {
-            insert(session, group, NEAR, self.part).await
-        })
+            let mut rest = Vec::new();
+            for ((at, accept), verdict) in left.drain(..).zip(verdicts) {
+                match verdict {
+                    Verdict::Inserted => results[at] = Some(Ok(created(accept))),
+                    other => rest.push((at, accept, other)),
+                }
+            }
+            let is_full = |(_, _, verdict): &(_, _, Verdict)| matches!(verdict, Verdict::Full(_));
+            if rest.is_empty() {
+                return Ok(());
+            }
+            if !is_near && rest.iter().any(is_full) {
+                is_near = true;
+                left.extend(rest.into_iter().map(|(at, accept, _)| (at, accept)));
+                continue;
+            }
+            // A key or an id that is in use decides before any limit. One whose key was taken has no
+            // place, so that those after it may have found one.
+            let is_exact = rest.iter().all(is_full);
+            let submissions: Vec<_> =
+                rest.iter().map(|(_, accept, _)| &accept.submission).collect();
+            let existing = existing(session, &submissions).await?;
+            for ((at, accept, verdict), existing) in rest.into_iter().zip(existing) {
+                match (existing.transpose(), verdict) {
+                    (Some(existing), _) => results[at] = Some(existing),
+                    (None, Verdict::Full(full)) if is_exact => {
+                        results[at] = Some(Ok(Acceptance::Full(full)));
+                    }
+                    _ => left.push((at, accept)),
+                }
+            }
+            if left.is_empty() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A connection that says a statement while nobody else does, all in one go: begins, takes the turn, says
+/// it, and commits.
+struct Alone<'a>(&'a mut Session);
+
+impl Run for Alone<'_> {
+    async fn query(
+        &mut self,
+        pick: impl Fn(&Sql) -> &Text + Send,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Failure> {
+        let Self(session) = self;
+        let lock = session.prepare(|sql| &sql.lock).await?;
+        let statement = session.prepare(pick).await?;
+        let (begun, locked, rows, committed) = tokio::join!(
+            biased;
+            session.say("BEGIN"),
+            session.run(&lock, &[]),
+            session.run(&statement, params),
+            // Of what failed it keeps nothing.
+            session.say("COMMIT"),
+        );
+        begun.and(locked)?;
+        let rows = rows?;
+        committed.map(|()| rows)
+    }
+}
+
+/// A transaction that is committed with the statement that is said next.
+struct Last<'a>(&'a mut Session);
+
+impl Run for Last<'_> {
+    async fn query(
+        &mut self,
+        pick: impl Fn(&Sql) -> &Text + Send,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Failure> {
+        let Self(session) = self;
+        let statement = session.prepare(pick).await?;
+        let (rows, committed) = tokio::join!(
+            biased;
+            session.run(&statement, params),
+            // Of what failed it keeps nothing.
+            session.say("COMMIT"),
+        );
+        let rows = rows?;
+        committed.map(|()| rows)
     }
 }
 
 /// Inserts a group in one statement. So near to a limit as `margin` there is no room.
 pub(super) async fn insert(
     run: &mut impl Run,
-    group: &[Accept],
+    group: &[&Accept],
     margin: i64,
     part: i16,
 ) -> Result<Vec<Verdict>, Failure> {
     let operations = || group.iter().map(|accept| &accept.operation);
     let keys = || group.iter().map(|accept| accept.submission.idempotency.as_ref());
     let limits = |pick: fn(&Limits) -> Option<usize>| {
-        let limit = |accept: &Accept| {
+        let limit = |accept: &&Accept| {
             pick(&accept.submission.limits)
                 .map(|limit| i64::try_from(limit).unwrap_or(i64::MAX >> 1))
         };
@@ -355,7 +418,7 @@ pub(super) async fn insert(
         &part,
     ];
     let rows = run.query(|sql| &sql.accept, &params).await?;
-    let verdict = |row: &tokio_postgres::Row| match (row.get(0), row.get(1), row.get(2)) {
+    let verdict = |row: &Row| match (row.get(0), row.get(1), row.get(2)) {
         (true, ..) => Verdict::Inserted,
         (_, true, _) => Verdict::Full(Full::Total),
         (_, _, true) => Verdict::Full(Full::Owner),
@@ -364,37 +427,56 @@ pub(super) async fn insert(
     Ok(rows.iter().map(verdict).collect())
 }
 
-/// What is said of a key or an id that is in use already. One that has expired makes way.
+/// What is said of keys or ids that are in use already. What has expired makes way.
 pub(super) async fn existing(
     run: &mut impl Run,
-    submission: &Submission,
-) -> Result<Option<Acceptance>, Failure> {
-    if let Some(Idempotency { scope, key, fingerprint }) = &submission.idempotency {
-        let owner = submission.operation.owner().name().unwrap_or_default();
-        let params: [&(dyn ToSql + Sync); 3] = [&owner, &scope.as_bytes(), &key.as_str()];
-        let rows = run.query(|sql| &sql.key, &params).await?;
-        if let Some(row) = rows.first() {
+    submissions: &[&Submission],
+) -> Result<Vec<Result<Option<Acceptance>, Failure>>, Failure> {
+    let mut found: Vec<_> = submissions.iter().map(|_| Ok(None)).collect();
+    let mut expired = Vec::new();
+    let keyed: Vec<(usize, &str, &Idempotency)> = submissions
+        .iter()
+        .enumerate()
+        .filter_map(|(at, submission)| {
+            let owner = submission.operation.owner().name().unwrap_or_default();
+            Some((at, owner, submission.idempotency.as_ref()?))
+        })
+        .collect();
+    if !keyed.is_empty() {
+        let owners: Vec<&str> = keyed.iter().map(|(_, owner, _)| *owner).collect();
+        let scopes: Vec<&[u8]> = keyed.iter().map(|(.., key)| key.scope.as_bytes()).collect();
+        let keys: Vec<&str> = keyed.iter().map(|(.., key)| key.key.as_str()).collect();
+        let rows = run.query(|sql| &sql.keys, &[&owners, &scopes, &keys]).await?;
+        for row in &rows {
+            let place: i64 = row.get(5);
+            let place = usize::try_from(place).unwrap_or(0).saturating_sub(1);
+            let Some((at, _, key)) = keyed.get(place) else { continue };
             let used_for: &[u8] = row.get(4);
-            let observed = observe(row)?;
-            if observed.operation.is_expired(observed.now) {
-                make_way(run, observed.operation.id()).await?;
-            } else if used_for != &fingerprint.0[..] {
-                return Ok(Some(Acceptance::KeyReused));
-            } else {
-                return Ok(Some(Acceptance::Existing(Box::new(observed))));
-            }
+            found[*at] = match observe(row) {
+                Ok(observed) if observed.operation.is_expired(observed.now) => {
+                    expired.push(observed.operation.id().as_uuid());
+                    Ok(None)
+                }
+                Ok(_) if used_for != &key.fingerprint.0[..] => Ok(Some(Acceptance::KeyReused)),
+                Ok(observed) => Ok(Some(Acceptance::Existing(Box::new(observed)))),
+                Err(failure) => Err(failure),
+            };
         }
     }
-    let id = submission.operation.id();
-    match get(run, &[id]).await?.remove(&id) {
-        Some(observed) => Ok(Some(Acceptance::Existing(Box::new(observed?)))),
-        // It may have expired and be there still.
-        None => make_way(run, id).await.map(|()| None),
+    let ids: Vec<OperationId> = submissions.iter().map(|new| new.operation.id()).collect();
+    let mut others = get(run, &ids).await?;
+    for (id, found) in ids.iter().zip(&mut found) {
+        if matches!(found, Ok(None)) {
+            let other = others.remove(id).transpose();
+            *found = other.map(|other| other.map(|it| Acceptance::Existing(Box::new(it))));
+            // It may have expired and be there still.
+            expired.push(id.as_uuid());
+        }
     }
-}
-
-async fn make_way(run: &mut impl Run, id: OperationId) -> Result<(), Failure> {
-    run.query(|sql| &sql.make_way, &[&id.as_uuid()]).await.map(drop)
+    if !expired.is_empty() {
+        run.query(|sql| &sql.make_way, &[&expired]).await?;
+    }
+    Ok(found)
 }
 
 /// What became of one of a group.
@@ -458,33 +540,32 @@ impl Stepper {
             return Ok(Vec::new());
         }
         let change = Change::Claim { lease: request.lease() };
+        let statement = session.prepare_for(|sql| &sql.claim, limit).await?;
         again!({
-            session.say("BEGIN").await?;
-            let claimed = self.claim_of(session, &kinds, limit, &change).await;
-            end(session, claimed).await
+            let mut passed_over: Vec<Uuid> = Vec::new();
+            loop {
+                let params: [&(dyn ToSql + Sync); 2] = [&kinds, &passed_over];
+                let (begun, rows) = tokio::join!(
+                    biased;
+                    session.say("BEGIN"),
+                    session.run(&statement, &params),
+                );
+                let rows = match begun.and(rows) {
+                    Ok(rows) => rows,
+                    failed => break end(session, failed.map(|_| Vec::new())).await,
+                };
+                learn(session, &rows);
+                let (due, others) = understood(&rows, Due::Claim);
+                if !due.is_empty() || others.is_empty() {
+                    break self.take(session, due, &change).await;
+                }
+                session.say("ROLLBACK").await?;
+                passed_over.extend(others);
+            }
         })
     }
 
-    async fn claim_of(
-        &self,
-        session: &mut Session,
-        kinds: &Vec<String>,
-        limit: usize,
-        change: &Change,
-    ) -> Result<Vec<Observed>, Failure> {
-        let mut passed_over: Vec<Uuid> = Vec::new();
-        let statement = session.prepare_for(|sql| &sql.claim, limit).await?;
-        loop {
-            let rows = session.run(&statement, &[kinds, &passed_over]).await?;
-            learn(session, &rows);
-            let (due, others) = understood(&rows, Due::Claim);
-            if !due.is_empty() || others.is_empty() {
-                return self.take(session, due, change).await;
-            }
-            passed_over.extend(others);
-        }
-    }
-
+    /// Claims what is held by the transaction that has begun, and ends it.
     async fn take(
         &self,
         session: &mut Session,
@@ -500,11 +581,14 @@ impl Stepper {
             claimed.push(Observed { operation: next, now, write_id: 0 });
         }
         if swaps.is_empty() {
-            return Ok(claimed);
+            return end(session, Ok(claimed)).await;
         }
         let group: Vec<(&Swap, &[u8])> =
             swaps.iter().map(|(swap, record)| (swap, &record[..])).collect();
-        let written = self.0.swap(session, &group).await?;
+        let written = match self.0.swap(&mut Last(session), &group).await {
+            Ok(written) => written,
+            failed => return end(session, failed.map(|_| Vec::new())).await,
+        };
         let mut written = written.into_iter();
         claimed.retain(|_| written.next().unwrap_or(false));
         Ok(claimed)
@@ -533,8 +617,8 @@ impl Stepper {
         for submission in &swap.outbox {
             // Not limited, and left out if its key or id is in use.
             let submission = Submission { limits: Limits::default(), ..submission.clone() };
-            if existing(session, &submission).await?.is_none() {
-                insert(session, &[Accept::new(submission, now)], 0, self.0.part).await?;
+            if existing(session, &[&submission]).await?.remove(0)?.is_none() {
+                insert(session, &[&Accept::new(submission, now)], 0, self.0.part).await?;
             }
         }
         Ok(true)

@@ -1,35 +1,19 @@
-//! A server that dies, stands still, or cuts connections off. Each test has one of its own.
+//! A server that dies or stands still, and a way to it that is closed.
 
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use respond_async::OperationId;
-use respond_async::operation::NewOperation;
 use respond_async::store::{Acceptance, OperationStoreExt, StoreErrorKind, Submission};
-use respond_async::time::{Clock, SystemClock};
-use servers::{Server, Sort};
 
-use super::*;
+use super::proxy::Way;
+use super::{Cut, NAME, OnServer, comes_back, new};
+use crate::servers::Server;
 
-fn new() -> NewOperation {
-    NewOperation::new(OperationId::generate(SystemClock.now()).unwrap())
-}
-
-/// Waits until the store answers again, which it does by itself.
-async fn comes_back(store: &RedisStore) {
-    let began = Instant::now();
-    while store.submit(Submission::new(new())).await.is_err() {
-        assert!(began.elapsed() < Duration::from_secs(20), "it does not come back");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-#[ignore = "needs Redis: run ./tests/all"]
-async fn what_was_acknowledged_survives_the_death_of_the_server() {
-    let mut server = Server::start(Sort::Redis);
-    let store = RedisStore::open(&server.url()).await.unwrap();
+pub(crate) async fn what_was_acknowledged_survives_the_death_of_the_server<S: OnServer>() {
+    let mut server = Server::start(S::SORT);
+    let store = S::at(&server.url(), NAME).await;
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
     let (failed, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let clients: Vec<_> = (0..16)
@@ -76,26 +60,55 @@ async fn what_was_acknowledged_survives_the_death_of_the_server() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-#[ignore = "needs Redis: run ./tests/all"]
-async fn a_server_that_stands_still_holds_nobody_up() {
-    let server = Server::start(Sort::Redis);
-    let store = RedisStore::open(&server.url()).await.unwrap();
+/// A read and a write fail in time, and say that they may be tried again.
+async fn fail_in_time<S: OnServer>(store: &S, known: OperationId) {
+    let began = Instant::now();
+    let (read, written) = tokio::join!(store.get(known), store.accept(Submission::new(new())));
+    // Never a made-up "not found".
+    assert_eq!(read.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    assert!(written.unwrap_err().is_retryable());
+    assert!(began.elapsed() < S::BOUND * 2, "{:?}", began.elapsed());
+}
+
+pub(crate) async fn a_server_that_stands_still_holds_nobody_up<S: OnServer>() {
+    let server = Server::start(S::SORT);
+    let store = S::at(&server.url(), NAME).await;
     let Acceptance::Created(known) = store.accept(Submission::new(new())).await.unwrap() else {
         panic!("not accepted")
     };
     server.pause(true);
     for _ in 0..3 {
-        let began = Instant::now();
-        let (read, written) =
-            tokio::join!(store.get(known.operation.id()), store.accept(Submission::new(new())),);
-        // Never a made-up "not found".
-        assert_eq!(read.unwrap_err().kind(), StoreErrorKind::Unavailable);
-        assert!(written.unwrap_err().is_retryable());
-        let bound = RedisStore::DEFAULT_CALL_TIMEOUT * 2 + Duration::from_millis(500);
-        assert!(began.elapsed() < bound, "{:?}", began.elapsed());
+        fail_in_time(&store, known.operation.id()).await;
     }
     server.pause(false);
     comes_back(&store).await;
     assert!(store.get(known.operation.id()).await.unwrap().is_some());
+}
+
+pub(crate) async fn a_way_that_is_closed_silent_or_slow_holds_nobody_up<S: OnServer>() {
+    let cut = Cut::start::<S>();
+    let store: S = cut.by_proxy().await;
+    let Acceptance::Created(known) = store.accept(Submission::new(new())).await.unwrap() else {
+        panic!("not accepted")
+    };
+    for way in [Way::Refused, Way::Silent, Way::Refused] {
+        cut.proxy.set(way);
+        for _ in 0..3 {
+            fail_in_time(&store, known.operation.id()).await;
+        }
+        if way == Way::Refused {
+            // What is known to be away is not waited for.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let began = Instant::now();
+            store.get(known.operation.id()).await.unwrap_err();
+            assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+        }
+        cut.proxy.set(Way::Open);
+        comes_back(&store).await;
+    }
+    cut.proxy.set(Way::Slow(Duration::from_millis(30)));
+    for _ in 0..3 {
+        store.submit(Submission::new(new())).await.unwrap();
+        assert!(store.get(known.operation.id()).await.unwrap().is_some());
+    }
 }
