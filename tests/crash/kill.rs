@@ -35,6 +35,13 @@ fn nor_by_three_processes_on_postgres() {
     run(3, Some(Server::start(Sort::Postgres)));
 }
 
+/// As those on PostgreSQL.
+#[test]
+#[ignore = "needs Redis: run ./tests/all"]
+fn nor_by_three_processes_on_redis() {
+    run(3, Some(Server::start(Sort::Redis)));
+}
+
 fn run(replicas: usize, mut server: Option<Server>) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let kills = number("CRASH_KILLS").unwrap_or(25);

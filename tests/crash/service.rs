@@ -16,7 +16,7 @@ use axum::routing::{get, post};
 use respond_async::operations::{Job, JobPolicy};
 use respond_async::prefer::Preferences;
 use respond_async::respond::{Created, Response};
-use respond_async::store::{Idempotency, OperationStore, PostgresStore, SqliteStore};
+use respond_async::store::{Idempotency, OperationStore, PostgresStore, RedisStore, SqliteStore};
 use respond_async::{Context, Operations, Owner, Problem};
 use serde::{Deserialize, Serialize};
 
@@ -108,9 +108,14 @@ async fn open(url: &str, folder: &str) -> Arc<dyn OperationStore> {
         return Arc::new(SqliteStore::open(Path::new(folder).join("operations.db")).unwrap());
     }
     loop {
-        match PostgresStore::open(url).await {
-            Ok(store) => return Arc::new(store),
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        let opened: Option<Arc<dyn OperationStore>> = if url.starts_with("redis") {
+            RedisStore::open(url).await.ok().map(|store| Arc::new(store) as _)
+        } else {
+            PostgresStore::open(url).await.ok().map(|store| Arc::new(store) as _)
+        };
+        match opened {
+            Some(store) => return store,
+            None => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
 }
