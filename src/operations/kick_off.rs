@@ -292,6 +292,8 @@ impl<'a> KickOff<'a> {
                 .filter(|_| self.delay.is_zero())
                 .and_then(Admission::admit),
         };
+        // Another process may be done with it in time as well.
+        let is_elsewhere = admitted.is_none();
         let answer = match (admitted, job) {
             (None, None) => Answer::Refused(Problem::new(types::INTERNAL)),
             (None, Some(job)) => self.store(&job, submission).await,
@@ -317,7 +319,7 @@ impl<'a> KickOff<'a> {
             (Answer::Accepted(observed), Mode::Inline) if is_named && self.delay.is_zero() => {
                 (observed, None, false)
             }
-            (Answer::Accepted(observed), Mode::Within(wait)) if is_named => {
+            (Answer::Accepted(observed), Mode::Within(wait)) if is_named || is_elsewhere => {
                 (observed, Some(wait), false)
             }
             (Answer::Accepted(observed), _) => (observed, Some(Duration::ZERO), false),

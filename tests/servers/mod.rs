@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "to panic is how a test fails")]
 
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -88,16 +89,20 @@ impl Server {
             signal("-KILL", *id);
         }
         eventually("a server's process stays", || {
-            children.iter().all(|id| !std::path::Path::new(&format!("/proc/{id}")).exists())
+            children.iter().all(|id| !Path::new(&format!("/proc/{id}")).exists())
         });
     }
 
     /// Starts it after it was killed, on the same data and port.
     pub(crate) fn start_again(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/run");
+        // Also from the tests of an example.
+        let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+        let script = folders.find_map(|folder| {
+            Some(folder.join("tests/servers/run")).filter(|script| script.exists())
+        });
         let sort = format!("{:?}", self.sort).to_lowercase();
-        let mut command = Command::new(script);
+        let mut command = Command::new(script.unwrap());
         command.arg(sort).arg(self.folder.path()).arg(self.port.to_string()).args(&self.settings);
         self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         eventually("a server does not start", || self.answers());

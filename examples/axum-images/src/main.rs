@@ -1,8 +1,13 @@
 //! An image service: it takes a JPEG or PNG, sharpens, scales and recompresses it, and answers with
 //! the new image's address, or with the address where that will be known.
 //!
-//! `LISTEN` is the address to listen on (default 127.0.0.1:3000; port 0 takes a free one), and
-//! `DATA_DIR` the folder that images and operations are kept in (default `data`).
+//! - `LISTEN` is the address to listen on (default 127.0.0.1:3000; port 0 takes a free one).
+//! - `DATA_DIR` is the folder that images are kept in (default `data`), and operations too if nothing
+//!   else is said.
+//! - `DATABASE_URL` (PostgreSQL) or `REDIS_URL` keeps operations on a server, which any number of replicas
+//!   share; they need one folder of images in common.
+//! - `ROLE` is `gateway` for a replica that leaves accepted images to others, or `worker` for a process that
+//!   only works and listens nowhere; without it a replica does both.
 
 mod gallery;
 mod images;
@@ -11,6 +16,7 @@ mod pipeline;
 use std::error::Error;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use std::{env, io, thread};
 
@@ -22,7 +28,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use respond_async::header::vary_on_prefer;
 use respond_async::operations::JobPolicy;
-use respond_async::store::SqliteStore;
+use respond_async::store::{OperationStore, PostgresStore, RedisStore, SqliteStore};
 use respond_async::{Operations, Owner, Problem};
 use tokio::net::TcpListener;
 
@@ -43,10 +49,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listen = env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
     let data = env::var("DATA_DIR").unwrap_or_else(|_| "data".to_owned());
     let gallery = Gallery::open(&data)?;
-    // Killed in the middle of an image and started again, the service finishes the image.
-    let store = SqliteStore::open(Path::new(&data).join("operations.db"))?;
-    let listener = TcpListener::bind(&listen).await?;
+    let store = store(&data).await?;
+    let role = env::var("ROLE").unwrap_or_default();
+    let listener = match role.as_str() {
+        "worker" => None,
+        "" | "gateway" => Some(TcpListener::bind(&listen).await?),
+        _ => return Err(format!("ROLE is {role:?}, neither gateway nor worker").into()),
+    };
     let cores = thread::available_parallelism()?.get();
+    let accepted_here = if role == "gateway" { 0 } else { cores };
 
     let workshop = Workshop::new(gallery, cores);
     let enhance = {
@@ -54,11 +65,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
         move |upload, context| workshop.clone().enhance(upload, context)
     };
     let operations = Operations::builder(store)
-        .job_with(JobPolicy::new().with_concurrency(cores), enhance)
+        .job_with(JobPolicy::new().with_concurrency(accepted_here), enhance)
         .live_limit(LIVE_LIMIT)
         .progress_interval(Duration::from_millis(200))
         .lease(LEASE)
         .start();
+    let Some(listener) = listener else {
+        let _ = writeln!(io::stdout(), "Working on what the replicas accept, on {cores} cores.");
+        told_to_stop().await;
+        operations.shutdown(SHUTDOWN_GRACE).await;
+        return Ok(());
+    };
     let app = app(Images { operations: operations.clone(), workshop });
 
     say_what_to_try(&format!("http://{}", listener.local_addr()?));
@@ -70,6 +87,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
         })
         .await?;
     Ok(())
+}
+
+/// Where operations are kept. Killed in the middle of an image, the service finishes it: once it is started
+/// again, or by another replica.
+async fn store(data: &str) -> Result<Arc<dyn OperationStore>, Box<dyn Error>> {
+    if let Ok(url) = env::var("DATABASE_URL") {
+        return Ok(Arc::new(PostgresStore::open(&url).await?));
+    }
+    if let Ok(url) = env::var("REDIS_URL") {
+        return Ok(Arc::new(RedisStore::open(&url).await?));
+    }
+    Ok(Arc::new(SqliteStore::open(Path::new(data).join("operations.db"))?))
 }
 
 fn app(images: Images) -> Router {
