@@ -40,6 +40,22 @@ async fn with_respond_async_it_is_stored_and_a_worker_runs_it() {
     assert_eq!(outcome.status, 201);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_another_process_finishes_in_time_is_the_plain_answer() {
+    let place = Place::new();
+    let gateway = place.process_with("gateway", JobPolicy::new().with_concurrency(0), |b| b);
+    let _worker = place.process("worker");
+    let began = Instant::now();
+    let response = ask(&gateway, "respond-async, wait=5", act("work", 3)).await;
+    assert_eq!((response.status().as_u16(), began.elapsed().as_secs()), (201, 3));
+    assert_eq!(response.headers()["location"], "/made/by/worker");
+
+    let began = Instant::now();
+    let response = ask(&gateway, "respond-async, wait=5", act("work", 8)).await;
+    assert_eq!(began.elapsed().as_secs(), 5);
+    assert_eq!(place.get(accepted(&response)).await.status(), Status::Running);
+}
+
 fn without_vary(response: &Response) -> http::HeaderMap {
     let mut headers = response.headers().clone();
     headers.remove("vary");
