@@ -279,8 +279,9 @@ impl OperationsBuilder {
         self
     }
 
-    /// How many polls a second all clients together are asked for, at least 1: the more operations
-    /// are live, the longer their `Retry-After`.
+    /// How many polls a second all clients of this process together are asked for, at least 1: the more
+    /// they ask about, the longer their `Retry-After`. It is kept to until more operations are asked about
+    /// than 600 times as many; no client is asked to wait for longer than about ten minutes.
     pub fn poll_rate(mut self, polls_per_second: u32) -> Self {
         self.settings.poll_rate = polls_per_second.max(1);
         self

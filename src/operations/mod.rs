@@ -77,9 +77,11 @@ mod task;
 mod worker;
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 pub use builder::OperationsBuilder;
 pub use context::Context;
@@ -92,6 +94,7 @@ use self::builder::Settings;
 use self::calls::{detached, store_problem, unavailable};
 use self::context::{Runs, Signal};
 use self::job::{Jobs, Registration};
+use self::pace::Agenda;
 use crate::operation::{Change, IntoOutcome, OperationId, Outcome, Owner};
 use crate::prefer::Preferences;
 use crate::problem::{Problem, types};
@@ -129,6 +132,9 @@ struct Inner {
     admission: Arc<Admission>,
     jobs: Jobs,
     runs: Runs,
+    /// The polls that clients were asked for, by the seconds since then.
+    agenda: Mutex<Agenda>,
+    began: Instant,
     closing: AtomicBool,
 }
 
@@ -153,6 +159,8 @@ impl Operations {
             admission,
             jobs,
             runs: Runs::default(),
+            agenda: Mutex::default(),
+            began: Instant::now(),
             closing: AtomicBool::new(false),
         };
         Self { handle: Arc::new(Handle(Arc::new(inner))) }
@@ -265,8 +273,9 @@ impl Operations {
         self.call(async move { store.list(&who, &query).await }).await
     }
 
-    /// After how long a client should ask for that operation again, by its progress and by how
-    /// loaded this process is.
+    /// After how long a client should ask for that operation again, by its progress, by how loaded this
+    /// process is, and so that all clients of this process together keep to its
+    /// [poll rate](OperationsBuilder::poll_rate): each call about a live operation plans one poll.
     pub fn retry_after(&self, observed: &Observed) -> Duration {
         self.inner().retry_after(observed)
     }
@@ -359,9 +368,15 @@ impl Inner {
 
     fn retry_after(&self, observed: &Observed) -> Duration {
         let Observed { operation, now, .. } = observed;
+        if operation.status().is_finished() {
+            return pace::MIN;
+        }
         let job = self.jobs.get(operation.kind().as_str());
         let load = job.map_or(&self.admission, |job| &job.admission).load();
-        pace::retry_after(operation, *now, load, self.settings.poll_rate)
+        let delay = pace::retry_after(operation, *now, load);
+        let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
+        let second = self.began.elapsed().as_secs();
+        agenda.plan(operation, second, delay, self.settings.poll_rate)
     }
 
     fn overloaded(&self) -> Duration {

@@ -1,5 +1,6 @@
 //! When a client should ask again. Pure: no clock, no I/O.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::admission::Load;
@@ -10,18 +11,53 @@ use crate::time::Timestamp;
 pub(super) const MIN: Duration = Duration::from_secs(1);
 /// The longest that progress or queue alone make a client wait.
 pub(super) const MAX: Duration = Duration::from_secs(30);
-/// The longest that the poll rate makes a client wait.
+/// The longest that the poll rate makes a client wait, give or take a fifth.
 pub(super) const MAX_UNDER_LOAD: Duration = Duration::from_secs(600);
 
+/// How many polls clients were asked for, second by second: each answer that asks for another takes the next
+/// second that has room. So their rate keeps to its ceiling however many operations are open, and
+/// wherever they run.
+#[derive(Debug, Default)]
+pub(super) struct Agenda {
+    /// The second that the first number is of.
+    first: u64,
+    asked: VecDeque<u32>,
+}
+
+impl Agenda {
+    /// Plans a poll of the operation, after `delay` or as soon as fewer than `poll_rate` are planned for a
+    /// second, and gives after how long that is, in whole seconds. `now` counts the seconds since any
+    /// moment.
+    pub(super) fn plan(
+        &mut self,
+        operation: &Operation,
+        now: u64,
+        delay: Duration,
+        poll_rate: u32,
+    ) -> Duration {
+        let past = usize::try_from(now.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.asked.drain(..past.min(self.asked.len()));
+        self.first = self.first.max(now);
+        let wanted = usize::try_from(delay.as_millis().div_ceil(1_000)).unwrap_or(usize::MAX);
+        let mut planned_for = self.asked.iter().skip(wanted);
+        let with_room = planned_for.position(|asked| *asked < poll_rate);
+        let at = with_room.map_or(wanted.max(self.asked.len()), |passed| wanted + passed);
+        let planned = Duration::from_secs(at as u64);
+        if planned >= MAX_UNDER_LOAD {
+            // More than can be planned for. Nobody is to be asked to wait for longer.
+            return MAX_UNDER_LOAD.mul_f64(spread(operation));
+        }
+        if self.asked.len() <= at {
+            self.asked.resize(at + 1, 0);
+        }
+        self.asked[at] += 1;
+        planned
+    }
+}
+
 /// After how long to ask for a live operation again: about when it should be done, so far as
-/// progress, queue and the usual run tell, but so rarely that all clients together keep to
-/// `poll_rate` polls a second; a fifth more or less, so that clients do not come in step.
-pub(super) fn retry_after(
-    operation: &Operation,
-    now: Timestamp,
-    load: Load,
-    poll_rate: u32,
-) -> Duration {
+/// progress, queue and the usual run tell; a fifth more or less, so that clients do not come in step.
+pub(super) fn retry_after(operation: &Operation, now: Timestamp, load: Load) -> Duration {
     let run_time =
         operation.started().map_or(Duration::ZERO, |started| now.duration_since(started));
     let fraction = operation.progress().and_then(Progress::fraction);
@@ -33,10 +69,7 @@ pub(super) fn retry_after(
         (Status::Running, _) => load.mean.checked_sub(run_time).unwrap_or(run_time / 2),
         _ => queue(load),
     };
-    let tasks = u32::try_from(load.tasks).unwrap_or(u32::MAX);
-    let share = Duration::from_secs_f64(f64::from(tasks) / f64::from(poll_rate.max(1)));
-    let delay = left.clamp(MIN, MAX).max(share.min(MAX_UNDER_LOAD));
-    delay.mul_f64(spread(operation)).max(MIN)
+    left.clamp(MIN, MAX).mul_f64(spread(operation)).max(MIN)
 }
 
 /// After how long there may be room again, when there is none.
@@ -85,7 +118,7 @@ mod tests {
     #[track_caller]
     fn delays(operation: impl Fn(u8) -> Operation, now: i64, load: Load, seconds: f64) {
         let delays: Vec<f64> = (0..=u8::MAX)
-            .map(|random| retry_after(&operation(random), at(now), load, 1_000).as_secs_f64())
+            .map(|random| retry_after(&operation(random), at(now), load).as_secs_f64())
             .collect();
         let [least, most] =
             [f64::min, f64::max].map(|pick| delays.iter().copied().reduce(pick).unwrap());
@@ -117,23 +150,62 @@ mod tests {
         delays(pending, 0, IDLE, 1.0);
     }
 
+    /// A hundred thousand operations that all begin within a second, and clients that do as they are told
+    /// for half an hour; most of the work ends after twenty minutes.
     #[test]
     fn all_clients_together_keep_to_the_poll_rate() {
-        let load = Load { tasks: 100_000, concurrency: 100_000, mean: Duration::ZERO };
-        let delays = (0..100_000_u32).map(|n| {
+        const OPEN: u32 = 100_000;
+        const RATE: u32 = 1_000;
+        let operation = |n: u32| {
             let [a, b, c, d] = n.wrapping_mul(0x9E37_79B9).to_be_bytes();
             let id = OperationId::from_parts(at(0), [a, b, c, d, a, b, c, d, a, b]);
-            retry_after(&NewOperation::new(id).accept(at(0)), at(0), load, 1_000).as_secs_f64()
-        });
-        let polls_per_second: f64 = delays.map(|delay| 1.0 / delay).sum();
-        assert!((900.0..1_100.0).contains(&polls_per_second), "{polls_per_second}");
-        let load = Load { tasks: usize::MAX, ..load };
-        assert!(retry_after(&pending(0), at(0), load, 1) <= MAX_UNDER_LOAD.mul_f64(1.2));
+            NewOperation::new(id).accept(at(0))
+        };
+        let operations: Vec<Operation> = (0..OPEN).map(operation).collect();
+        let mut agenda = Agenda::default();
+        let mut ask = |n: usize, now: u64| {
+            let delay = retry_after(&operations[n], at(now.try_into().unwrap()), IDLE);
+            agenda.plan(&operations[n], now, delay, RATE).as_secs()
+        };
+        let mut polls: Vec<Vec<usize>> = vec![Vec::new(); 4_000];
+        for n in 0..operations.len() {
+            polls[usize::try_from(ask(n, 0)).unwrap()].push(n);
+        }
+        for now in 1..1_800_u64 {
+            let asked = std::mem::take(&mut polls[usize::try_from(now).unwrap()]);
+            assert!(asked.len() <= RATE as usize, "{} in second {now}", asked.len());
+            for n in asked {
+                if now > 1_200 && n >= 500 {
+                    continue;
+                }
+                let delay = ask(n, now);
+                assert!(delay <= 120, "{delay} s, while a round takes 100 s");
+                assert!(now < 1_400 || delay <= 2, "{delay} s, though there is room again");
+                polls[usize::try_from(now + delay).unwrap()].push(n);
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_planned_for_waits_no_longer_than_the_longest() {
+        let mut agenda = Agenda::default();
+        let operation = pending(7);
+        let mut plan = |now| agenda.plan(&operation, now, MIN, 1);
+        for second in 1..600 {
+            assert_eq!(plan(0).as_secs(), second);
+        }
+        for now in [0, 0, 1] {
+            assert!((480..=720).contains(&plan(now).as_secs()), "{:?}", plan(now));
+        }
+        // A clock that stands still or goes back harms nothing, nor does one that jumps.
+        assert!(plan(0).as_secs() >= 480);
+        assert_eq!(plan(u64::MAX).as_secs(), 1);
+        assert_eq!(plan(u64::MAX).as_secs(), 2);
     }
 
     #[test]
     fn the_same_state_gets_the_same_delay() {
-        let delay = || retry_after(&running(7, None), at(3), IDLE, 1_000);
+        let delay = || retry_after(&running(7, None), at(3), IDLE);
         assert_eq!(delay(), delay());
         assert_eq!(overloaded(IDLE), MIN);
         assert_eq!(overloaded(Load { mean: Duration::MAX, ..IDLE }), MAX);

@@ -56,6 +56,22 @@ async fn what_another_process_finishes_in_time_is_the_plain_answer() {
     assert_eq!(place.get(accepted(&response)).await.status(), Status::Running);
 }
 
+#[tokio::test(start_paused = true)]
+async fn clients_are_asked_to_poll_no_faster_than_the_service_wants_wherever_the_work_waits() {
+    let place = Place::new();
+    let policy = JobPolicy::new().with_concurrency(0);
+    let gateway = place.process_with("gateway", policy, |builder| builder.poll_rate(10));
+    let mut polls = std::collections::HashMap::new();
+    for _ in 0..300 {
+        let response = ask(&gateway, "respond-async", act("work", 0)).await;
+        accepted(&response);
+        let delay: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        *polls.entry(delay).or_insert(0) += 1;
+    }
+    assert!(polls.values().all(|polls| *polls <= 10), "{polls:?}");
+    assert!(polls.keys().all(|delay| *delay <= 32), "{polls:?}");
+}
+
 fn without_vary(response: &Response) -> http::HeaderMap {
     let mut headers = response.headers().clone();
     headers.remove("vary");
