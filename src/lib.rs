@@ -10,7 +10,7 @@
 //! | `axum` | a framework's types in and out | `axum` |
 //! | `monitor` | status monitors: `http::Request` in, `http::Response` out | `tokio` |
 //! | `operations` | the facade: durable jobs and other work, workers, idempotency keys, bounds, shutdown | `tokio` |
-//! | [`store`] | [`OperationStore`](store::OperationStore), [`MemoryStore`](store::MemoryStore), `SqliteStore`, a conformance suite | (`sqlite`, `sqlite-bundled`, `conformance`) |
+//! | [`store`] | [`OperationStore`](store::OperationStore), [`MemoryStore`](store::MemoryStore), `SqliteStore`, `PostgresStore`, `RedisStore`, a conformance suite | (`sqlite`, `sqlite-bundled`, `postgres`, `redis`, `conformance`) |
 //! | [`respond`] | builders of 201, 202, 303 and the monitor's answers | |
 //! | [`operation`] | the [`Operation`] resource, and the one pure function by which it changes | |
 //! | [`prefer`], [`problem`], [`header`] | fields and documents of HTTP | |
@@ -47,7 +47,7 @@ pub use problem::Problem;
 pub use time::Timestamp;
 
 /// The README's examples, compiled.
-#[cfg(all(doctest, feature = "axum", feature = "sqlite"))]
+#[cfg(all(doctest, feature = "axum", feature = "postgres", feature = "redis", feature = "sqlite"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
 

@@ -1,11 +1,13 @@
 //! Where operations are kept: a compare-and-swap register with an index of what is due.
 //!
 //! All meaning lives in [`Operation::apply`]; a store keeps what it returns and holds no rules. So a
-//! backend has little to get wrong, and the suite of the feature `conformance` finds that little. [`OperationStore`] is the contract for who writes a store; [`OperationStoreExt`] is what
-//! callers use on top of it.
+//! backend has little to get wrong, and the suite of the feature `conformance` finds that little.
+//! [`OperationStore`] is the contract for who writes a store; [`OperationStoreExt`] is what callers use on top
+//! of it.
 //!
 //! [`MemoryStore`] keeps everything in this process and loses it with the process. With the feature
-//! `sqlite`, `SqliteStore` keeps it in a file, and several processes of one machine may share that.
+//! `sqlite`, `SqliteStore` keeps it in a file, and several processes of one machine may share that. With
+//! `postgres`, `PostgresStore`, or with `redis`, `RedisStore` keeps it on a server, for many machines.
 //!
 //! # The contract
 //! - *One register per operation.* Each call takes effect at one instant between its start and its

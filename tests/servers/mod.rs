@@ -21,6 +21,8 @@ pub(crate) fn shared(variable: &str) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sort {
     Postgres,
+    /// Its settings are the port of the PostgreSQL behind it and the mode of its pool.
+    PgBouncer,
     Redis,
 }
 
@@ -40,7 +42,7 @@ impl Server {
         Self::start_with(sort, &[])
     }
 
-    /// Starts it with settings of its own (Redis only), and waits until it answers.
+    /// Starts it with settings of its own, and waits until it answers.
     pub(crate) fn start_with(sort: Sort, settings: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
@@ -52,7 +54,9 @@ impl Server {
     /// Its address.
     pub(crate) fn url(&self) -> String {
         match self.sort {
-            Sort::Postgres => format!("postgres://postgres@127.0.0.1:{}/postgres", self.port),
+            Sort::Postgres | Sort::PgBouncer => {
+                format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+            }
             Sort::Redis => format!("redis://127.0.0.1:{}", self.port),
         }
     }
@@ -122,7 +126,7 @@ impl Server {
         let status = self.child.as_mut().unwrap().try_wait().unwrap();
         assert!(status.is_none(), "{:?} has ended: {status:?}", self.sort);
         match self.sort {
-            Sort::Postgres => Command::new("pg_isready")
+            Sort::Postgres | Sort::PgBouncer => Command::new("pg_isready")
                 .args(["-q", "-h", "127.0.0.1", "-U", "postgres", "-p", &self.port.to_string()])
                 .status()
                 .is_ok_and(|status| status.success()),

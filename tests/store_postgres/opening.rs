@@ -6,6 +6,7 @@ use respond_async::store::{PostgresOpenError, PostgresOpenErrorKind, Submission}
 use respond_async::time::{Clock, SystemClock};
 
 use super::*;
+use servers::Server;
 
 fn kind<T: std::fmt::Debug>(opened: Result<T, PostgresOpenError>) -> PostgresOpenErrorKind {
     opened.unwrap_err().kind()
@@ -42,6 +43,30 @@ async fn tables_of_a_newer_version_are_left_alone() {
     let error = open_in(&place.schema).await.unwrap_err();
     assert_eq!(error.kind(), PostgresOpenErrorKind::Newer);
     assert!(error.to_string().contains("newer version"), "{error}");
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn a_pooler_that_would_make_it_deaf_is_refused() {
+    let server = Server::start(Sort::Postgres);
+    let port = server.port().to_string();
+    for (mode, refused) in [("transaction", Some(PostgresOpenErrorKind::Pooled)), ("session", None)]
+    {
+        let pooler = Server::start_with(Sort::PgBouncer, &[&port, mode]);
+        let opened = PostgresStore::open(&pooler.url()).await;
+        assert_eq!(opened.as_ref().err().map(PostgresOpenError::kind), refused);
+        let Ok(store) = opened else { continue };
+        // Through sessions of its own it hears.
+        for _ in 0..500 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            if store.is_listening() {
+                break;
+            }
+        }
+        assert!(store.is_listening());
+        let id = OperationId::generate(SystemClock.now()).unwrap();
+        store.accept(Submission::new(NewOperation::new(id))).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -51,7 +51,8 @@ use crate::time::Timestamp;
 ///   connections come back by themselves.
 /// - Reads go to the same server as writes, never to a replica.
 ///
-/// Needs a session of its own for each connection: with a pooler in between, one in session mode.
+/// Needs a session of its own for each connection: with a pooler in between, one in session mode. Another is
+/// refused when the store is opened ([`Pooled`](PostgresOpenErrorKind::Pooled)).
 ///
 /// A clone is another handle on the same connections, which end with the last one.
 ///

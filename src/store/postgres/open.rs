@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, SimpleQueryMessage, Socket};
 
 use super::sql::{self, VERSION};
 use crate::store::Durability;
@@ -50,6 +50,10 @@ pub enum PostgresOpenErrorKind {
     /// The server is a standby that can only be read.
     #[error("the server can only be read")]
     ReadOnly,
+    /// A pooler in between gives each transaction another session. What is prepared or listened to in one
+    /// would be gone in the next: have it pool sessions.
+    #[error("a pooler in between gives each transaction another session; have it pool sessions")]
+    Pooled,
     /// Anything else; the source tells.
     #[error("the database failed")]
     Failed,
@@ -198,12 +202,27 @@ impl Settings {
         Ok((client, lost))
     }
 
+    /// Looks whether a connection is a session of its own: it keeps its process on the server while
+    /// another connection is in a transaction.
+    async fn check_session(&self, client: &Client) -> Result<(), PostgresOpenError> {
+        let pooled = || PostgresOpenError::new(PostgresOpenErrorKind::Pooled);
+        let look = async || client.simple_query("SELECT pg_backend_pid()").await.map(process);
+        let before = look().await?;
+        let (other, _lost) = self.open().await?;
+        other.batch_execute("BEGIN").await?;
+        // A pool of one session has none left now.
+        let after = timeout(self.call_timeout, look()).await.map_err(|_| pooled())??;
+        other.batch_execute("ROLLBACK").await?;
+        if before == after { Ok(()) } else { Err(pooled()) }
+    }
+
     /// Makes the tables, or sees that they are there; says how durably the server keeps what it
     /// acknowledges.
     pub(super) async fn prepare(&self, migrate: bool) -> Result<Durability, PostgresOpenError> {
         let opened = timeout(self.connect_timeout, self.open()).await;
         let opened = opened.map_err(|_| PostgresOpenError::new(PostgresOpenErrorKind::Unreachable));
         let (mut client, _lost) = opened??;
+        self.check_session(&client).await?;
         let row = client.query_one("SELECT pg_is_in_recovery()", &[]).await?;
         if row.get(0) {
             return Err(PostgresOpenError::new(PostgresOpenErrorKind::ReadOnly));
@@ -237,4 +256,12 @@ impl Settings {
         let fsync: String = client.query_one("SHOW fsync", &[]).await?.get(0);
         Ok(if fsync == "on" { Durability::PowerLoss } else { Durability::ProcessCrash })
     }
+}
+
+/// The number of a process that a simple query gave.
+fn process(messages: Vec<SimpleQueryMessage>) -> Option<String> {
+    messages.into_iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    })
 }
