@@ -173,6 +173,10 @@ impl Promises {
             let mut ended = serde_json::Value::Null;
             eventually(&format!("{id} ({kind}) is stuck"), || {
                 let answer = client::get(address, &monitor).unwrap();
+                if answer.status == 503 {
+                    // The server was killed last, and has just come back.
+                    return false;
+                }
                 assert_eq!(answer.status, 200, "{id} ({kind}) is lost: {answer:?}");
                 ended = answer.json();
                 ended.get("finished").is_some()
