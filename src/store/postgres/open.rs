@@ -187,13 +187,14 @@ impl Settings {
             drop(alive);
         });
         // Nobody waits for longer than that, so the server need not either; what was acknowledged is
-        // on its disk; and each statement is planned once.
+        // on its disk; and each statement is planned once, perhaps while the tables are empty, so that it must
+        // not take them for small ever after.
         let millis = self.call_timeout.as_millis().max(1);
         client
             .batch_execute(&format!(
                 "SET statement_timeout = {millis}; SET lock_timeout = {millis};
                 SET idle_in_transaction_session_timeout = {idle};
-                SET plan_cache_mode = force_generic_plan;
+                SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;
                 SELECT set_config('synchronous_commit', 'on', false)
                     WHERE current_setting('synchronous_commit') = 'off'",
                 idle = millis * 2,
