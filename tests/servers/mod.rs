@@ -69,16 +69,25 @@ impl Server {
     /// The CPU time that all of it has used.
     pub(crate) fn cpu(&self) -> Duration {
         let Some(child) = &self.child else { return Duration::ZERO };
-        let ticks = |id: u32, columns: std::ops::Range<usize>| {
-            let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-            // The name, which may have spaces in it, ends with the last bracket.
-            let after = stat.rsplit_once(')').map(|(_, after)| after).unwrap_or_default();
-            let fields = after.split_whitespace().skip(columns.start).take(columns.len());
-            fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>()
+        // Of the threads that live, to the nanosecond.
+        let threads = |id: u32| {
+            let tasks =
+                std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+            let nanos = tasks.filter_map(|task| {
+                let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+                stat.split_whitespace().next()?.parse::<u64>().ok()
+            });
+            nanos.sum::<u64>()
         };
-        // Its own, that of its children that have ended, and that of those that live.
-        let live: u64 = children(child.id()).into_iter().map(|id| ticks(id, 11..13)).sum();
-        Duration::from_millis((ticks(child.id(), 11..15) + live) * 10)
+        let live: u64 = children(child.id()).into_iter().chain([child.id()]).map(threads).sum();
+        // Of the children that have ended, in hundredths of a second.
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+        // The name, which may have spaces in it, ends with the last bracket.
+        let after = stat.rsplit_once(')').map(|(_, after)| after).unwrap_or_default();
+        let fields = after.split_whitespace().skip(13).take(2);
+        let ended: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+        Duration::from_nanos(live) + Duration::from_millis(ended * 10)
     }
 
     /// Ends it with SIGKILL, and waits until it and what it started are gone.
