@@ -7,7 +7,7 @@
 //!
 //! | layer | what it gives | feature |
 //! | --- | --- | --- |
-//! | `axum` | a framework's types in and out | `axum` |
+//! | `axum`, `actix` | a framework's types in and out | (the same) |
 //! | `monitor` | status monitors: `http::Request` in, `http::Response` out | `tokio` |
 //! | `operations` | the facade: durable jobs and other work, workers, idempotency keys, bounds, shutdown | `tokio` |
 //! | [`store`] | [`OperationStore`](store::OperationStore), [`MemoryStore`](store::MemoryStore), `SqliteStore`, `PostgresStore`, `RedisStore`, a conformance suite | (`sqlite`, `sqlite-bundled`, `postgres`, `redis`, `conformance`) |
@@ -17,7 +17,7 @@
 //! | [`time`] | instants and clocks | |
 //!
 //! # Which part do I need?
-//! - *A service on axum*: the feature `axum`, and the example of its module.
+//! - *A service on axum or actix-web*: the feature `axum` or `actix`, and the example of its module.
 //! - *Another framework that speaks `http`*: the feature `tokio`, `operations` and `monitor`.
 //! - *Only the headers and documents*, with a job system of your own: no feature, [`prefer`],
 //!   [`respond`] and [`problem`].
@@ -26,6 +26,8 @@
 //! [RFC 7240]: https://www.rfc-editor.org/rfc/rfc7240
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "actix")]
+pub mod actix;
 #[cfg(feature = "axum")]
 pub mod axum;
 pub mod header;

@@ -185,3 +185,32 @@ async fn once_a_202_was_read_its_operation_is_there_and_ends() {
     assert!((accepted..=CLIENTS).contains(&left), "{accepted} were accepted, {left} are left");
     assert_eq!(service.done(), left);
 }
+
+/// As actix does: each of its threads has a runtime of its own, which ends with the server.
+#[tokio::test]
+async fn the_runtime_of_a_request_may_end_before_its_work() {
+    let operations = Operations::builder(slow(&MemoryStore::new())).start();
+    let serving = {
+        let operations = operations.clone();
+        move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let preferences = Preferences::parse("respond-async").unwrap();
+            let work = |_| async {
+                sleep(STEP).await;
+                Created::at("/images/17")
+            };
+            runtime.unwrap().block_on(operations.respond_with(&preferences, work))
+        }
+    };
+    let accepted = tokio::task::spawn_blocking(serving).await.unwrap();
+    let monitor = accepted.headers()["location"].to_str().unwrap();
+    let id = monitor.rsplit('/').next().unwrap().parse().unwrap();
+    loop {
+        let observed = operations.get(&Owner::anonymous(), id).await.unwrap();
+        match observed.operation.status() {
+            Status::Succeeded => break,
+            Status::Running => sleep(STEP / 8).await,
+            status => panic!("{status:?}"),
+        }
+    }
+}

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["operations"],
     &["conformance"],
     &["monitor"],
-    &["axum"],
+    &["actix", "axum"],
 ];
 
 fn layer(module: &str) -> Option<usize> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Inner;
-use super::calls::{detached, is_passing, without_panic};
+use super::calls::{is_passing, without_panic};
 use super::context::{Run, Signal};
 use super::policy::JobPolicy;
 use crate::operation::{Change, IntoOutcome, Outcome, TransitionError};
@@ -230,7 +230,7 @@ impl Attempt {
     ) -> Option<Result<Observed, ApplyError>> {
         let (store, id) = (Arc::clone(&self.inner.store), self.run.id());
         let call = Box::pin(async move { store.apply_with_outcome(id, change, outcome).await });
-        detached(call, self.inner.settings.store_timeout).await
+        self.inner.detached(call).await
     }
 }
 

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::problem::{Problem, types};
 use crate::store::{ApplyError, StoreError, StoreErrorKind};
 
@@ -23,11 +25,15 @@ pub(super) type Call<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// It is polled once in place, which is all that a store in memory needs, and else handed to a task
 /// of its own before anybody could drop it half-way. None if it takes longer than `timeout`; it then
 /// goes on unseen.
-pub(super) async fn detached<T: Send + 'static>(mut call: Call<T>, timeout: Duration) -> Option<T> {
+pub(super) async fn detached<T: Send + 'static>(
+    runtime: &Handle,
+    mut call: Call<T>,
+    timeout: Duration,
+) -> Option<T> {
     if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
         return Some(answer);
     }
-    let task = tokio::spawn(call);
+    let task = runtime.spawn(call);
     tokio::time::timeout(timeout, task).await.ok()?.ok()
 }
 

@@ -25,7 +25,7 @@ impl Operations {
         // In a task of its own, because a read of the store should not be dropped half-way either.
         // It ends when nobody waits for it any more.
         let (waits, waiter) = oneshot::channel();
-        tokio::spawn(until_finished(Arc::clone(self.inner()), observed, wait, waits));
+        self.inner().runtime.spawn(until_finished(Arc::clone(self.inner()), observed, wait, waits));
         match waiter.await {
             Ok(Ok(Some(observed))) => Ok(observed),
             Ok(Ok(None)) => Err(Problem::new(types::EXPIRED)),

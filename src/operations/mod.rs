@@ -91,7 +91,7 @@ pub use policy::JobPolicy;
 
 use self::admission::Admission;
 use self::builder::Settings;
-use self::calls::{detached, store_problem, unavailable};
+use self::calls::{Call, detached, store_problem, unavailable};
 use self::context::{Runs, Signal};
 use self::job::{Jobs, Registration};
 use self::pace::Agenda;
@@ -136,6 +136,9 @@ struct Inner {
     agenda: Mutex<Agenda>,
     began: Instant,
     closing: AtomicBool,
+    /// Where they were started. What goes on when its client hangs up runs there: the runtime that a
+    /// request came in on may end before (actix has one for each of its threads).
+    runtime: tokio::runtime::Handle,
 }
 
 impl Operations {
@@ -162,6 +165,7 @@ impl Operations {
             agenda: Mutex::default(),
             began: Instant::now(),
             closing: AtomicBool::new(false),
+            runtime: tokio::runtime::Handle::current(),
         };
         Self { handle: Arc::new(Handle(Arc::new(inner))) }
     }
@@ -311,7 +315,7 @@ impl Operations {
         &self,
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, Problem> {
-        match detached(Box::pin(call), self.inner().settings.store_timeout).await {
+        match self.inner().detached(Box::pin(call)).await {
             Some(answer) => answer.map_err(|error| store_problem(&error)),
             None => Err(unavailable()),
         }
@@ -364,6 +368,11 @@ impl Inner {
         for admission in self.admissions() {
             admission.emptied().await;
         }
+    }
+
+    /// Makes a call of the store that no client can cut short: see [`detached`].
+    async fn detached<T: Send + 'static>(&self, call: Call<T>) -> Option<T> {
+        detached(&self.runtime, call, self.settings.store_timeout).await
     }
 
     fn retry_after(&self, observed: &Observed) -> Duration {

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Weak};
 
+use tokio::runtime::Handle;
+
 use super::calls::{detached, is_passing};
 use super::{Inner, Operations};
 use crate::operation::{Change, Due};
@@ -23,9 +25,8 @@ pub(super) fn spawn(operations: &Operations) {
             drop(inner);
             // One batch after another as long as there is more. What failed is due still, and is
             // tried again with the next sweep; a store that does not answer holds up none.
-            while let Some(Ok(true)) = detached(Box::pin(sweep(Arc::clone(&store))), timeout).await
-            {
-            }
+            let sweep = || Box::pin(sweep(Arc::clone(&store)));
+            while let Some(Ok(true)) = detached(&Handle::current(), sweep(), timeout).await {}
         }
     });
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Inner;
 use super::admission::Admitted;
 use super::attempt::{Attempt, End, RunGuard, Work};
-use super::calls::{detached, store_problem, unavailable, without_panic};
+use super::calls::{store_problem, unavailable, without_panic};
 use super::context::{Run, Signal};
 use super::job::Registered;
 use crate::operation::{Change, IntoOutcome, Outcome};
@@ -48,9 +48,10 @@ impl Task {
     pub(super) fn spawn(self, work: Work) {
         // Whatever way the task ends, its entry goes with it.
         let guard = RunGuard::new(&self.inner, &self.run);
+        let runtime = self.inner.runtime.clone();
         // Boxed, because the runtime moves a task several times before it stands still.
         let run = Box::pin(self.run(work));
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             run.await;
             drop(guard);
         });
@@ -153,7 +154,7 @@ pub(super) async fn accept(
     let submission = submission.with_limits(limits);
     let store = Arc::clone(&inner.store);
     let call = Box::pin(async move { store.submit(submission).await });
-    match detached(call, inner.settings.store_timeout).await {
+    match inner.detached(call).await {
         Some(Ok(Acceptance::Created(observed))) => Ok((observed, true)),
         Some(Ok(Acceptance::Existing(observed))) => Ok((observed, false)),
         Some(Ok(Acceptance::Full(full))) => {

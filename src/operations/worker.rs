@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep};
 
 use super::admission::Place;
 use super::attempt::{Attempt, End, RunGuard, Work};
-use super::calls::detached;
 use super::context::{Context, Run};
 use super::job::Registered;
 use super::{Inner, Operations};
@@ -124,7 +123,7 @@ async fn input(inner: &Inner, id: OperationId) -> Option<Bytes> {
     loop {
         let store = Arc::clone(&inner.store);
         let call = Box::pin(async move { store.input(id).await });
-        match detached(call, inner.settings.store_timeout).await {
+        match inner.detached(call).await {
             Some(Ok(input)) => return input,
             Some(Err(error)) if !error.is_retryable() => return None,
             _ => sleep(INPUT_PAUSE).await,

@@ -1,13 +1,14 @@
-//! What a client sees, row by row of the contract: one handler behind axum, on the memory store.
+//! What a client sees, row by row of the contract: one handler behind axum and behind actix, on the
+//! memory store, with the same answers.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
+mod front;
+
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::routing::post;
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
 use respond_async::header::CacheControl;
 use respond_async::operation::IntoOutcome;
@@ -15,20 +16,19 @@ use respond_async::operations::OperationsBuilder;
 use respond_async::prefer::Preferences;
 use respond_async::problem::types;
 use respond_async::respond::{Created, Response};
-use respond_async::store::MemoryStore;
+use respond_async::store::{Idempotency, MemoryStore};
 use respond_async::time::{Clock, ManualClock, Timestamp};
 use respond_async::{Context, OperationId, Operations, Outcome, Owner, Problem};
 use serde_json::Value;
-use tower::ServiceExt;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A service with one negotiating route, `POST /tasks/{seconds}`, whose clock is in our hands.
 struct Service {
-    app: Router,
     operations: Operations,
     store: MemoryStore,
     clock: Arc<ManualClock>,
+    ids: RefCell<Vec<String>>,
 }
 
 struct Answer {
@@ -37,13 +37,21 @@ struct Answer {
     body: Vec<u8>,
 }
 
-async fn work(
-    State(operations): State<Operations>,
-    Path(what): Path<String>,
+/// What the negotiating route does, behind whichever framework.
+async fn task(
+    operations: &Operations,
+    what: String,
     preferences: Preferences,
     owner: Owner,
+    head: &Parts,
+    body: &[u8],
 ) -> Response {
+    let named = match Idempotency::from_request(&head.method, &head.uri, &head.headers, body) {
+        Ok(named) => named,
+        Err(problem) => return problem.into_response(),
+    };
     let kick_off = operations.kick_off(&preferences).owner(owner).strict(&["return"]);
+    let kick_off = kick_off.idempotency(named);
     let kick_off = if what.starts_with("overdue") { kick_off.accept_overdue() } else { kick_off };
     kick_off.respond_with(move |context| handle(what, context)).await
 }
@@ -79,18 +87,25 @@ impl Service {
     }
 
     fn with(set: impl FnOnce(OperationsBuilder) -> OperationsBuilder) -> Self {
-        let clock = Arc::new(ManualClock::default());
+        let clock = Arc::new(ManualClock::new("2026-11-23T05:54:39Z".parse().unwrap()));
         let store = MemoryStore::builder().clock(Arc::clone(&clock)).build();
         let builder = Operations::builder(store.clone()).clock(Arc::clone(&clock)).retention(HOUR);
         let operations = set(builder).start();
-        let app = Router::new()
-            .route("/tasks/{what}", post(work).get(work))
-            .nest("/operations", respond_async::axum::monitor(&operations))
-            .with_state(operations.clone());
-        Self { app, operations, store, clock }
+        Self { operations, store, clock, ids: RefCell::default() }
     }
 
     async fn send(&self, method: Method, uri: &str, fields: &[(&str, &str)]) -> Answer {
+        self.send_content(method, uri, fields, "").await
+    }
+
+    async fn send_content(
+        &self,
+        method: Method,
+        uri: &str,
+        fields: &[(&str, &str)],
+        body: &'static str,
+    ) -> Answer {
+        let name = format!("{method} {uri} {fields:?} {body}");
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in fields {
             match *name {
@@ -98,10 +113,11 @@ impl Service {
                 name => request = request.header(name, *value),
             }
         }
-        let request = request.body(Body::empty()).unwrap();
-        let (parts, body) = self.app.clone().oneshot(request).await.unwrap().into_parts();
-        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec();
-        Answer { status: parts.status, headers: parts.headers, body }
+        let request = request.body(body.into()).unwrap();
+        let answer = front::send(&self.operations, request).await;
+        front::note(&name, &answer, &mut self.ids.borrow_mut());
+        let (parts, body) = answer.into_parts();
+        Answer { status: parts.status, headers: parts.headers, body: body.to_vec() }
     }
 
     async fn post(&self, what: &str, prefer: &str) -> Answer {
@@ -154,7 +170,6 @@ impl Answer {
     }
 }
 
-#[tokio::test(start_paused = true)]
 async fn without_preference_the_handler_answers_and_nothing_is_stored() {
     let service = Service::new();
     for prefer in ["", "return=minimal", "wait=1", "wait", "respond-sync", "x=\"respond-async\""] {
@@ -169,7 +184,6 @@ async fn without_preference_the_handler_answers_and_nothing_is_stored() {
     assert!(service.store.is_empty());
 }
 
-#[tokio::test(start_paused = true)]
 async fn respond_async_gets_202_with_all_its_fields() {
     let service = Service::new();
     for prefer in ["respond-async", "RESPOND-ASYNC;x=1, wait=0", " , return=minimal,respond-async "]
@@ -189,7 +203,6 @@ async fn respond_async_gets_202_with_all_its_fields() {
     assert_eq!(service.store.len(), 3);
 }
 
-#[tokio::test(start_paused = true)]
 async fn the_body_of_the_202_is_what_the_monitor_says() {
     let service = Service::new();
     let accepted = service.post("silent5", "respond-async").await;
@@ -201,7 +214,6 @@ async fn the_body_of_the_202_is_what_the_monitor_says() {
     assert!(!String::from_utf8_lossy(&accepted.body).contains("null"));
 }
 
-#[tokio::test(start_paused = true)]
 async fn wait_gets_the_answer_if_it_is_in_time() {
     let service = Service::new();
     let in_time = service.post("thing2", "respond-async, wait=5").await;
@@ -220,7 +232,6 @@ async fn wait_gets_the_answer_if_it_is_in_time() {
     assert_eq!(start.elapsed().as_secs(), 9);
 }
 
-#[tokio::test(start_paused = true)]
 async fn wait_is_capped() {
     let service = Service::with(|builder| builder.wait_cap(Duration::from_secs(3)));
     let start = tokio::time::Instant::now();
@@ -228,7 +239,6 @@ async fn wait_is_capped() {
     assert_eq!((answer.status, start.elapsed().as_secs()), (StatusCode::ACCEPTED, 3));
 }
 
-#[tokio::test(start_paused = true)]
 async fn an_overdue_answer_becomes_202_only_where_the_route_lets_it() {
     let service = Service::new();
     assert_eq!(service.post("thing9", "wait=5").await.status, StatusCode::CREATED);
@@ -239,7 +249,6 @@ async fn an_overdue_answer_becomes_202_only_where_the_route_lets_it() {
     assert_eq!(service.post("overdue2", "wait=5").await.status, StatusCode::CREATED);
 }
 
-#[tokio::test(start_paused = true)]
 async fn bad_preferences_are_ignored_unless_handling_is_strict() {
     let service = Service::new();
     for prefer in
@@ -259,7 +268,6 @@ async fn bad_preferences_are_ignored_unless_handling_is_strict() {
     assert_eq!(strict.status, StatusCode::CREATED);
 }
 
-#[tokio::test(start_paused = true)]
 async fn too_much_work_is_refused_and_leaves_nothing() {
     let service = Service::with(|builder| builder.concurrency(1).queue(1));
     let running = service.post("thing3", "respond-async").await;
@@ -278,7 +286,6 @@ async fn too_much_work_is_refused_and_leaves_nothing() {
     assert!(service.post("thing3", "respond-async").await.status == StatusCode::ACCEPTED);
 }
 
-#[tokio::test(start_paused = true)]
 async fn one_owner_cannot_fill_the_queue() {
     let service = Service::with(|builder| builder.owner_limit(1));
     let ann = [("owner", "ann"), ("prefer", "respond-async")];
@@ -291,7 +298,6 @@ async fn one_owner_cannot_fill_the_queue() {
     assert_eq!(send(&bob).await.status, StatusCode::ACCEPTED);
 }
 
-#[tokio::test(start_paused = true)]
 async fn a_monitor_is_200_in_every_state_and_304_for_a_known_revision() {
     let service = Service::new();
     let monitor = service.post("thing5", "respond-async").await.monitor();
@@ -326,7 +332,6 @@ async fn a_monitor_is_200_in_every_state_and_304_for_a_known_revision() {
     assert_eq!(service.store.len(), 1);
 }
 
-#[tokio::test(start_paused = true)]
 async fn the_result_is_the_outcome_byte_for_byte() {
     let service = Service::new();
     let monitor = service.post("bytes5", "respond-async").await.monitor();
@@ -349,7 +354,6 @@ async fn the_result_is_the_outcome_byte_for_byte() {
     assert_eq!(result.body, br#"["thing"]"#);
 }
 
-#[tokio::test(start_paused = true)]
 async fn errors_that_happen_late_reach_the_client_as_the_same_problem() {
     let service = Service::new();
     for what in ["fail", "panic"] {
@@ -368,7 +372,6 @@ async fn errors_that_happen_late_reach_the_client_as_the_same_problem() {
     }
 }
 
-#[tokio::test(start_paused = true)]
 async fn delete_cancels_what_lives_and_forgets_what_has_ended() {
     let service = Service::with(|builder| builder.cancel_grace(Duration::from_secs(2)));
     for what in ["stop", "ignore"] {
@@ -388,7 +391,6 @@ async fn delete_cancels_what_lives_and_forgets_what_has_ended() {
     assert!(service.store.is_empty());
 }
 
-#[tokio::test(start_paused = true)]
 async fn a_queued_operation_is_canceled_at_once_and_never_runs() {
     let service = Service::with(|builder| builder.concurrency(1));
     let running = service.post("thing5", "respond-async").await.monitor();
@@ -403,7 +405,6 @@ async fn a_queued_operation_is_canceled_at_once_and_never_runs() {
     );
 }
 
-#[tokio::test(start_paused = true)]
 async fn what_has_expired_is_410_and_what_never_was_is_404() {
     let service = Service::with(|builder| builder.sweep_interval(Duration::from_secs(60)));
     let monitor = service.post("thing0", "respond-async").await.monitor();
@@ -427,7 +428,6 @@ async fn what_has_expired_is_410_and_what_never_was_is_404() {
     }
 }
 
-#[tokio::test(start_paused = true)]
 async fn another_owners_operation_is_an_unknown_one() {
     let service = Service::new();
     let ann = [("owner", "ann"), ("prefer", "respond-async")];
@@ -449,7 +449,6 @@ async fn another_owners_operation_is_an_unknown_one() {
     assert_eq!((own.status, &own.json()["status"]), (StatusCode::OK, &Value::from("running")));
 }
 
-#[tokio::test(start_paused = true)]
 async fn a_list_holds_its_callers_own_newest_first() {
     let service = Service::new();
     for owner in ["ann", "bob", "ann", "ann"] {
@@ -482,7 +481,6 @@ async fn a_list_holds_its_callers_own_newest_first() {
     service.get("/operations").await.is_problem(404, "owner-required");
 }
 
-#[tokio::test(start_paused = true)]
 async fn methods_that_a_monitor_does_not_know_are_405() {
     let service = Service::new();
     let monitor = service.post("thing5", "respond-async").await.monitor();
@@ -503,7 +501,6 @@ async fn methods_that_a_monitor_does_not_know_are_405() {
     assert_eq!((head.status, head.field("etag")), (StatusCode::OK, get.field("etag")));
 }
 
-#[tokio::test(start_paused = true)]
 async fn shutdown_answers_what_waits_and_records_what_it_interrupts() {
     let service = Service::new();
     let short = service.post("thing1", "respond-async").await.monitor();
@@ -528,7 +525,6 @@ async fn shutdown_answers_what_waits_and_records_what_it_interrupts() {
     assert_eq!(service.post("thing1", "").await.status, StatusCode::CREATED);
 }
 
-#[tokio::test(start_paused = true)]
 async fn an_answer_too_large_to_keep_fails_the_operation() {
     let service = Service::with(|builder| builder.max_outcome_bytes(3));
     let monitor = service.post("bytes0", "respond-async").await.monitor();
@@ -537,7 +533,6 @@ async fn an_answer_too_large_to_keep_fails_the_operation() {
     assert_eq!(service.post("bytes0", "").await.body.len(), 4);
 }
 
-#[tokio::test(start_paused = true)]
 async fn absolute_urls_come_from_the_configuration_and_never_from_host() {
     let service = Service::with(|builder| builder.base_url("https://api.example/operations/"));
     let fields =
@@ -546,4 +541,68 @@ async fn absolute_urls_come_from_the_configuration_and_never_from_host() {
     let path = accepted.monitor();
     let path = path.strip_prefix("https://api.example").unwrap();
     assert_eq!(service.ended(path).await.json()["links"]["self"], accepted.field("location"));
+}
+
+async fn a_request_with_a_key_is_one_operation() {
+    let service = Service::new();
+    let service = &service;
+    let send = |what: &'static str, body, prefer| {
+        let fields = [("idempotency-key", "\"k-1\""), ("owner", "ann"), ("prefer", prefer)];
+        async move { service.send_content(Method::POST, &format!("/tasks/{what}"), &fields, body).await }
+    };
+    let first = send("thing5", "a", "respond-async").await;
+    let again = send("thing5", "a", "respond-async").await;
+    assert_eq!(again.monitor(), first.monitor());
+    assert_eq!(again.field("idempotency-replayed"), "true");
+    send("thing5", "b", "respond-async").await.is_problem(422, "idempotency-key-reused");
+
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    for prefer in ["", "respond-async", "respond-async, wait=1"] {
+        let replayed = send("thing5", "a", prefer).await;
+        assert_eq!((replayed.status, &*replayed.body), (StatusCode::CREATED, &br#"["thing"]"#[..]));
+        assert_eq!(replayed.field("idempotency-replayed"), "true");
+        assert_eq!(replayed.field("vary"), "Prefer");
+    }
+    assert_eq!(service.store.len(), 1);
+    let fields = [("idempotency-key", "a b")];
+    let bad = service.send(Method::POST, "/tasks/thing0", &fields).await;
+    bad.is_problem(400, "invalid-idempotency-key");
+}
+
+macro_rules! contract {
+    ($($case:ident)*) => {
+        mod behind_each_framework {
+            $(
+                #[test]
+                fn $case() {
+                    super::front::behind_each(super::$case);
+                }
+            )*
+        }
+    };
+}
+
+contract! {
+    a_request_with_a_key_is_one_operation
+    without_preference_the_handler_answers_and_nothing_is_stored
+    respond_async_gets_202_with_all_its_fields
+    the_body_of_the_202_is_what_the_monitor_says
+    wait_gets_the_answer_if_it_is_in_time
+    wait_is_capped
+    an_overdue_answer_becomes_202_only_where_the_route_lets_it
+    bad_preferences_are_ignored_unless_handling_is_strict
+    too_much_work_is_refused_and_leaves_nothing
+    one_owner_cannot_fill_the_queue
+    a_monitor_is_200_in_every_state_and_304_for_a_known_revision
+    the_result_is_the_outcome_byte_for_byte
+    errors_that_happen_late_reach_the_client_as_the_same_problem
+    delete_cancels_what_lives_and_forgets_what_has_ended
+    a_queued_operation_is_canceled_at_once_and_never_runs
+    what_has_expired_is_410_and_what_never_was_is_404
+    another_owners_operation_is_an_unknown_one
+    a_list_holds_its_callers_own_newest_first
+    methods_that_a_monitor_does_not_know_are_405
+    shutdown_answers_what_waits_and_records_what_it_interrupts
+    an_answer_too_large_to_keep_fails_the_operation
+    absolute_urls_come_from_the_configuration_and_never_from_host
 }
