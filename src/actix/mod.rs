@@ -83,7 +83,7 @@ pub fn monitor(operations: &Operations) -> impl FnOnce(&mut web::ServiceConfig) 
         };
         scope
             .service(web::resource("").to(answer.clone()))
-            .service(web::resource("/{path:.*}").to(answer));
+            .service(web::resource("/{path:.+}").to(answer));
     }
 }
 

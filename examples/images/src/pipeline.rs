@@ -24,7 +24,7 @@ use imageproc::filter::gaussian_blur_f32;
 use serde::{Deserialize, Serialize};
 
 /// The longest body that is taken: 16 MiB, twice what a good phone makes of a photograph.
-pub(crate) const MAX_UPLOAD_BYTES: usize = 16 << 20;
+pub const MAX_UPLOAD_BYTES: usize = 16 << 20;
 /// A few kilobytes of PNG can unfold into gigabytes of pixels.
 const MAX_PIXELS: u64 = 50_000_000;
 /// The longest side that JPEG knows. Scaling a picture that is a single row needs a lot of memory

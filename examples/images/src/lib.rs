@@ -1,14 +1,26 @@
-//! What the image service answers.
+//! An image service: it takes a JPEG or PNG, sharpens, scales and recompresses it, and answers with
+//! the new image's address, or with the address where that will be known.
+//!
+//! This is what it does; `axum-images` and `actix-images` serve it.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `POST /images` | [`Images::upload`] |
+//! | `GET /images/{id}` | [`Images::download`] |
+//! | `/operations` and below | the monitor |
+
+mod gallery;
+mod pipeline;
+mod settings;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use respond_async::header::CacheControl;
 use respond_async::operations::{Job, JobInput, JobInputError};
 use respond_async::prefer::Preferences;
@@ -20,7 +32,9 @@ use respond_async::{Context, OperationId, Operations, Outcome, Owner, Problem};
 use tokio::sync::Semaphore;
 
 use crate::gallery::Gallery;
-use crate::pipeline::{self, EnhanceError, Refusal, Upload};
+pub use crate::pipeline::MAX_UPLOAD_BYTES;
+use crate::pipeline::{EnhanceError, Refusal, Upload};
+pub use crate::settings::{Role, Settings};
 
 const UNSUPPORTED_TYPE: ProblemType = ProblemType::new(
     "urn:problem-type:images:unsupported-type",
@@ -42,14 +56,14 @@ const NO_SUCH_IMAGE: ProblemType =
 
 /// The service: a clone is the same.
 #[derive(Debug, Clone)]
-pub(crate) struct Images {
-    pub(crate) operations: Operations,
-    pub(crate) workshop: Workshop,
+pub struct Images {
+    operations: Operations,
+    workshop: Workshop,
 }
 
 /// Where images are made and kept. A clone is the same.
 #[derive(Debug, Clone)]
-pub(crate) struct Workshop {
+struct Workshop {
     gallery: Gallery,
     /// As many images at a time as there are cores, whichever way they were asked for.
     cores: Arc<Semaphore>,
@@ -70,38 +84,84 @@ impl Job for Upload {
     const KIND: &'static str = "images.enhance";
 }
 
-/// `POST /images`: 201 with the enhanced image's address, or 202 with that of its operation.
-pub(crate) async fn upload(
-    State(images): State<Images>,
-    preferences: Preferences,
-    owner: Owner,
-    method: Method,
-    target: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Problem> {
-    // What can be refused now is refused now, whatever the client prefers.
-    let body = body.map_err(|rejection| unreadable(&rejection))?;
-    let named = Idempotency::from_request(&method, &target, &headers, &body)?;
-    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str);
-    let upload = Upload::check(content_type.transpose().unwrap_or(Some("")), body)?;
+impl Images {
+    /// `POST /images`: 201 with the enhanced image's address, or 202 with that of its operation.
+    /// `body` is the content, or the status that says why it could not be read.
+    ///
+    /// # Errors
+    /// The problem that the client is answered with.
+    pub async fn upload(
+        &self,
+        preferences: &Preferences,
+        owner: Owner,
+        head: &Parts,
+        body: Result<Bytes, StatusCode>,
+    ) -> Result<Response, Problem> {
+        // What can be refused now is refused now, whatever the client prefers.
+        let body = body.map_err(unreadable)?;
+        let named = Idempotency::from_request(&head.method, &head.uri, &head.headers, &body)?;
+        let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str);
+        let upload = Upload::check(content_type.transpose().unwrap_or(Some("")), body)?;
 
-    let kick_off = images.operations.kick_off(&preferences).owner(owner).idempotency(named);
-    Ok(kick_off.respond(upload).await)
+        let kick_off = self.operations.kick_off(preferences).owner(owner).idempotency(named);
+        Ok(kick_off.respond(upload).await)
+    }
+
+    /// `GET /images/{id}`: the image, to be kept for as long as its client likes; to a client that
+    /// accepts JSON, what the 201 said of it.
+    ///
+    /// # Errors
+    /// The problem that the client is answered with.
+    pub async fn download(&self, id: String, request: &HeaderMap) -> Result<Response, Problem> {
+        let gallery = self.workshop.gallery.clone();
+        let found = tokio::task::spawn_blocking(move || gallery.load(&id)).await;
+        let found = found.map_err(|error| internal(&error))?.map_err(|error| internal(&error))?;
+        let (picture, bytes) = found.ok_or_else(|| Problem::new(NO_SUCH_IMAGE))?;
+
+        let accept = request.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        let mut outcome = if accept.is_some_and(|accept| accept.contains("application/json")) {
+            Outcome::json(StatusCode::OK, &picture)
+        } else {
+            let tag = picture.tag().map_err(|error| internal(&error))?;
+            let media_type = HeaderValue::from_static(picture.format.media_type());
+            let mut image = if tag.is_in_if_none_match(request) {
+                Outcome::new(StatusCode::NOT_MODIFIED)
+            } else {
+                Outcome::with_body(StatusCode::OK, media_type, bytes)
+            };
+            image.headers.insert(header::ETAG, tag.to_header_value());
+            image
+        };
+        // An image never changes: fresh for a year, and offline for as long as it is kept.
+        let year = Duration::from_secs(365 * 24 * 60 * 60);
+        let keep = CacheControl::private().immutable().max_age(year).stale_if_error(year);
+        outcome.headers.insert(header::CACHE_CONTROL, keep.to_header_value());
+        outcome.headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+        Ok(outcome.into_response())
+    }
+}
+
+/// Who asks, so that its operations are its own. Put your authentication here: this one believes
+/// whatever `X-User` says. A client without a name can use the links that it was given, and nothing
+/// else.
+///
+/// # Errors
+/// 400, if the name cannot be one: whoever gives one is not taken for somebody without a name.
+pub fn who_asks(request: &HeaderMap) -> Result<Owner, Problem> {
+    let Some(name) = request.get("x-user") else { return Ok(Owner::anonymous()) };
+    let owner = name.to_str().ok().and_then(|name| Owner::new(name).ok());
+    let no_name = || Problem::from_status(StatusCode::BAD_REQUEST).detail("X-User is no name.");
+    owner.ok_or_else(no_name)
 }
 
 impl Workshop {
-    pub(crate) fn new(gallery: Gallery, cores: usize) -> Self {
+    fn new(gallery: Gallery, cores: usize) -> Self {
         Self { gallery, cores: Arc::new(Semaphore::new(cores)) }
     }
 
     /// The job itself, in the request or after it, in this process or the one that was started in
     /// its place.
-    pub(crate) async fn enhance(
-        self,
-        upload: Upload,
-        context: Context,
-    ) -> Result<Created, Problem> {
+    async fn enhance(self, upload: Upload, context: Context) -> Result<Created, Problem> {
         let core = self.cores.acquire_owned().await.map_err(|error| internal(&error))?;
         // The operation's id names the image too, so that a second attempt makes no second image.
         let id = match context.operation_id() {
@@ -125,40 +185,6 @@ impl Workshop {
     }
 }
 
-/// `GET /images/{id}`: the image, to be kept for as long as its client likes; to a client that
-/// accepts JSON, what the 201 said of it.
-pub(crate) async fn download(
-    State(images): State<Images>,
-    Path(id): Path<String>,
-    request: HeaderMap,
-) -> Result<Response, Problem> {
-    let gallery = images.workshop.gallery;
-    let found = tokio::task::spawn_blocking(move || gallery.load(&id)).await;
-    let found = found.map_err(|error| internal(&error))?.map_err(|error| internal(&error))?;
-    let (picture, bytes) = found.ok_or_else(|| Problem::new(NO_SUCH_IMAGE))?;
-
-    let accept = request.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    let mut outcome = if accept.is_some_and(|accept| accept.contains("application/json")) {
-        Outcome::json(StatusCode::OK, &picture)
-    } else {
-        let tag = picture.tag().map_err(|error| internal(&error))?;
-        let media_type = HeaderValue::from_static(picture.format.media_type());
-        let mut image = if tag.is_in_if_none_match(&request) {
-            Outcome::new(StatusCode::NOT_MODIFIED)
-        } else {
-            Outcome::with_body(StatusCode::OK, media_type, bytes)
-        };
-        image.headers.insert(header::ETAG, tag.to_header_value());
-        image
-    };
-    // An image never changes: fresh for a year, and offline for as long as it is kept.
-    let year = Duration::from_secs(365 * 24 * 60 * 60);
-    let keep = CacheControl::private().immutable().max_age(year).stale_if_error(year);
-    outcome.headers.insert(header::CACHE_CONTROL, keep.to_header_value());
-    outcome.headers.insert(header::VARY, HeaderValue::from_static("Accept"));
-    Ok(outcome.into_response())
-}
-
 /// Tells the work to stop when nobody waits for it any more: the future that it belongs to is gone.
 #[derive(Default)]
 struct HungUp(Arc<AtomicBool>);
@@ -169,8 +195,8 @@ impl Drop for HungUp {
     }
 }
 
-fn unreadable(rejection: &BytesRejection) -> Problem {
-    match rejection.status() {
+fn unreadable(status: StatusCode) -> Problem {
+    match status {
         StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge.into(),
         status => Problem::from_status(status).detail("The request's content could not be read."),
     }
