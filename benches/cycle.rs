@@ -26,12 +26,14 @@ use respond_async::respond;
 use respond_async::store::MemoryStore;
 use serde_json::Value;
 
-use crate::loopback::{Answer, Connection, Contender, Plan, Server, compare, serve_if_asked};
+use crate::loopback::{
+    Answer, Connection, Contender, Plan, Server, compare, serve, serve_if_asked,
+};
 
 const CONTENDERS: &[Contender] = &[
-    Contender { name: "by hand", app: by_hand, turn: cycle },
-    Contender { name: "respond-async", app: with_the_crate, turn: cycle },
-    Contender { name: "constants", app: constants, turn: cycle },
+    Contender { name: "by hand", serve: |at| serve(at, by_hand()), turn: cycle },
+    Contender { name: "respond-async", serve: |at| serve(at, with_the_crate()), turn: cycle },
+    Contender { name: "constants", serve: |at| serve(at, constants()), turn: cycle },
 ];
 
 /// How long what has finished is kept: long enough for its client, short enough for the services to

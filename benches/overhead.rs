@@ -1,36 +1,48 @@
 //! Claim: a request without `Prefer` costs a service next to nothing more than it did before the
 //! service took this crate: the aim is 0.97 of the throughput of the bare handler.
 //!
-//! The same handler, once as it is and once behind `respond_with`, first over HTTP/1.1 on the
-//! loopback interface, then, as the harsher measure, as a call in this process with no network.
+//! The same handler, once as it is, once behind `respond_with`, and once behind the layer for tower, as
+//! a request that the layer leaves alone (the aim is 0.98); first over HTTP/1.1 on the loopback
+//! interface, then, as the harsher measure, as a call in this process with no network.
 #![allow(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
 mod loopback;
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::io;
 use std::time::Instant;
 
-use axum::Router;
+use axum::extract::Request as AxumRequest;
 use axum::extract::State;
+use axum::response::Response as AxumResponse;
 use axum::routing::post;
+use axum::{Router, ServiceExt};
 use http::{Method, Request, StatusCode, header};
 use respond_async::Operations;
 use respond_async::prefer::Preferences;
 use respond_async::respond;
 use respond_async::store::MemoryStore;
+use respond_async::tower::{AsyncMode, AsyncService, Route};
 use serde::Serialize;
-use tower::ServiceExt;
+use tokio::net::TcpListener;
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, Service, ServiceExt as _};
 
-use crate::loopback::{Connection, Contender, Figure, Plan, compare, serve_if_asked};
+use crate::loopback::{
+    Connection, Contender, Figure, Plan, Serving, compare, serve, serve_if_asked,
+};
 
 const CONTENDERS: &[Contender] = &[
-    Contender { name: "bare", app: bare, turn: create_one },
-    Contender { name: "respond-async", app: negotiating, turn: create_one },
+    Contender { name: "bare", serve: |at| serve(at, bare()), turn: create_one },
+    Contender { name: "respond-async", serve: |at| serve(at, negotiating()), turn: create_one },
+    Contender { name: "layer", serve: serve_layered, turn: create_one },
 ];
 
 /// How many calls without network are timed at once.
 const CALLS: u32 = 2_000;
+
+type App = BoxCloneSyncService<AxumRequest, AxumResponse, Infallible>;
 
 #[derive(Serialize)]
 struct Thing {
@@ -68,6 +80,18 @@ fn negotiating() -> Router {
         .with_state(operations)
 }
 
+/// Around the bare service, for other routes than the one that is asked for.
+fn layered() -> AsyncService<Router> {
+    let mode = AsyncMode::new([Route::post("/reports/{year}"), Route::put("/reports/{year}")]);
+    let layer = mode.start::<axum::body::Body>(Operations::builder(MemoryStore::new()));
+    layer.layer(bare())
+}
+
+fn serve_layered(listener: TcpListener) -> Serving {
+    let app = ServiceExt::<AxumRequest>::into_make_service(layered());
+    Box::pin(async move { axum::serve(listener, app).await })
+}
+
 fn create_one(connection: &mut Connection) -> io::Result<()> {
     let request = b"POST /things HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n";
     let answer = connection.send(request)?;
@@ -87,28 +111,42 @@ fn main() -> Result<(), Box<dyn Error>> {
     without_network(plan)
 }
 
-/// The same two as calls, on one thread.
+/// The same as calls, on one thread.
 fn without_network(plan: Plan) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let entered = runtime.enter();
-    let apps = [bare(), negotiating()];
+    let apps = [boxed(bare()), boxed(negotiating()), boxed(layered())];
     drop(entered);
-    let mut nanos = [Vec::new(), Vec::new()];
+    let mut nanos = [const { Vec::new() }; 3];
     for round in 0..=plan.rounds * 20 {
-        for at in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
+        for at in if round % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] } {
             let start = Instant::now();
             runtime.block_on(call(&apps[at]))?;
             nanos[at].push(start.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS));
         }
     }
-    let ratio = Figure::of(nanos[0].iter().zip(&nanos[1]).map(|(bare, ours)| ours / bare));
-    let [bare, ours] = nanos.map(|rounds| Figure::of(rounds.into_iter()).median);
     println!("\nThe same without network, ns a call");
-    println!("bare {bare:.0}, respond-async {ours:.0}, ratio {ratio}");
+    for (contender, of_it) in CONTENDERS.iter().zip(&nanos) {
+        let ratio = Figure::of(nanos[0].iter().zip(of_it).map(|(bare, ours)| ours / bare));
+        let median = Figure::of(of_it.iter().copied()).median;
+        println!("{} {median:.0}, ratio {ratio}", contender.name);
+    }
     Ok(())
 }
 
-async fn call(app: &Router) -> Result<(), Box<dyn Error>> {
+/// The same box for all.
+fn boxed<S>(app: S) -> App
+where
+    S: Service<AxumRequest, Response = AxumResponse, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    BoxCloneSyncService::new(app)
+}
+
+async fn call(app: &App) -> Result<(), Box<dyn Error>> {
     for _ in 0..CALLS {
         let request = Request::builder().method(Method::POST).uri("/things");
         let response = app.clone().oneshot(request.body(axum::body::Body::empty())?).await?;

@@ -8,6 +8,7 @@
 //! | layer | what it gives | feature |
 //! | --- | --- | --- |
 //! | `axum`, `actix` | a framework's types in and out | (the same) |
+//! | `tower` | an asynchronous mode around a service that knows nothing of it | `tower` |
 //! | `monitor` | status monitors: `http::Request` in, `http::Response` out | `tokio` |
 //! | `operations` | the facade: durable jobs and other work, workers, idempotency keys, bounds, shutdown | `tokio` |
 //! | [`store`] | [`OperationStore`](store::OperationStore), [`MemoryStore`](store::MemoryStore), `SqliteStore`, `PostgresStore`, `RedisStore`, a conformance suite | (`sqlite`, `sqlite-bundled`, `postgres`, `redis`, `conformance`) |
@@ -18,6 +19,7 @@
 //!
 //! # Which part do I need?
 //! - *A service on axum or actix-web*: the feature `axum` or `actix`, and the example of its module.
+//! - *A service whose handlers should stay as they are*: the feature `tower`.
 //! - *Another framework that speaks `http`*: the feature `tokio`, `operations` and `monitor`.
 //! - *Only the headers and documents*, with a job system of your own: no feature, [`prefer`],
 //!   [`respond`] and [`problem`].
@@ -41,6 +43,8 @@ pub mod problem;
 pub mod respond;
 pub mod store;
 pub mod time;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 pub use operation::{Operation, OperationId, Outcome, Owner, Progress, Status};
 #[cfg(feature = "tokio")]

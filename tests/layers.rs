@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["operations"],
     &["conformance"],
     &["monitor"],
-    &["actix", "axum"],
+    &["actix", "axum", "tower"],
 ];
 
 fn layer(module: &str) -> Option<usize> {

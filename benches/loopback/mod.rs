@@ -10,11 +10,13 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
 use axum::Router;
+use tokio::net::TcpListener;
 
 /// How many connections are kept open, each with one request at a time.
 const CLIENTS: usize = 8;
@@ -24,9 +26,12 @@ const TICK: Duration = Duration::from_millis(10);
 /// A service to compare, and what a client does with it in one turn.
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
-    pub(crate) app: fn() -> Router,
+    pub(crate) serve: fn(TcpListener) -> Serving,
     pub(crate) turn: fn(&mut Connection) -> io::Result<()>,
 }
+
+/// A service that runs until its process ends.
+pub(crate) type Serving = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 
 /// How long to measure.
 #[derive(Clone, Copy)]
@@ -79,7 +84,7 @@ pub(crate) fn serve_if_asked(contenders: &[Contender]) -> Result<(), Box<dyn Err
     let mut args = env::args().skip_while(|arg| arg != "--serve").skip(1);
     let Some(name) = args.next() else { return Ok(()) };
     let contender = contenders.iter().find(|contender| contender.name == name);
-    let app = contender.ok_or("no such service")?.app;
+    let serve = contender.ok_or("no such service")?.serve;
     thread::spawn(|| {
         // Nothing is ever sent: the end of it is the end of the parent.
         let _ = io::stdin().read(&mut [0]);
@@ -89,12 +94,16 @@ pub(crate) fn serve_if_asked(contenders: &[Contender]) -> Result<(), Box<dyn Err
     // which thread happens to wake which.
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(
         async {
-            let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
             println!("{}", listener.local_addr()?);
-            axum::serve(listener, app()).await?;
-            Ok(())
+            Ok(serve(listener).await?)
         },
     )
+}
+
+/// Serves a router.
+pub(crate) fn serve(listener: TcpListener, app: Router) -> Serving {
+    Box::pin(async move { axum::serve(listener, app).await })
 }
 
 /// Has clients take turns with all of them, and prints what a turn costs each and how that compares

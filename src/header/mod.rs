@@ -84,6 +84,11 @@ pub fn vary_on_prefer(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether `Vary` lists `Prefer`.
+pub(crate) fn varies_on_prefer(headers: &HeaderMap) -> bool {
+    headers.get_all(header::VARY).iter().any(covers_prefer)
+}
+
 fn covers_prefer(vary: &HeaderValue) -> bool {
     vary.as_bytes()
         .split(|byte| *byte == b',')

@@ -74,6 +74,13 @@ impl Monitor {
         Self { operations: operations.clone(), base: path.into() }
     }
 
+    /// Whether a path is the base URL's, or below it.
+    #[cfg(feature = "tower")]
+    pub(crate) fn is_at(&self, path: &str) -> bool {
+        let below = path.strip_prefix(&*self.base);
+        below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+    }
+
     /// Answers a request of `owner`. The path may begin with that of the base URL, or be what a
     /// router left of it.
     ///

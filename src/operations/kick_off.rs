@@ -19,7 +19,7 @@ use crate::header::vary_on_prefer;
 use crate::operation::{IntoOutcome, Kind, NewOperation, OperationId, Outcome, Owner};
 use crate::prefer::{Handling, PreferErrorKind, Preferences};
 use crate::problem::{Problem, types};
-use crate::respond::{OperationView, Response};
+use crate::respond::{OperationView, Response, report};
 use crate::store::{Idempotency, Observed, Submission};
 
 /// One request that is about to begin work: who asks, and how the route wants it answered.
@@ -155,6 +155,7 @@ impl<'a> KickOff<'a> {
         W: FnOnce(Context) -> F + Send + 'static,
         F: Future<Output: IntoOutcome> + Send + 'static,
     {
+        let preferences = self.preferences;
         let mut response = match self.mode() {
             Err(problem) => problem.into_response(),
             Ok(Mode::Inline) if self.idempotency.is_none() => {
@@ -172,6 +173,7 @@ impl<'a> KickOff<'a> {
             }
         };
         vary_on_prefer(response.headers_mut());
+        report(preferences, &response);
         response
     }
 
@@ -180,8 +182,10 @@ impl<'a> KickOff<'a> {
     /// # Cancel safety
     /// As [`Operations::respond_with`].
     pub async fn respond<J: Job>(self, job: J) -> Response {
+        let preferences = self.preferences;
         let mut response = self.respond_job(job).await.unwrap_or_else(Problem::into_response);
         vary_on_prefer(response.headers_mut());
+        report(preferences, &response);
         response
     }
 

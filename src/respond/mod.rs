@@ -35,6 +35,7 @@
 
 mod accepted;
 mod body;
+mod check;
 mod created;
 mod document;
 mod see_other;
@@ -43,6 +44,9 @@ mod view;
 
 pub use accepted::Accepted;
 pub use body::{Body, Response};
+#[cfg(feature = "tokio")]
+pub(crate) use check::report;
+pub use check::{Violation, violations};
 pub use created::Created;
 pub use see_other::SeeOther;
 pub use urls::MonitorUrls;

@@ -1,0 +1,114 @@
+use std::fmt;
+use std::sync::Arc;
+
+use http::HeaderName;
+use http::request::Parts;
+
+use super::layer::{AsyncLayer, Inner};
+use super::request::{Kept, Once, Repeatable};
+use super::route::Route;
+use crate::operation::Owner;
+use crate::operations::{Context, JobPolicy, OperationsBuilder};
+
+pub(super) type Restore = Arc<dyn Fn(&mut Parts) + Send + Sync>;
+
+/// Which routes of a service have an asynchronous mode, and what is kept of their requests.
+///
+/// [Start](Self::start) it on operations, and you have the [layer](AsyncLayer).
+#[derive(Clone)]
+#[must_use]
+pub struct AsyncMode {
+    pub(super) routes: Vec<Route>,
+    pub(super) kept: Vec<HeaderName>,
+    pub(super) max_request_bytes: usize,
+    pub(super) max_response_bytes: usize,
+    pub(super) owner: Arc<dyn Fn(&Parts) -> Owner + Send + Sync>,
+    pub(super) restore: Restore,
+    policy: JobPolicy,
+}
+
+impl AsyncMode {
+    /// How large the content of a request may be if nothing else is said: 2 MiB.
+    pub const DEFAULT_MAX_REQUEST_BYTES: usize = 2 << 20;
+
+    /// These routes opt in. Of several that match a request, the first counts.
+    pub fn new(routes: impl IntoIterator<Item = Route>) -> Self {
+        Self {
+            routes: routes.into_iter().collect(),
+            kept: Vec::new(),
+            max_request_bytes: Self::DEFAULT_MAX_REQUEST_BYTES,
+            max_response_bytes: OperationsBuilder::DEFAULT_MAX_OUTCOME_BYTES,
+            owner: Arc::new(|parts| parts.extensions.get().cloned().unwrap_or_default()),
+            restore: Arc::new(|_| ()),
+            policy: JobPolicy::new(),
+        }
+    }
+
+    /// Keeps that field of a request too, besides [`KEPT`](super::KEPT). Credentials that you name
+    /// lie in the store until the operation has expired.
+    pub fn keep(mut self, name: HeaderName) -> Self {
+        self.kept.push(name);
+        self
+    }
+
+    /// How large the content of a request may be that is to be stored; a larger one is answered 413.
+    pub fn max_request_bytes(mut self, bytes: usize) -> Self {
+        self.max_request_bytes = bytes;
+        self
+    }
+
+    /// How large the content of an answer may be that is to be stored (default
+    /// [16 MiB](OperationsBuilder::DEFAULT_MAX_OUTCOME_BYTES)); the operation of a larger one fails.
+    pub fn max_response_bytes(mut self, bytes: usize) -> Self {
+        self.max_response_bytes = bytes;
+        self
+    }
+
+    /// Says who asks (default: the [`Owner`] in the request's extensions, else the anonymous one). Ask
+    /// only what is authenticated.
+    pub fn owner(mut self, owner: impl Fn(&Parts) -> Owner + Send + Sync + 'static) -> Self {
+        self.owner = Arc::new(owner);
+        self
+    }
+
+    /// Makes again what the inner service needs in a request's extensions, before it gets a request
+    /// that was stored. Its [`Owner`] and a [`Context`] are there already.
+    pub fn restore(mut self, restore: impl Fn(&mut Parts) + Send + Sync + 'static) -> Self {
+        self.restore = Arc::new(restore);
+        self
+    }
+
+    /// How stored requests are run: how many at once, how often, for how long. Those that may not be
+    /// begun again are begun [once](JobPolicy::never_twice) all the same.
+    pub fn policy(mut self, policy: JobPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Starts the operations, for a service whose requests have a body of the type `B`. What was stored before waits until the layer is put around its service.
+    ///
+    /// # Panics
+    /// As [`OperationsBuilder::start`].
+    pub fn start<B>(self, operations: OperationsBuilder) -> AsyncLayer<B> {
+        let inner = Inner::default();
+        let run = {
+            let inner = inner.clone();
+            move |kept: Kept, context: Context| {
+                let inner = inner.clone();
+                async move { inner.run(kept, context).await }
+            }
+        };
+        let once = run.clone();
+        let operations = operations
+            .job_with(self.policy, move |Repeatable(kept), context| run(kept, context))
+            .job_with(self.policy.never_twice(), move |Once(kept), context| once(kept, context))
+            .start();
+        AsyncLayer::new(self, operations, inner)
+    }
+}
+
+impl fmt::Debug for AsyncMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncMode").field("routes", &self.routes).finish_non_exhaustive()
+    }
+}
