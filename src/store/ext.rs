@@ -41,7 +41,7 @@ pub enum ApplyError {
 ///
 /// # Cancel safety
 /// A future that is dropped may have written or not. Where a client's hanging up could drop it, run
-/// it in a task of its own, as [`Operations`](crate::Operations) does.
+/// it in a task of its own, as the facade does.
 pub trait OperationStoreExt: OperationStore {
     /// Reads an operation of that owner. Somebody else's is not there, exactly as an unknown one.
     ///
