@@ -57,6 +57,11 @@ pub use time::Timestamp;
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+/// The other frameworks' examples, compiled.
+#[cfg(all(doctest, feature = "http-body", feature = "tokio"))]
+#[doc = include_str!("../docs/other-frameworks.md")]
+mod other_frameworks {}
+
 /// The architecture's examples, compiled.
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../docs/architecture.md")]
