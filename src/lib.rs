@@ -9,6 +9,7 @@
 //! | --- | --- | --- |
 //! | `axum`, `actix` | a framework's types in and out | (the same) |
 //! | `tower` | an asynchronous mode around a service that knows nothing of it | `tower` |
+//! | `client` | the other side: sends, polls, resumes | `client`, `client-rustls` |
 //! | `monitor` | status monitors: `http::Request` in, `http::Response` out | `tokio` |
 //! | `operations` | the facade: durable jobs and other work, workers, idempotency keys, bounds, shutdown | `tokio` |
 //! | [`store`] | [`OperationStore`](store::OperationStore), [`MemoryStore`](store::MemoryStore), `SqliteStore`, `PostgresStore`, `RedisStore`, a conformance suite | (`sqlite`, `sqlite-bundled`, `postgres`, `redis`, `conformance`) |
@@ -32,6 +33,8 @@
 pub mod actix;
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod header;
 #[cfg(feature = "tokio")]
 pub mod monitor;

@@ -67,6 +67,27 @@ impl Timestamp {
             .unwrap_or_else(|_| self.to_string())
     }
 
+    /// Reads a date of HTTP in any of its three forms
+    /// ([RFC 9110 §5.6.7](https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7)): the one that is written
+    /// today, and the two that a recipient must still accept.
+    ///
+    /// ```
+    /// use respond_async::Timestamp;
+    ///
+    /// let date = Timestamp::from_http_date("Sun, 06 Nov 1994 08:49:37 GMT");
+    /// assert_eq!(date, Timestamp::from_http_date("Sunday, 06-Nov-94 08:49:37 GMT"));
+    /// assert_eq!(date, Timestamp::from_http_date("Sun Nov  6 08:49:37 1994"));
+    /// assert_eq!(date.map(|date| date.to_string()).as_deref(), Some("1994-11-06T08:49:37.000Z"));
+    /// ```
+    pub fn from_http_date(text: &str) -> Option<Self> {
+        const FORMS: [&str; 3] =
+            ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
+        let civil =
+            FORMS.iter().find_map(|form| jiff::civil::DateTime::strptime(form, text).ok())?;
+        let instant = civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
+        Some(Self(instant.as_millisecond()))
+    }
+
     fn to_jiff(self) -> jiff::Timestamp {
         jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::MAX)
     }

@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["store"],
     &["operations"],
     &["conformance"],
-    &["monitor"],
+    &["client", "monitor"],
     &["actix", "axum", "tower"],
 ];
 

@@ -35,6 +35,8 @@ pub use entity_tag::{EntityTag, InvalidEntityTag, MAX_IF_NONE_MATCH_BYTES};
 pub use link::Link;
 pub use uri_reference::UriReference;
 
+use crate::time::Timestamp;
+
 /// The media type of JSON ([RFC 8259 §11](https://www.rfc-editor.org/rfc/rfc8259#section-11)).
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// `Sunset`, when a resource will go ([RFC 8594](https://www.rfc-editor.org/rfc/rfc8594)).
@@ -64,6 +66,21 @@ pub const EXPOSED: [HeaderName; 9] = [
 pub fn retry_after(delay: Duration) -> HeaderValue {
     let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
     HeaderValue::from(seconds.max(1))
+}
+
+/// Reads `Retry-After` in either of its forms: how long after the answer to ask again
+/// ([RFC 9110 §10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)). A date is compared with the
+/// answer's own `Date`, so that the server's clock may be wrong, else with `now`; one that has passed is
+/// zero. None if there is no such field, or if it makes no sense.
+pub fn read_retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // A number of seconds that no number holds is for ever.
+        return (!text.is_empty()).then(|| Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    let date = |text: &str| Timestamp::from_http_date(text.trim());
+    let own = headers.get(header::DATE).and_then(|value| value.to_str().ok()).and_then(date);
+    Some(date(text)?.duration_since(own.unwrap_or(now)))
 }
 
 /// Makes sure that `Vary` lists `Prefer`, keeping what it lists already.
@@ -105,6 +122,35 @@ mod tests {
         for (millis, seconds) in [(0, "1"), (1, "1"), (1_000, "1"), (1_001, "2"), (60_000, "60")] {
             assert_eq!(retry_after(Duration::from_millis(millis)), seconds);
         }
+    }
+
+    #[test]
+    fn both_forms_of_retry_after_are_read() {
+        let now = Timestamp::from_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let later = "Sun, 06 Nov 1994 08:50:07 GMT";
+        for (field, date, seconds) in [
+            ("0", None, Some(0)),
+            (" 7 ", None, Some(7)),
+            ("99999999999999999999999", None, Some(u64::MAX)),
+            (later, None, Some(30)),
+            (later, Some("Sun, 06 Nov 1994 08:50:00 GMT"), Some(7)),
+            (later, Some("nonsense"), Some(30)),
+            ("Sun Nov  6 08:49:40 1994", None, Some(3)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", None, Some(0)),
+            ("-1", None, None),
+            ("1.5", None, None),
+            ("", None, None),
+            ("soon", None, None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(field));
+            if let Some(date) = date {
+                headers.insert(header::DATE, HeaderValue::from_static(date));
+            }
+            let expected = seconds.map(Duration::from_secs);
+            assert_eq!(read_retry_after(&headers, now), expected, "{field:?} {date:?}");
+        }
+        assert_eq!(read_retry_after(&HeaderMap::new(), now), None);
     }
 
     #[test]

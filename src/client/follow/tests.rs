@@ -1,0 +1,320 @@
+//! What follows from each answer, as tables: no I/O, no clock.
+
+use http::header::HeaderName;
+
+use super::*;
+
+const DOCUMENT: &[(&str, &str)] = &[("content-type", "application/json")];
+
+fn response(status: u16, fields: &[(&str, &str)], body: &str) -> Response<Bytes> {
+    let mut response = Response::builder().status(status);
+    for (name, value) in fields {
+        response = response.header(*name, *value);
+    }
+    response.body(Bytes::copy_from_slice(body.as_bytes())).unwrap()
+}
+
+fn url() -> Url {
+    Url::parse("https://api.example/images").unwrap()
+}
+
+/// An operation that was accepted with just a link.
+fn follow() -> Follow {
+    accepted(&[("location", "/o/1")], "").unwrap()
+}
+
+fn accepted(fields: &[(&str, &str)], body: &str) -> Result<Follow, ClientError> {
+    Follow::accepted(&url(), &response(202, fields, body), &Origins::default())
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap()
+}
+
+fn give(follow: &mut Follow, status: u16, fields: &[(&str, &str)], body: &str) -> Step {
+    let answer = Ok(response(status, fields, body));
+    follow.received(answer, &Origins::default(), &PollPolicy::new(), now(), 0)
+}
+
+#[track_caller]
+fn again(step: Step, millis: u64) {
+    match step {
+        Step::Again(pause) => assert_eq!(pause, Duration::from_millis(millis)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn failed(step: Step, kind: ClientErrorKind) {
+    match step {
+        Step::Failed(error) => assert_eq!(error.kind(), kind),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn finished(step: Step) -> Finished {
+    match step {
+        Step::Finished(finished) => finished,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_monitor_is_found_wherever_it_is_named() {
+    let monitor = |fields| accepted(fields, "").map(|follow| follow.monitor.to_string());
+    for (fields, found) in [
+        (&[("location", "/o/1")][..], "https://api.example/o/1"),
+        (&[("content-location", "o/1#x")], "https://api.example/o/1"),
+        (&[("operation-location", "https://api.example/o/1")], "https://api.example/o/1"),
+        (&[("azure-asyncoperation", "/o/1"), ("location", "/x")], "https://api.example/o/1"),
+        (&[("location", "/image/1"), ("content-location", "/o/1")], "https://api.example/o/1"),
+        (&[("link", "</o/1>; rel=\"monitor\""), ("location", "/x")], "https://api.example/o/1"),
+    ] {
+        assert_eq!(monitor(fields).unwrap(), found, "{fields:?}");
+    }
+    assert_eq!(monitor(&[]).unwrap_err().kind(), ClientErrorKind::NoMonitor);
+    let foreign = monitor(&[("location", "http://api.example/o/1")]).unwrap_err();
+    assert_eq!(foreign.kind(), ClientErrorKind::ForeignOrigin);
+}
+
+#[test]
+fn pauses_are_the_servers_within_bounds() {
+    let running = r#"{"status":"running"}"#;
+    let asked = |fields: &[(&str, &str)]| {
+        let mut follow = follow();
+        give(&mut follow, 200, &[DOCUMENT, fields].concat(), running)
+    };
+    again(asked(&[("retry-after", "7")]), 7_000);
+    again(asked(&[("retry-after", "Sun, 06 Nov 1994 08:49:42 GMT")]), 5_000);
+    again(asked(&[("retry-after", "Sun, 06 Nov 1994 00:00:00 GMT")]), 500);
+    again(asked(&[("retry-after", "0")]), 500);
+    again(asked(&[("retry-after", "99999999999999999999")]), 300_000);
+    // It held the poll for us.
+    again(asked(&[("retry-after", "7"), ("preference-applied", "wait=20")]), 500);
+    // None, or nonsense: a pause that grows. With the smallest random number it is three quarters.
+    again(asked(&[("retry-after", "soon")]), 750);
+    let mut follow = follow();
+    for millis in [750, 1_125, 1_687, 2_531] {
+        let Step::Again(pause) = give(&mut follow, 200, DOCUMENT, running) else { panic!() };
+        assert_eq!(pause.as_millis(), millis);
+    }
+}
+
+#[test]
+fn pauses_are_spread_and_bounded() {
+    let policy = PollPolicy::new();
+    for random in [0, 1, u32::MAX / 2, u32::MAX] {
+        for seconds in [0, 1, 60, 299, 300, u64::MAX] {
+            let pause = policy.asked(Duration::from_secs(seconds), random);
+            let asked = Duration::from_secs(seconds).clamp(policy.shortest, policy.longest);
+            // Never earlier than asked.
+            assert!(pause >= asked && pause <= policy.longest, "{pause:?}");
+        }
+        for polls in [0, 1, 10, u32::MAX] {
+            let pause = policy.unasked(polls, random);
+            assert!(pause >= policy.shortest && pause <= Duration::from_millis(37_500));
+        }
+    }
+    assert!(policy.asked(Duration::from_secs(10), u32::MAX) > Duration::from_secs(10));
+}
+
+#[test]
+fn a_document_leads_to_its_result() {
+    let mut follow = follow();
+    let running = r#"{"status":"running","progress":{"fraction":0.5}}"#;
+    let step = give(&mut follow, 200, &[DOCUMENT, &[("etag", "\"2\"")]].concat(), running);
+    again(step, 750);
+    assert_eq!(
+        follow.snapshot.progress().and_then(crate::operation::Progress::fraction),
+        Some(0.5)
+    );
+    let (url, fields) = follow.request(&PollPolicy::new());
+    assert_eq!(url.as_str(), "https://api.example/o/1");
+    assert_eq!(fields[header::IF_NONE_MATCH], "\"2\"");
+    assert_eq!(fields["prefer"], "wait=20");
+    again(give(&mut follow, 304, &[("retry-after", "3")], ""), 3_000);
+    assert_eq!(follow.snapshot.status(), Status::Running);
+
+    let done = r#"{"status":"succeeded","result":{"status":201,"href":"/o/1/result"}}"#;
+    again(give(&mut follow, 200, DOCUMENT, done), 0);
+    let (url, fields) = follow.request(&PollPolicy::new());
+    assert_eq!((url.as_str(), fields.len()), ("https://api.example/o/1/result", 0));
+    let Finished::Succeeded(outcome) = finished(give(&mut follow, 201, &[], "made")) else {
+        panic!()
+    };
+    assert_eq!((outcome.status.as_u16(), &*outcome.body), (201, &b"made"[..]));
+}
+
+#[test]
+fn a_failed_operation_is_no_failed_poll() {
+    let document = r#"{"status":"failed","error":{"title":"No image"},
+        "result":{"status":503,"href":"/o/1/result"}}"#;
+    let failing = || {
+        let mut follow = follow();
+        again(give(&mut follow, 200, DOCUMENT, document), 0);
+        follow
+    };
+    // The outcome itself, though it is a 503.
+    let ended = finished(give(&mut failing(), 503, &[("retry-after", "9")], "x"));
+    let Finished::Failed(problem, Some(outcome)) = ended else { panic!("{ended:?}") };
+    assert_eq!((problem.title(), &*outcome.body), (Some("No image"), &b"x"[..]));
+    // Trouble on the way to it.
+    again(give(&mut failing(), 502, &[("retry-after", "9")], ""), 9_000);
+    // It is gone, and what was told of it stays.
+    let ended = finished(give(&mut failing(), 410, &[], ""));
+    assert!(
+        matches!(ended, Finished::Failed(problem, None) if problem.title() == Some("No image"))
+    );
+
+    let alone = r#"{"status":"failed","error":{"title":"No image","status":422}}"#;
+    let ended = finished(give(&mut follow(), 200, DOCUMENT, alone));
+    assert!(matches!(ended, Finished::Failed(problem, Some(_)) if problem.status() == 422));
+    let canceled = finished(give(&mut follow(), 200, DOCUMENT, r#"{"status":"canceled"}"#));
+    assert_eq!(canceled, Finished::Canceled);
+}
+
+#[test]
+fn a_result_that_is_gone_is_told() {
+    let done = r#"{"status":"succeeded","result":{"href":"/r"}}"#;
+    for (status, kind) in [
+        (404, ClientErrorKind::Gone),
+        (410, ClientErrorKind::Gone),
+        (403, ClientErrorKind::Refused),
+    ] {
+        let mut follow = follow();
+        give(&mut follow, 200, DOCUMENT, done);
+        failed(give(&mut follow, status, &[], ""), kind);
+    }
+    let mut follow = follow();
+    give(&mut follow, 200, DOCUMENT, done);
+    again(give(&mut follow, 404, &[("retry-after", "1")], ""), 1_000);
+}
+
+#[test]
+fn a_replayed_answer_is_the_end() {
+    let running = |follow: &mut Follow| {
+        again(give(follow, 202, &[("retry-after", "2"), ("location", "/o/2")], ""), 2_000);
+        assert_eq!(follow.monitor.path(), "/o/2");
+    };
+    // Whatever its content says: a shop's order has a status too.
+    for body in [r#"{"status":"running"}"#, "{", "<html>", ""] {
+        let mut follow = follow();
+        running(&mut follow);
+        let ended = finished(give(&mut follow, 200, DOCUMENT, body));
+        assert!(matches!(ended, Finished::Succeeded(outcome) if outcome.body == body));
+    }
+    let mut follow = follow();
+    running(&mut follow);
+    let ended = finished(give(&mut follow, 422, &[], ""));
+    assert!(matches!(ended, Finished::Failed(problem, Some(_)) if problem.status() == 422));
+    // Without a 202 before, too.
+    let ended = finished(give(&mut self::follow(), 200, &[("content-type", "image/png")], "x"));
+    assert!(matches!(ended, Finished::Succeeded(_)));
+    let ended = finished(give(&mut self::follow(), 200, DOCUMENT, r#"{"status":"shipped"}"#));
+    assert!(matches!(ended, Finished::Succeeded(_)));
+    // But not where the 202 has shown what a monitor says.
+    let fields = [("content-location", "/o/1"), DOCUMENT[0]];
+    let mut follow = accepted(&fields, r#"{"status":"pending"}"#).unwrap();
+    again(give(&mut follow, 200, DOCUMENT, r#"{"status":"shipped"}"#), 750);
+    assert_eq!(follow.snapshot.status(), Status::Running);
+}
+
+#[test]
+fn a_poll_that_fails_is_tried_again() {
+    for status in [408, 425, 429, 500, 502, 503, 504] {
+        let mut follow = follow();
+        again(give(&mut follow, status, &[("retry-after", "4")], ""), 4_000);
+        again(give(&mut follow, status, &[], ""), 1_125);
+        again(give(&mut follow, 200, DOCUMENT, r#"{"status":"running"}"#), 750);
+        // What came between counts no more.
+        again(give(&mut follow, status, &[], ""), 750);
+    }
+    let mut follow = follow();
+    for _ in 1..PollPolicy::DEFAULT_FAILURE_LIMIT {
+        assert!(matches!(give(&mut follow, 500, &[], ""), Step::Again(_)));
+    }
+    failed(give(&mut follow, 500, &[], ""), ClientErrorKind::PollFailed);
+    // Cut off half-way.
+    let mut follow = self::follow();
+    again(give(&mut follow, 200, DOCUMENT, r#"{"status":"succ"#), 750);
+    again(give(&mut follow, 200, DOCUMENT, r#"{"status":"running"}"#), 750);
+    for kind in [TransportErrorKind::NotSent, TransportErrorKind::Ambiguous] {
+        let error = Err(TransportError::new(kind, "gone"));
+        let policy = PollPolicy::new().failure_limit(2);
+        let step = follow.received(error, &Origins::default(), &policy, now(), 0);
+        again(step, 750);
+        let error = Err(TransportError::new(kind, "gone"));
+        let step = follow.received(error, &Origins::default(), &policy, now(), 0);
+        failed(step, ClientErrorKind::PollFailed);
+        give(&mut follow, 304, &[], "");
+    }
+}
+
+#[test]
+fn what_will_not_pass_is_told_at_once() {
+    for (status, kind) in [
+        (401, ClientErrorKind::Refused),
+        (403, ClientErrorKind::Refused),
+        (400, ClientErrorKind::Refused),
+        (410, ClientErrorKind::Gone),
+    ] {
+        failed(give(&mut follow(), status, &[], ""), kind);
+    }
+    // A replica may not know it yet; later it is gone.
+    let mut follow = follow();
+    again(give(&mut follow, 404, &[], ""), 750);
+    again(give(&mut follow, 404, &[], ""), 1_125);
+    failed(give(&mut follow, 404, &[], ""), ClientErrorKind::Gone);
+    let mut follow = self::follow();
+    give(&mut follow, 200, DOCUMENT, r#"{"status":"running"}"#);
+    failed(give(&mut follow, 404, &[], ""), ClientErrorKind::Gone);
+    for kind in [TransportErrorKind::Invalid, TransportErrorKind::TooLarge] {
+        let error = Err(TransportError::new(kind, "no"));
+        let step = follow.received(error, &Origins::default(), &PollPolicy::new(), now(), 0);
+        failed(step, ClientErrorKind::PollFailed);
+    }
+}
+
+#[test]
+fn redirects_are_followed_a_few_times_and_never_abroad() {
+    for status in [301, 307, 308] {
+        let mut follow = follow();
+        again(give(&mut follow, status, &[("location", "/moved")], ""), 0);
+        assert_eq!(follow.request(&PollPolicy::new()).0.path(), "/moved");
+        assert!(follow.result.is_none());
+    }
+    for status in [302, 303] {
+        let mut follow = follow();
+        again(give(&mut follow, status, &[("location", "/images/17")], ""), 0);
+        let ended = finished(give(&mut follow, 200, &[], "it"));
+        assert!(matches!(ended, Finished::Succeeded(outcome) if outcome.body == "it"));
+        let foreign = [("location", "https://bucket.example/x")];
+        failed(give(&mut self::follow(), status, &foreign, ""), ClientErrorKind::ForeignOrigin);
+    }
+    let mut follow = follow();
+    for _ in 0..MAX_REDIRECTS {
+        again(give(&mut follow, 307, &[("location", "/o/1")], ""), 0);
+    }
+    let step = give(&mut follow, 307, &[("location", "/o/1")], "");
+    failed(step, ClientErrorKind::TooManyRedirects);
+}
+
+#[test]
+fn what_is_kept_is_all_that_is_needed_and_no_more() {
+    let mut follow = follow();
+    let running = r#"{"status":"running","progress":{"fraction":0.5}}"#;
+    give(&mut follow, 200, &[DOCUMENT, &[("etag", "\"2\"")]].concat(), running);
+    let kept = serde_json::to_string(&follow).unwrap();
+    assert_eq!(
+        kept,
+        r#"{"monitor":"https://api.example/o/1","snapshot":{"status":"running","progress":{"fraction":0.5}},"#
+            .to_owned()
+            + r#""style":"document","etag":"\"2\""}"#
+    );
+    let read: Follow = serde_json::from_str(&kept).unwrap();
+    assert_eq!(
+        read.request(&PollPolicy::new()).1[HeaderName::from_static("if-none-match")],
+        "\"2\""
+    );
+}

@@ -1,0 +1,61 @@
+//! The other side: sends one request, and adapts to whichever server it meets.
+//!
+//! | the server | what a client sees |
+//! | --- | --- |
+//! | has never heard of preferences, or is done in time | [`Answer::Answered`]: the answer |
+//! | answers 202 with a status monitor | [`Answer::Accepted`]: a [`Poller`] |
+//! | loses its connection, is started again, has too much to do | the same, later |
+//!
+//! A monitor is found by `Link: rel="monitor"`, `Operation-Location`, `Content-Location` or `Location`, relative
+//! or absolute, and may be one of this crate's, or of OData, FHIR, OGC API Processes, Azure or Google. It is
+//! asked when it says (`Retry-After` in both forms, within bounds), cheaply (`If-None-Match`), and may
+//! hold the poll (`Prefer: wait`). That a poll failed and that the operation failed are two things: a
+//! [`ClientError`], and a [`Finished::Failed`].
+//!
+//! - Credentials stay with their origin: a monitor or a result of another one is not followed unless
+//!   [that is allowed](Client::allow_origin).
+//! - A request is [named](Client::idempotency_keys), so that it can be sent again when it is not known whether
+//!   it arrived.
+//! - What is followed can be [kept](Poller::state), and taken up by another process tomorrow.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use http::Request;
+//! use respond_async::client::{Answer, Client, Update};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::new()?;
+//! let request = Request::post("http://127.0.0.1:3000/images").header("content-type", "image/jpeg");
+//! let request = request.body(std::fs::read("photo.jpg")?)?;
+//! match client.send(request).respond_async().wait(Duration::from_secs(2)).await? {
+//!     Answer::Answered(response) => println!("{}", response.status()),
+//!     Answer::Accepted(mut poller) => {
+//!         while let Some(update) = poller.next().await {
+//!             match update? {
+//!                 Update::Progress(snapshot) => println!("{}", snapshot.status()),
+//!                 Update::Finished(finished) => println!("{finished:?}"),
+//!             }
+//!         }
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod follow;
+mod origin;
+mod poller;
+mod reqwest;
+mod send;
+mod snapshot;
+mod transport;
+
+pub use error::{ClientError, ClientErrorKind};
+pub use follow::{Finished, PollPolicy};
+pub use poller::{Poller, PollerState, Update};
+pub use reqwest::ReqwestTransport;
+pub use send::{Answer, Client, Send};
+pub use snapshot::Snapshot;
+pub use transport::{Transport, TransportError, TransportErrorKind};

@@ -1,0 +1,229 @@
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http::{HeaderMap, Method, Request, StatusCode};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::error::{ClientError, ClientErrorKind};
+use super::follow::{Finished, Follow, Step};
+use super::send::Shared;
+use super::snapshot::Snapshot;
+use super::transport::TransportError;
+use crate::time::{Clock, SystemClock};
+
+/// Follows an operation to its end.
+///
+/// Await it for the end, or take [`updates`](Self::updates) one by one. Its [`state`](Self::state) can be
+/// kept, and taken up by another process tomorrow: [`Client::resume`](super::Client::resume).
+#[must_use = "an operation is followed only while its poller is awaited"]
+pub struct Poller {
+    shared: Arc<Shared>,
+    follow: Box<Follow>,
+    /// The client's own fields, for each poll.
+    headers: HeaderMap,
+    due: Instant,
+    deadline: Option<Instant>,
+    ended: bool,
+}
+
+/// What another process needs to take up an operation: no credentials are in it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PollerState(Follow);
+
+impl PollerState {
+    /// The operation's status monitor.
+    pub fn monitor(&self) -> &str {
+        self.0.monitor.as_str()
+    }
+
+    /// How the operation stood when it was last asked for.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.0.snapshot
+    }
+}
+
+/// What is new about an operation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Update {
+    /// It stands so now.
+    Progress(Snapshot),
+    /// It has ended.
+    Finished(Finished),
+}
+
+impl Poller {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        follow: Follow,
+        headers: HeaderMap,
+        pause: Duration,
+        deadline: Option<Instant>,
+    ) -> Self {
+        let due = Instant::now() + pause;
+        Self { shared, follow: Box::new(follow), headers, due, deadline, ended: false }
+    }
+
+    pub(super) fn resume(shared: Arc<Shared>, state: PollerState, headers: HeaderMap) -> Self {
+        Self::new(shared, state.0, headers, Duration::ZERO, None)
+    }
+
+    /// The operation's status monitor.
+    pub fn monitor(&self) -> &str {
+        self.follow.monitor.as_str()
+    }
+
+    /// How the operation stood when it was last asked for.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.follow.snapshot
+    }
+
+    /// What another process needs to go on.
+    pub fn state(&self) -> PollerState {
+        PollerState(Follow::clone(&self.follow))
+    }
+
+    /// Gives up, with [`DeadlinePassed`](ClientErrorKind::DeadlinePassed), after that time. The operation
+    /// goes on.
+    pub fn deadline(mut self, time: Duration) -> Self {
+        self.deadline = Instant::now().checked_add(time);
+        self
+    }
+
+    /// Asks until there is something new, and gives it; none after the end. It waits before it asks, and
+    /// not after, so what is new is given at once.
+    ///
+    /// # Errors
+    /// If the operation cannot be followed any further. That it failed is no such error.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing.
+    pub async fn next(&mut self) -> Option<Result<Update, ClientError>> {
+        if self.ended {
+            return None;
+        }
+        let update = self.until_new().await;
+        self.ended = !matches!(update, Ok(Update::Progress(_)));
+        // Another try may succeed where this one was in vain.
+        if update.as_ref().is_err_and(ClientError::is_retryable) {
+            self.ended = false;
+        }
+        Some(update)
+    }
+
+    async fn until_new(&mut self) -> Result<Update, ClientError> {
+        loop {
+            let late = || ClientError::new(ClientErrorKind::DeadlinePassed);
+            if self.deadline.is_some_and(|deadline| self.due >= deadline) {
+                sleep_until(self.deadline.unwrap_or(self.due)).await;
+                return Err(late().with_url(self.follow.monitor.clone()));
+            }
+            sleep_until(self.due).await;
+            let (url, fields) = self.follow.request(&self.shared.policy);
+            let request = self.request(Method::GET, url, &fields)?;
+            let sent = self.shared.transport.send(request);
+            let answer = match self.deadline {
+                None => sent.await,
+                Some(deadline) => match timeout_at(deadline, sent).await {
+                    Ok(answer) => answer,
+                    Err(_) => return Err(late().with_url(self.follow.monitor.clone())),
+                },
+            };
+            let before = self.follow.snapshot.clone();
+            let Shared { origins, policy, .. } = &*self.shared;
+            let now = SystemClock.now();
+            match self.follow.received(answer, origins, policy, now, random()) {
+                Step::Finished(finished) => return Ok(Update::Finished(finished)),
+                Step::Failed(error) => return Err(error),
+                Step::Again(pause) => self.due = Instant::now() + pause,
+            }
+            if self.follow.snapshot != before {
+                return Ok(Update::Progress(self.follow.snapshot.clone()));
+            }
+        }
+    }
+
+    /// Asks for the cancellation of the operation, and says whether the server takes that: go on to see how
+    /// it ends. An operation that has finished meanwhile is forgotten by servers that work as this
+    /// crate's do, so ask only while it runs.
+    ///
+    /// # Errors
+    /// If the server does not answer, or refuses to ([`Refused`](ClientErrorKind::Refused)).
+    pub async fn cancel(&mut self) -> Result<(), ClientError> {
+        let request = self.request(Method::DELETE, &self.follow.monitor, &HeaderMap::new())?;
+        let answer = self.shared.transport.send(request).await.map_err(untransported)?;
+        self.due = Instant::now();
+        match answer.status() {
+            status if status.is_success() => Ok(()),
+            StatusCode::NOT_FOUND | StatusCode::GONE => {
+                Err(ClientError::new(ClientErrorKind::Gone).with_status(answer.status()))
+            }
+            status => Err(ClientError::new(ClientErrorKind::Refused).with_status(status)),
+        }
+    }
+
+    /// All that is new, up to the end.
+    pub fn updates(self) -> impl Stream<Item = Result<Update, ClientError>> + Send {
+        futures_util::stream::unfold(Some(self), |poller| async {
+            let mut poller = poller?;
+            let update = poller.next().await?;
+            // After an error too, there is no more: the state can be resumed.
+            let rest = matches!(update, Ok(Update::Progress(_))).then_some(poller);
+            Some((update, rest))
+        })
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        url: &url::Url,
+        fields: &HeaderMap,
+    ) -> Result<Request<Bytes>, ClientError> {
+        let mut request = Request::new(Bytes::new());
+        *request.method_mut() = method;
+        *request.uri_mut() = url
+            .as_str()
+            .parse()
+            .map_err(|_| ClientError::new(ClientErrorKind::InvalidRequest).with_url(url.clone()))?;
+        *request.headers_mut() = self.headers.clone();
+        for (name, value) in fields {
+            request.headers_mut().insert(name, value.clone());
+        }
+        Ok(request)
+    }
+}
+
+impl IntoFuture for Poller {
+    type Output = Result<Finished, ClientError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(mut self) -> Self::IntoFuture {
+        Box::pin(async move {
+            loop {
+                if let Update::Finished(finished) = self.until_new().await? {
+                    return Ok(finished);
+                }
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Poller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poller").field("follow", &self.follow).finish_non_exhaustive()
+    }
+}
+
+pub(super) fn untransported(error: TransportError) -> ClientError {
+    ClientError::new(ClientErrorKind::Transport).with_source(error)
+}
+
+/// Any number; without a generator the same each time, which spreads nothing and harms nothing.
+pub(super) fn random() -> u32 {
+    getrandom::u32().unwrap_or(u32::MAX / 2)
+}

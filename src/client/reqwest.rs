@@ -1,0 +1,93 @@
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response};
+use reqwest::redirect::Policy;
+
+use super::transport::{Transport, TransportError, TransportErrorKind};
+
+/// Sends by [reqwest].
+///
+/// [reqwest]: https://docs.rs/reqwest
+#[derive(Debug, Clone)]
+pub struct ReqwestTransport {
+    client: reqwest::Client,
+    max_response_bytes: usize,
+    /// Whether the client is one of ours, of which it is known what it can do.
+    is_own: bool,
+}
+
+impl ReqwestTransport {
+    /// How large an answer may be if nothing else is said: 64 MiB.
+    pub const DEFAULT_MAX_RESPONSE_BYTES: usize = 64 << 20;
+    /// How long a connection may take to be made.
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+    /// How long an exchange may stand still: longer than a server holds a long poll.
+    pub const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// A client with this crate's timeouts. `https` needs the feature `client-rustls`.
+    ///
+    /// # Errors
+    /// If TLS cannot be set up.
+    pub fn new() -> Result<Self, TransportError> {
+        let client = reqwest::Client::builder()
+            .redirect(Policy::none())
+            .connect_timeout(Self::CONNECT_TIMEOUT)
+            .read_timeout(Self::READ_TIMEOUT)
+            .build()
+            .map_err(|error| TransportError::new(TransportErrorKind::Invalid, error))?;
+        Ok(Self { is_own: true, ..Self::with(client) })
+    }
+
+    /// A client of your own. Give it timeouts, and a redirect policy of `none`: a redirect that it follows
+    /// takes your credentials along unseen.
+    pub fn with(client: reqwest::Client) -> Self {
+        Self { client, max_response_bytes: Self::DEFAULT_MAX_RESPONSE_BYTES, is_own: false }
+    }
+
+    /// How large an answer may be.
+    #[must_use]
+    pub fn max_response_bytes(mut self, bytes: usize) -> Self {
+        self.max_response_bytes = bytes;
+        self
+    }
+}
+
+#[async_trait]
+impl Transport for ReqwestTransport {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
+        let is_https = request.uri().scheme_str() == Some("https");
+        if is_https && self.is_own && cfg!(not(feature = "client-rustls")) {
+            let why = "https needs the feature client-rustls, or a client of your own";
+            return Err(TransportError::new(TransportErrorKind::Invalid, why));
+        }
+        let request = reqwest::Request::try_from(request)
+            .map_err(|error| TransportError::new(TransportErrorKind::Invalid, error))?;
+        let mut answer = self.client.execute(request).await.map_err(failed)?;
+
+        let mut response = Response::new(());
+        *response.status_mut() = answer.status();
+        *response.headers_mut() = std::mem::take(answer.headers_mut());
+        let mut body = BytesMut::new();
+        while let Some(piece) = answer.chunk().await.map_err(failed)? {
+            if body.len() + piece.len() > self.max_response_bytes {
+                let most = format!("more than {} bytes", self.max_response_bytes);
+                return Err(TransportError::new(TransportErrorKind::TooLarge, most));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(response.map(|()| body.freeze()))
+    }
+}
+
+fn failed(error: reqwest::Error) -> TransportError {
+    let kind = if error.is_builder() {
+        TransportErrorKind::Invalid
+    } else if error.is_connect() {
+        TransportErrorKind::NotSent
+    } else {
+        TransportErrorKind::Ambiguous
+    };
+    TransportError::new(kind, error)
+}

@@ -1,0 +1,69 @@
+use std::error::Error;
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response};
+
+/// What sends a request and brings back its answer: one exchange, without redirects, retries or cache.
+///
+/// Implement it for the HTTP client of your choice. It bounds how long an exchange takes and how large an
+/// answer is; a request whose future is dropped may have arrived or not.
+#[async_trait]
+pub trait Transport: fmt::Debug + Send + Sync + 'static {
+    /// Sends a request whose target is absolute.
+    ///
+    /// # Errors
+    /// If there is no whole answer.
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError>;
+}
+
+/// A request that got no whole answer.
+#[derive(Debug)]
+pub struct TransportError {
+    kind: TransportErrorKind,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+/// What is known about a request that got no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TransportErrorKind {
+    /// It was not sent: there was no connection.
+    NotSent,
+    /// It may have arrived.
+    Ambiguous,
+    /// It cannot be sent, now or later.
+    Invalid,
+    /// Its answer is larger than what is taken.
+    TooLarge,
+}
+
+impl TransportError {
+    /// An error of that kind, with what caused it.
+    pub fn new(kind: TransportErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { kind, source: source.into() }
+    }
+
+    /// What is known about the request.
+    pub fn kind(&self) -> TransportErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            TransportErrorKind::NotSent => "the server could not be reached",
+            TransportErrorKind::Ambiguous => "the server's answer did not arrive",
+            TransportErrorKind::Invalid => "the request cannot be sent",
+            TransportErrorKind::TooLarge => "the server's answer is larger than what is taken",
+        })
+    }
+}
+
+impl Error for TransportError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}

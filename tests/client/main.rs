@@ -1,0 +1,5 @@
+//! The client, against servers of every sort.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+
+mod real;
+mod scripted;

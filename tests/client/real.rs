@@ -1,0 +1,235 @@
+//! Real servers over real sockets, by reqwest: in memory, on SQLite, started again in the middle.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::{get, post};
+use futures_util::StreamExt;
+use http::{HeaderMap, Request, StatusCode, header};
+use respond_async::client::{
+    Answer, Client, ClientErrorKind, Finished, PollPolicy, ReqwestTransport, Update,
+};
+use respond_async::operations::Job;
+use respond_async::prefer::Preferences;
+use respond_async::respond::{Created, Response};
+use respond_async::store::{Idempotency, MemoryStore, OperationStore, SqliteStore};
+use respond_async::{Context, Operations, Problem, Status};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::time::sleep;
+
+#[derive(Serialize, Deserialize)]
+struct Work {
+    millis: u64,
+    fails: bool,
+}
+
+impl Job for Work {
+    const KIND: &'static str = "work";
+}
+
+async fn work(job: Work, context: Context) -> Result<Created, Problem> {
+    for step in 0..4 {
+        context.progress(f64::from(step) / 4.0, "working");
+        tokio::select! {
+            () = sleep(Duration::from_millis(job.millis / 4)) => {}
+            () = context.canceled() => context.check()?,
+        }
+    }
+    if job.fails {
+        let problem = Problem::from_status(StatusCode::UNPROCESSABLE_ENTITY);
+        return Err(problem.detail("no luck"));
+    }
+    Ok(Created::at("/things/17").json(&context.attempt()))
+}
+
+async fn begin(
+    State(operations): State<Operations>,
+    preferences: Preferences,
+    head: http::request::Parts,
+    body: String,
+) -> Result<Response, Problem> {
+    let named = Idempotency::from_request(&head.method, &head.uri, &head.headers, body.as_bytes())?;
+    let job =
+        Work { millis: body.trim_end_matches('!').parse().unwrap(), fails: body.ends_with('!') };
+    Ok(operations.kick_off(&preferences).idempotency(named).respond(job).await)
+}
+
+/// A server in a runtime of its own, which ends with it as with a killed process.
+struct Server {
+    runtime: Option<Runtime>,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start(store: impl OperationStore, address: SocketAddr) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let address = std::thread::scope(|scope| {
+            let serve = async {
+                let operations = Operations::builder(store)
+                    .job(work)
+                    .lease(Duration::from_secs(1))
+                    .progress_interval(Duration::ZERO)
+                    .sweep_interval(Duration::from_millis(50))
+                    .poll_interval(Duration::from_millis(50))
+                    .start();
+                let app = Router::new()
+                    .route("/things", post(begin))
+                    .route("/large", get(async || vec![b'x'; 1_000]))
+                    .nest("/operations", respond_async::axum::monitor(&operations))
+                    .with_state(operations);
+                let listener = loop {
+                    // The one before may not be gone yet.
+                    match TcpListener::bind(address).await {
+                        Ok(listener) => break listener,
+                        Err(_) => sleep(Duration::from_millis(10)).await,
+                    }
+                };
+                let address = listener.local_addr().unwrap();
+                tokio::spawn(async { axum::serve(listener, app).await });
+                address
+            };
+            scope.spawn(|| runtime.block_on(serve)).join().unwrap()
+        });
+        Self { runtime: Some(runtime), address }
+    }
+
+    fn in_memory() -> Self {
+        Self::start(MemoryStore::new(), "127.0.0.1:0".parse().unwrap())
+    }
+
+    fn on_file(file: &Path, address: &str) -> Self {
+        Self::start(SqliteStore::open(file).unwrap(), address.parse().unwrap())
+    }
+
+    fn post(&self, body: &'static str) -> Request<&'static str> {
+        Request::post(format!("http://{}/things", self.address)).body(body).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.runtime.take().unwrap().shutdown_background();
+    }
+}
+
+fn client() -> Client {
+    let pauses = PollPolicy::new().pauses(Duration::from_millis(20), Duration::from_millis(100));
+    Client::new().unwrap().poll_policy(pauses)
+}
+
+#[tokio::test]
+async fn what_is_there_in_time_is_the_answer() {
+    let server = Server::in_memory();
+    for wait in [None, Some(Duration::from_secs(9))] {
+        let mut sending = client().send(server.post("20"));
+        if let Some(wait) = wait {
+            sending = sending.respond_async().wait(wait);
+        }
+        let Answer::Answered(answer) = sending.await.unwrap() else { panic!() };
+        assert_eq!((answer.status(), &**answer.body()), (StatusCode::CREATED, &b"1"[..]));
+    }
+}
+
+#[tokio::test]
+async fn an_operation_is_followed_to_its_result() {
+    let server = Server::in_memory();
+    let Answer::Accepted(poller) = client().send(server.post("400")).respond_async().await.unwrap()
+    else {
+        panic!()
+    };
+    let updates: Vec<_> = poller.updates().collect().await;
+    let mut fractions = Vec::new();
+    for update in &updates[..updates.len() - 1] {
+        let Ok(Update::Progress(snapshot)) = update else { panic!("{update:?}") };
+        fractions.extend(snapshot.progress().and_then(respond_async::Progress::fraction));
+    }
+    assert!(fractions.len() > 1 && fractions.is_sorted(), "{fractions:?}");
+    let Some(Ok(Update::Finished(Finished::Succeeded(outcome)))) = updates.last() else { panic!() };
+    assert_eq!(outcome.status, StatusCode::CREATED);
+    assert_eq!(outcome.headers[header::LOCATION], "/things/17");
+}
+
+#[tokio::test]
+async fn a_late_error_is_the_same_problem() {
+    let server = Server::in_memory();
+    let finished = client().send(server.post("20!")).respond_async().finished().await.unwrap();
+    let Finished::Failed(problem, Some(outcome)) = finished else { panic!("{finished:?}") };
+    assert_eq!(problem.detail_text(), Some("no luck"));
+    assert_eq!(outcome.status, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test]
+async fn a_cancellation_arrives() {
+    let server = Server::in_memory();
+    let sending = client().send(server.post("60000")).respond_async();
+    let Answer::Accepted(mut poller) = sending.await.unwrap() else { panic!() };
+    while poller.snapshot().status() != Status::Running {
+        poller.next().await.unwrap().unwrap();
+    }
+    poller.cancel().await.unwrap();
+    assert_eq!(poller.await.unwrap(), Finished::Canceled);
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_and_started_again_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("operations.db");
+    let server = Server::on_file(&file, "127.0.0.1:0");
+    let address = server.address.to_string();
+    let sending = client().send(server.post("600")).respond_async();
+    let Answer::Accepted(mut poller) = sending.await.unwrap() else { panic!() };
+    while poller.snapshot().status() != Status::Running {
+        poller.next().await.unwrap().unwrap();
+    }
+    let kept = serde_json::to_string(&poller.state()).unwrap();
+    drop(server);
+    let starting = tokio::task::spawn_blocking(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        Server::on_file(&file, &address)
+    });
+    let finished = poller.await.unwrap();
+    let _server = starting.await.unwrap();
+    assert_eq!(finished.json::<u32>().unwrap(), 2, "the second attempt");
+    // And by another client, from what was kept.
+    let resumed = client().resume(serde_json::from_str(&kept).unwrap(), HeaderMap::new());
+    assert_eq!(resumed.await.unwrap(), finished);
+}
+
+#[tokio::test]
+async fn a_request_to_a_server_that_is_not_there_yet_arrives_once() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let starting = tokio::task::spawn_blocking(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        let store = MemoryStore::new();
+        (Server::start(store.clone(), free), store)
+    });
+    let request = Request::post(format!("http://{free}/things")).body("20").unwrap();
+    let finished = client().tries(100).send(request).respond_async().finished().await.unwrap();
+    assert!(matches!(finished, Finished::Succeeded(_)));
+    let (_server, store) = starting.await.unwrap();
+    assert_eq!(store.len(), 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_told() {
+    let server = Server::in_memory();
+    let transport = ReqwestTransport::new().unwrap().max_response_bytes(999);
+    let large = Request::get(format!("http://{}/large", server.address)).body("").unwrap();
+    let error = Client::with(transport).send(large).await.unwrap_err();
+    assert_eq!(error.kind(), ClientErrorKind::Transport);
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("larger"), "{source}");
+    let gone = format!("http://{}/operations/01932f0e-7a5b-4c3d-9e1f-0123456789ab", server.address);
+    let state =
+        format!(r#"{{"monitor":"{gone}","snapshot":{{"status":"running"}},"style":"document"}}"#);
+    let resumed = client().resume(serde_json::from_str(&state).unwrap(), HeaderMap::new());
+    let error = resumed.await.unwrap_err();
+    assert_eq!(error.kind(), ClientErrorKind::Gone);
+    assert!(error.problem().unwrap().type_uri().ends_with(":not-found"));
+    assert!(error.to_string().starts_with("the operation is not there any more: 404"));
+}

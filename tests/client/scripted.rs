@@ -1,0 +1,344 @@
+//! A server that says what it is told to, on paused time.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response};
+use respond_async::client::{
+    Answer, Client, ClientErrorKind, Finished, PollPolicy, PollerState, Transport, TransportError,
+    TransportErrorKind, Update,
+};
+use respond_async::{Progress, Status};
+use tokio::time::{Instant, sleep};
+
+enum Turn {
+    Answer(Response<Bytes>),
+    Lost(TransportErrorKind),
+    Silence,
+}
+
+/// What was asked, and when.
+struct Asked {
+    request: Request<Bytes>,
+    at: Instant,
+}
+
+#[derive(Clone)]
+struct Script {
+    turns: Arc<Mutex<VecDeque<Turn>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+impl std::fmt::Debug for Script {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Script")
+    }
+}
+
+#[async_trait]
+impl Transport for Script {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
+        let at = Instant::now();
+        self.asked.lock().unwrap().push(Asked { request, at });
+        let turn = self.turns.lock().unwrap().pop_front().expect("one more request than expected");
+        match turn {
+            Turn::Answer(answer) => Ok(answer),
+            Turn::Lost(kind) => Err(TransportError::new(kind, "lost")),
+            Turn::Silence => std::future::pending().await,
+        }
+    }
+}
+
+impl Script {
+    fn new(turns: impl IntoIterator<Item = Turn>) -> (Self, Client) {
+        let script = Self {
+            turns: Arc::new(Mutex::new(turns.into_iter().collect())),
+            asked: Arc::default(),
+        };
+        (script.clone(), Client::with(script))
+    }
+
+    fn asked(&self) -> Vec<Asked> {
+        assert!(self.turns.lock().unwrap().is_empty(), "fewer requests than expected");
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+}
+
+fn say(status: u16, fields: &[(&str, &str)], body: &'static str) -> Turn {
+    let mut response = Response::builder().status(status);
+    for (name, value) in fields {
+        response = response.header(*name, *value);
+    }
+    Turn::Answer(response.body(Bytes::from_static(body.as_bytes())).unwrap())
+}
+
+fn document(retry_after: &str, body: &'static str) -> Turn {
+    say(200, &[("content-type", "application/json"), ("retry-after", retry_after)], body)
+}
+
+fn accepted() -> Turn {
+    say(202, &[("location", "/o/1"), ("retry-after", "2")], "")
+}
+
+fn post() -> Request<Bytes> {
+    Request::post("http://api.example/images")
+        .header("authorization", "Bearer x")
+        .header("content-type", "image/png")
+        .header("prefer", "return=minimal")
+        .body(Bytes::from_static(b"a picture"))
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_conversation() {
+    let (script, client) = Script::new([
+        accepted(),
+        document("3", r#"{"status":"running","progress":{"fraction":0.5,"message":"half"}}"#),
+        document("3", r#"{"status":"running","progress":{"fraction":0.5,"message":"half"}}"#),
+        document("3", r#"{"status":"succeeded","result":{"href":"/o/1/result"}}"#),
+        say(201, &[("location", "/images/17")], r#"{"id":17}"#),
+    ]);
+    let wait = Duration::from_millis(1_500);
+    let answer = client.send(post()).respond_async().wait(wait).await.unwrap();
+    let Answer::Accepted(mut poller) = answer else { panic!("{answer:?}") };
+    assert_eq!(poller.monitor(), "http://api.example/o/1");
+
+    let Some(Ok(Update::Progress(snapshot))) = poller.next().await else { panic!() };
+    assert_eq!(snapshot.progress(), Some(&Progress::new(0.5, "half")));
+    let Some(Ok(Update::Progress(snapshot))) = poller.next().await else { panic!() };
+    assert_eq!(snapshot.status(), Status::Succeeded);
+    let Some(Ok(Update::Finished(finished))) = poller.next().await else { panic!() };
+    assert_eq!(finished.json::<serde_json::Value>().unwrap()["id"], 17);
+    assert!(poller.next().await.is_none());
+
+    let asked = script.asked();
+    let first = &asked[0].request;
+    let prefer: Vec<_> = first.headers().get_all("prefer").iter().collect();
+    assert_eq!(prefer, ["respond-async, wait=2", "return=minimal"]);
+    assert_eq!(first.headers()["idempotency-key"].len(), 38);
+    for poll in &asked[1..4] {
+        let headers = poll.request.headers();
+        assert_eq!(
+            (poll.request.method(), &headers["prefer"]),
+            (&Method::GET, &"wait=20".parse().unwrap())
+        );
+        assert_eq!(headers["authorization"], "Bearer x");
+        assert!(!headers.contains_key("idempotency-key") && !headers.contains_key("content-type"));
+    }
+    assert!(!asked[4].request.headers().contains_key("prefer"));
+    // As long as the server asked for, or a little longer; the result at once.
+    for (pair, least, most) in [(0, 2_000, 2_200), (1, 3_000, 3_300), (2, 3_000, 3_300), (3, 0, 0)]
+    {
+        let pause = (asked[pair + 1].at - asked[pair].at).as_millis();
+        assert!((least..=most).contains(&pause), "{pair}: {pause}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_without_preferences_are_answered_from() {
+    for status in [200, 201, 204, 404, 422] {
+        let (_, client) = Script::new([say(status, &[], "plain")]);
+        let answer = client.send(post()).respond_async().await.unwrap();
+        assert!(matches!(answer, Answer::Answered(answer) if answer.status() == status));
+    }
+    let (_, client) = Script::new([say(422, &[], "")]);
+    let finished = client.send(post()).respond_async().finished().await.unwrap();
+    assert!(matches!(finished, Finished::Failed(problem, Some(_)) if problem.status() == 422));
+    // Nobody who did not ask for it follows a 202.
+    let (_, client) = Script::new([accepted()]);
+    assert!(matches!(client.send(post()).await.unwrap(), Answer::Answered(_)));
+    let (_, client) = Script::new([say(202, &[], "")]);
+    let error = client.send(post()).respond_async().await.unwrap_err();
+    assert_eq!(error.kind(), ClientErrorKind::NoMonitor);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_sent_again_by_the_same_name() {
+    let (script, client) = Script::new([
+        Turn::Lost(TransportErrorKind::NotSent),
+        Turn::Lost(TransportErrorKind::Ambiguous),
+        say(503, &[("retry-after", "7")], ""),
+        say(201, &[], ""),
+    ]);
+    let answer = client.send(post()).respond_async().await.unwrap();
+    assert!(matches!(answer, Answer::Answered(answer) if answer.status() == 201));
+    let asked = script.asked();
+    assert!(asked.iter().all(|one| one.request.headers()["idempotency-key"]
+        == asked[0].request.headers()["idempotency-key"]));
+    assert!((asked[3].at - asked[2].at).as_secs() >= 7);
+    // A client's own name is kept.
+    let (script, client) = Script::new([say(201, &[], "")]);
+    let mut request = post();
+    request.headers_mut().insert("idempotency-key", "\"mine\"".parse().unwrap());
+    client.send(request).await.unwrap();
+    assert_eq!(script.asked()[0].request.headers()["idempotency-key"], "\"mine\"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_twice_that_may_have_arrived_without_a_name() {
+    let (script, client) = Script::new([Turn::Lost(TransportErrorKind::Ambiguous)]);
+    let client = client.idempotency_keys(false);
+    let error = client.send(post()).respond_async().await.unwrap_err();
+    assert_eq!(error.kind(), ClientErrorKind::Transport);
+    assert!(!script.asked()[0].request.headers().contains_key("idempotency-key"));
+    let (_, client) = Script::new([say(502, &[], "")]);
+    let answer = client.idempotency_keys(false).send(post()).await.unwrap();
+    assert!(matches!(answer, Answer::Answered(answer) if answer.status() == 502));
+    // But what was surely not taken, and what is idempotent.
+    let (_, client) = Script::new([Turn::Lost(TransportErrorKind::NotSent), say(201, &[], "")]);
+    client.idempotency_keys(false).send(post()).await.unwrap();
+    let (script, client) =
+        Script::new([Turn::Lost(TransportErrorKind::Ambiguous), say(201, &[], "")]);
+    let mut request = post();
+    *request.method_mut() = Method::PUT;
+    client.send(request).await.unwrap();
+    assert!(!script.asked()[0].request.headers().contains_key("idempotency-key"));
+    // And not for ever.
+    let (_, client) = Script::new([1, 2, 3].map(|_| say(503, &[], "")));
+    let answer = client.tries(3).send(post()).await.unwrap();
+    assert!(matches!(answer, Answer::Answered(answer) if answer.status() == 503));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endless_202_ends_with_the_clients_time() {
+    let (_, client) = Script::new((0..100).map(|_| accepted()));
+    let time = Duration::from_secs(60);
+    let sending = client.send(post()).respond_async().deadline(time);
+    let began = Instant::now();
+    let error = sending.finished().await.unwrap_err();
+    assert_eq!(error.kind(), ClientErrorKind::DeadlinePassed);
+    assert_eq!(began.elapsed().as_secs(), 60);
+    assert!(error.is_retryable());
+
+    // A server that says nothing at all.
+    for before in [0, 1] {
+        let turns = (0..before).map(|_| accepted()).chain([Turn::Silence]);
+        let (_, client) = Script::new(turns);
+        let began = Instant::now();
+        let sending = client.send(post()).respond_async().deadline(time);
+        let error = sending.finished().await.unwrap_err();
+        assert_eq!(error.kind(), ClientErrorKind::DeadlinePassed);
+        assert_eq!(began.elapsed().as_secs(), 60);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_errors_is_ridden_out() {
+    let storm = (0..15).map(|turn| match turn % 3 {
+        0 => say(503, &[], "<html>"),
+        1 => Turn::Lost(TransportErrorKind::Ambiguous),
+        _ => document("1", r#"{"status":"runn"#),
+    });
+    let end = document("1", r#"{"status":"failed","error":{"title":"No image"}}"#);
+    let (script, client) = Script::new([accepted()].into_iter().chain(storm).chain([end]));
+    let finished = client.send(post()).respond_async().finished().await.unwrap();
+    assert!(
+        matches!(finished, Finished::Failed(problem, _) if problem.title() == Some("No image"))
+    );
+    let asked = script.asked();
+    let longest = asked.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap();
+    assert!(longest > Duration::from_secs(15), "{longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_stay_at_home() {
+    for fields in [
+        [("location", "https://evil.example/o/1"), ("x", "")],
+        [("location", "/o/1"), ("link", "<//evil.example/o>; rel=monitor")],
+    ] {
+        let (script, client) = Script::new([say(202, &fields, "")]);
+        let error = client.send(post()).respond_async().await.unwrap_err();
+        assert_eq!(error.kind(), ClientErrorKind::ForeignOrigin);
+        assert!(error.url().unwrap().contains("evil.example"));
+        assert_eq!(script.asked().len(), 1);
+    }
+    // Unless that is allowed.
+    let elsewhere = [("location", "http://jobs.example/o/1")];
+    let done = document("1", r#"{"status":"canceled"}"#);
+    let (script, client) = Script::new([say(202, &elsewhere, ""), done]);
+    let client = client.allow_origin(&"http://jobs.example".parse().unwrap()).unwrap();
+    client.send(post()).respond_async().finished().await.unwrap();
+    let asked = script.asked();
+    assert_eq!(asked[1].request.uri(), "http://jobs.example/o/1");
+    assert_eq!(asked[1].request.headers()["authorization"], "Bearer x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_is_taken_up_tomorrow() {
+    let (_, client) = Script::new([
+        accepted(),
+        document("1", r#"{"status":"running","progress":{"fraction":0.5}}"#),
+    ]);
+    let Answer::Accepted(mut poller) = client.send(post()).respond_async().await.unwrap() else {
+        panic!()
+    };
+    poller.next().await.unwrap().unwrap();
+    let kept = serde_json::to_string(&poller.state()).unwrap();
+    assert!(!kept.contains("Bearer"));
+
+    let state: PollerState = serde_json::from_str(&kept).unwrap();
+    assert_eq!(state.monitor(), "http://api.example/o/1");
+    assert_eq!(state.snapshot().status(), Status::Running);
+    let (script, client) = Script::new([document("1", r#"{"status":"canceled"}"#)]);
+    let headers =
+        HeaderMap::from_iter([("authorization".parse().unwrap(), "Bearer y".parse().unwrap())]);
+    assert_eq!(client.resume(state, headers).await.unwrap(), Finished::Canceled);
+    assert_eq!(script.asked()[0].request.headers()["authorization"], "Bearer y");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_is_asked_for_and_seen() {
+    let (script, client) =
+        Script::new([accepted(), say(202, &[], ""), document("1", r#"{"status":"canceled"}"#)]);
+    let Answer::Accepted(mut poller) = client.send(post()).respond_async().await.unwrap() else {
+        panic!()
+    };
+    poller.cancel().await.unwrap();
+    assert_eq!(poller.await.unwrap(), Finished::Canceled);
+    let asked = script.asked();
+    assert_eq!(asked[1].request.method(), Method::DELETE);
+    assert_eq!(asked[2].at, asked[1].at);
+
+    for (status, kind) in [(404, ClientErrorKind::Gone), (405, ClientErrorKind::Refused)] {
+        let (_, client) = Script::new([accepted(), say(status, &[], "")]);
+        let Answer::Accepted(mut poller) = client.send(post()).respond_async().await.unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!(poller.cancel().await.unwrap_err().kind(), kind);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_dropped_half_way_goes_on() {
+    let (script, client) =
+        Script::new([accepted(), Turn::Silence, document("1", r#"{"status":"canceled"}"#)]);
+    let policy = PollPolicy::new().wait(Duration::ZERO);
+    let client = client.poll_policy(policy);
+    let Answer::Accepted(mut poller) = client.send(post()).respond_async().await.unwrap() else {
+        panic!()
+    };
+    // In its pause, then in its poll.
+    for _ in 0..2 {
+        tokio::select! {
+            _ = poller.next() => panic!(),
+            () = sleep(Duration::from_millis(1_900)) => {}
+        }
+    }
+    let update = poller.next().await.unwrap().unwrap();
+    assert_eq!(update, Update::Finished(Finished::Canceled));
+    assert!(!script.asked()[1].request.headers().contains_key("prefer"));
+}
+
+#[tokio::test]
+async fn a_target_is_absolute() {
+    let (_, client) = Script::new([]);
+    for target in ["/images", "ftp://h/", "*"] {
+        let request = Request::get(target).body(Bytes::new()).unwrap();
+        let error = client.send(request).await.unwrap_err();
+        assert_eq!(error.kind(), ClientErrorKind::InvalidRequest, "{target}");
+    }
+}
