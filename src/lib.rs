@@ -9,7 +9,7 @@
 //! | --- | --- | --- |
 //! | `axum`, `actix` | a framework's types in and out | (the same) |
 //! | `tower` | an asynchronous mode around a service that knows nothing of it | `tower` |
-//! | `client` | the other side: sends, polls, resumes | `client`, `client-rustls` |
+//! | `client` | the other side: sends, polls, resumes; a private cache | (`client`, `client-rustls`, `client-cache`) |
 //! | `monitor` | status monitors: `http::Request` in, `http::Response` out | `tokio` |
 //! | `operations` | the facade: durable jobs and other work, workers, idempotency keys, bounds, shutdown | `tokio` |
 //! | [`store`] | [`OperationStore`](store::OperationStore), [`MemoryStore`](store::MemoryStore), `SqliteStore`, `PostgresStore`, `RedisStore`, a conformance suite | (`sqlite`, `sqlite-bundled`, `postgres`, `redis`, `conformance`) |

@@ -43,6 +43,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "client-cache")]
+pub mod cache;
 mod error;
 mod follow;
 mod origin;

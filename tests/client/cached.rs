@@ -1,0 +1,324 @@
+//! What a client keeps, and what it does not.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use respond_async::client::cache::{CACHE_STATUS, CacheStore, Cached, FileCache, MemoryCache};
+use respond_async::client::{Transport, TransportError, TransportErrorKind};
+
+/// A server that gives its answers in turn, and then cannot be reached.
+#[derive(Debug, Clone, Default)]
+struct Server {
+    answers: Arc<Mutex<VecDeque<Response<Bytes>>>>,
+    asked: Arc<Mutex<Vec<HeaderMap>>>,
+}
+
+impl Server {
+    fn say(&self, status: u16, fields: &[(&str, &str)], body: &'static str) {
+        let mut response = Response::builder().status(status);
+        for (name, value) in fields {
+            response = response.header(*name, *value);
+        }
+        let response = response.body(Bytes::from_static(body.as_bytes())).unwrap();
+        self.answers.lock().unwrap().push_back(response);
+    }
+
+    fn asked(&self) -> Vec<HeaderMap> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+
+    fn keeping(&self, store: impl CacheStore) -> Cached<Self> {
+        Cached::new(self.clone(), store)
+    }
+}
+
+#[async_trait]
+impl Transport for Server {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
+        self.asked.lock().unwrap().push(request.headers().clone());
+        let answer = self.answers.lock().unwrap().pop_front();
+        answer.ok_or_else(|| TransportError::new(TransportErrorKind::NotSent, "no server"))
+    }
+}
+
+fn request(method: &str, url: &str, fields: &[(&str, &str)]) -> Request<Bytes> {
+    let mut request = Request::builder().method(method).uri(url);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(Bytes::new()).unwrap()
+}
+
+const URL: &str = "http://api.example/images/17";
+
+/// The content and where it is from.
+async fn get(cache: &Cached<Server>, fields: &[(&str, &str)]) -> (u16, String, String) {
+    let answer = cache.send(request("GET", URL, fields)).await.unwrap();
+    let status = answer.headers().get(&CACHE_STATUS).map_or("", |value| value.to_str().unwrap());
+    let body = String::from_utf8(answer.body().to_vec()).unwrap();
+    (answer.status().as_u16(), body, status.trim_start_matches("respond-async; ").to_owned())
+}
+
+fn is(answer: &(u16, String, String), status: u16, body: &str, from: &str) {
+    assert_eq!((answer.0, &*answer.1, &*answer.2), (status, body, from));
+}
+
+#[tokio::test]
+async fn what_is_fresh_needs_no_request() {
+    let server = Server::default();
+    let cache = server.keeping(MemoryCache::new());
+    server.say(
+        200,
+        &[("cache-control", "private, max-age=60"), ("link", "<a>"), ("link", "<b>")],
+        "one",
+    );
+    is(&get(&cache, &[]).await, 200, "one", "");
+    for _ in 0..3 {
+        is(&get(&cache, &[]).await, 200, "one", "hit");
+    }
+    assert_eq!(server.asked().len(), 1);
+    let answer = cache.send(request("GET", URL, &[])).await.unwrap();
+    assert_eq!(answer.headers().get_all("link").iter().count(), 2);
+    assert_eq!(answer.headers()["age"], "0");
+    // The client's own wish counts.
+    server.say(200, &[("cache-control", "max-age=60")], "two");
+    is(&get(&cache, &[("cache-control", "no-cache")]).await, 200, "two", "");
+    is(&get(&cache, &[]).await, 200, "two", "hit");
+}
+
+#[tokio::test]
+async fn what_may_not_be_kept_is_not() {
+    for (status, fields) in [
+        (200, &[("cache-control", "no-store")][..]),
+        (200, &[("cache-control", "max-age=60"), ("vary", "*")]),
+        (200, &[]),
+        (201, &[("cache-control", "max-age=60")]),
+        (202, &[("cache-control", "max-age=60")]),
+        (404, &[("cache-control", "max-age=60")]),
+    ] {
+        let server = Server::default();
+        let cache = server.keeping(MemoryCache::new());
+        for body in ["one", "two"] {
+            server.say(status, fields, body);
+            is(&get(&cache, &[]).await, status, body, "");
+        }
+    }
+    // Nor what the client does not want kept.
+    let server = Server::default();
+    let cache = server.keeping(MemoryCache::new());
+    server.say(200, &[("cache-control", "max-age=60")], "one");
+    get(&cache, &[("cache-control", "no-store")]).await;
+    server.say(200, &[("cache-control", "max-age=60")], "two");
+    is(&get(&cache, &[]).await, 200, "two", "");
+}
+
+#[tokio::test]
+async fn what_is_stale_is_asked_for_again() {
+    let server = Server::default();
+    let cache = server.keeping(MemoryCache::new());
+    let stale = ("cache-control", "private, no-cache");
+    server.say(200, &[stale, ("etag", "\"1\""), ("x-kept", "1")], "one");
+    get(&cache, &[]).await;
+    server.say(304, &[stale, ("etag", "\"1\""), ("x-new", "2")], "");
+    is(&get(&cache, &[]).await, 200, "one", "fwd=stale; fwd-status=304");
+    assert_eq!(server.asked()[1]["if-none-match"], "\"1\"");
+    server.say(200, &[stale, ("etag", "\"2\"")], "two");
+    is(&get(&cache, &[]).await, 200, "two", "");
+    server.say(304, &[("etag", "\"2\""), ("cache-control", "max-age=60")], "");
+    is(&get(&cache, &[]).await, 200, "two", "fwd=stale; fwd-status=304");
+    assert_eq!(server.asked()[1]["if-none-match"], "\"2\"");
+    is(&get(&cache, &[]).await, 200, "two", "hit");
+    // A 304 for something else is no answer: it is asked again, plainly.
+    let server = Server::default();
+    let cache = server.keeping(MemoryCache::new());
+    server.say(200, &[stale, ("etag", "\"1\"")], "one");
+    get(&cache, &[]).await;
+    server.say(304, &[("etag", "\"9\"")], "");
+    server.say(200, &[stale, ("etag", "\"9\"")], "nine");
+    is(&get(&cache, &[]).await, 200, "nine", "");
+    assert!(!server.asked()[2].contains_key("if-none-match"));
+}
+
+#[tokio::test]
+async fn another_preference_is_another_answer() {
+    let server = Server::default();
+    let cache = server.keeping(MemoryCache::new());
+    let keep = [("cache-control", "max-age=60"), ("vary", "Prefer")];
+    let (full, minimal) = ([("prefer", "return=representation")], [("prefer", "return=minimal")]);
+    server.say(200, &keep, "full");
+    get(&cache, &full).await;
+    server.say(200, &keep, "minimal");
+    is(&get(&cache, &minimal).await, 200, "minimal", "");
+    is(&get(&cache, &full).await, 200, "full", "hit");
+    is(&get(&cache, &minimal).await, 200, "minimal", "hit");
+    // No more of them than there is room for.
+    for number in 0..20 {
+        server.say(200, &keep, "x");
+        get(&cache, &[("prefer", &*format!("n={number}"))]).await;
+    }
+    server.say(200, &keep, "full again");
+    is(&get(&cache, &full).await, 200, "full again", "");
+}
+
+#[tokio::test]
+async fn other_credentials_are_another_user_and_are_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::default();
+    let cache = server.keeping(FileCache::open(folder.path().join("cache")).unwrap());
+    server.say(200, &[("cache-control", "max-age=60"), ("vary", "Authorization")], "ann's");
+    let ann = [("authorization", "Bearer secret-of-ann"), ("cookie", "secret=1")];
+    get(&cache, &ann).await;
+    is(&get(&cache, &ann).await, 200, "ann's", "hit");
+    server.say(200, &[], "bob's");
+    is(&get(&cache, &[("authorization", "Bearer bob")]).await, 200, "bob's", "");
+    for file in std::fs::read_dir(folder.path().join("cache")).unwrap() {
+        let kept = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!String::from_utf8_lossy(&kept).contains("secret"));
+    }
+    // Asked again, they are sent along all the same.
+    server.say(200, &[("cache-control", "no-cache"), ("etag", "\"1\"")], "one");
+    get(&cache, &[ann[0], ("cache-control", "no-cache")]).await;
+    server.say(304, &[("etag", "\"1\"")], "");
+    get(&cache, &ann[..1]).await;
+    let last = server.asked().pop().unwrap();
+    assert_eq!(
+        (&last["authorization"], &last["if-none-match"]),
+        (&"Bearer secret-of-ann".parse().unwrap(), &"\"1\"".parse().unwrap())
+    );
+}
+
+#[tokio::test]
+async fn an_old_answer_stands_in_for_a_broken_server() {
+    let keep = [("cache-control", "max-age=0, stale-if-error=60")];
+    let server = Server::default();
+    let cache = server.keeping(MemoryCache::new());
+    server.say(200, &keep, "one");
+    get(&cache, &[]).await;
+    for status in [500, 502, 503, 504] {
+        server.say(status, &[], "broken");
+        is(&get(&cache, &[]).await, 200, "one", "hit; detail=stale-if-error");
+    }
+    // It cannot be reached.
+    is(&get(&cache, &[]).await, 200, "one", "hit; detail=stale-if-error");
+    server.say(404, &[], "gone");
+    is(&get(&cache, &[]).await, 404, "gone", "");
+    // That took it away.
+    assert!(cache.send(request("GET", URL, &[])).await.is_err());
+    for not in [
+        "max-age=0",
+        "no-cache, stale-if-error=60",
+        "must-revalidate, max-age=0, stale-if-error=60",
+    ] {
+        let server = Server::default();
+        let cache = server.keeping(MemoryCache::new());
+        server.say(200, &[("cache-control", not)], "one");
+        get(&cache, &[]).await;
+        server.say(503, &[], "broken");
+        is(&get(&cache, &[]).await, 503, "broken", "");
+    }
+    // Not for ever.
+    let server = Server::default();
+    let cache = server.keeping(MemoryCache::new());
+    server.say(200, &[("cache-control", "max-age=0, stale-if-error=0")], "one");
+    get(&cache, &[]).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert!(cache.send(request("GET", URL, &[])).await.is_err());
+}
+
+#[tokio::test]
+async fn offline_is_what_was_kept_by_another_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::default();
+    let online = server.keeping(FileCache::open(folder.path()).unwrap());
+    server.say(200, &[("cache-control", "private, max-age=0"), ("x-bytes", "a")], "one");
+    get(&online, &[]).await;
+    server.asked();
+
+    let offline = server.keeping(FileCache::open(folder.path()).unwrap()).offline(true);
+    is(&get(&offline, &[]).await, 200, "one", "hit; detail=offline");
+    let other = offline.send(request("GET", "http://api.example/other", &[])).await.unwrap();
+    assert_eq!(
+        (other.status().as_u16(), &other.headers()["content-type"]),
+        (504, &"application/problem+json".parse().unwrap())
+    );
+    let post = offline.send(request("POST", URL, &[])).await.unwrap();
+    assert_eq!(post.status(), 504);
+    assert!(server.asked().is_empty());
+    // What may not be used without asking is not.
+    server.say(200, &[("cache-control", "no-cache"), ("etag", "\"1\"")], "two");
+    get(&online, &[]).await;
+    assert_eq!(get(&offline, &[]).await.0, 504);
+    // Online, a client may ask not to ask.
+    server.asked();
+    assert_eq!(get(&online, &[("cache-control", "only-if-cached")]).await.0, 504);
+    assert!(server.asked().is_empty());
+    // A damaged file is a miss.
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        std::fs::write(file.unwrap().path(), b"[{\n").unwrap();
+    }
+    server.say(200, &[], "three");
+    is(&get(&online, &[]).await, 200, "three", "");
+}
+
+#[tokio::test]
+async fn a_change_takes_away_what_was_kept() {
+    let other = "http://api.example/operations/1";
+    for (method, status, fields, is_gone) in [
+        ("DELETE", 204, &[][..], [true, false]),
+        ("POST", 201, &[("location", "/operations/1")], [true, true]),
+        ("PUT", 200, &[("content-location", "../operations/1")], [true, true]),
+        ("POST", 201, &[("location", "http://evil.example/operations/1")], [true, false]),
+        ("POST", 500, &[], [false, false]),
+    ] {
+        let server = Server::default();
+        let cache = server.keeping(MemoryCache::new());
+        for url in [URL, other] {
+            server.say(200, &[("cache-control", "max-age=60")], "one");
+            cache.send(request("GET", url, &[])).await.unwrap();
+        }
+        server.say(status, fields, "");
+        cache.send(request(method, URL, &[])).await.unwrap();
+        for (url, is_gone) in [URL, other].into_iter().zip(is_gone) {
+            let kept = cache.send(request("GET", url, &[])).await;
+            assert_eq!(kept.is_err(), is_gone, "{method} {status} {url}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_keeps_to_its_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let body: &'static str = String::leak("x".repeat(10_000));
+    let (memory, file) = (
+        MemoryCache::with_max_bytes(60_000),
+        FileCache::open(folder.path()).unwrap().max_bytes(60_000),
+    );
+    let server = Server::default();
+    for cache in [server.keeping(memory), server.keeping(file)] {
+        for number in 0..20 {
+            server.say(200, &[("cache-control", "max-age=60")], body);
+            let url = format!("http://api.example/{number}");
+            cache.send(request("GET", &url, &[])).await.unwrap();
+            // The first is used all the time, and so stays.
+            cache.send(request("GET", "http://api.example/0", &[])).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let mut kept = 0;
+        for number in 0..20 {
+            let url = format!("http://api.example/{number}");
+            kept += usize::from(cache.send(request("GET", &url, &[])).await.is_ok());
+        }
+        assert!((3..=6).contains(&kept), "{kept}");
+        let first = cache.send(request("GET", "http://api.example/0", &[])).await;
+        assert!(first.is_ok());
+    }
+    let files: u64 = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(files <= 60_000, "{files}");
+}
