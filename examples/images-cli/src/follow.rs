@@ -1,0 +1,281 @@
+//! Uploads, and follows to the end what the service accepted.
+
+use std::error::Error as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, header};
+use respond_async::client::{
+    Answer, Client, ClientError, ClientErrorKind, Finished, Poller, Update,
+};
+use respond_async::{Outcome, Problem};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use url::Url;
+
+use crate::get::{self, Wanted};
+use crate::kept::{Folder, Kept};
+use crate::show::{Line, Show};
+use crate::{End, Failure, OnInterrupt};
+
+/// All that the uploads of one run have in common.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    pub(crate) client: Client,
+    pub(crate) server: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) folder: Folder,
+    pub(crate) show: Show,
+    pub(crate) output: Option<PathBuf>,
+    pub(crate) wait: Duration,
+    pub(crate) on_interrupt: OnInterrupt,
+    pub(crate) detach: bool,
+}
+
+impl Upload {
+    pub(crate) async fn files(self, files: Vec<PathBuf>, at_once: usize) -> End {
+        let this = Arc::new(self);
+        let (places, interrupted) = (Arc::new(Semaphore::new(at_once)), interrupts());
+        let mut tasks = JoinSet::new();
+        for file in files {
+            let (this, places) = (Arc::clone(&this), Arc::clone(&places));
+            let interrupted = interrupted.clone();
+            tasks.spawn(async move {
+                let Ok(_place) = places.acquire().await else { return End::Trouble };
+                if *interrupted.borrow() {
+                    return End::AtWork;
+                }
+                this.file(file, interrupted).await
+            });
+        }
+        worst(tasks).await
+    }
+
+    /// Takes up all that was left.
+    pub(crate) async fn resume(self) -> Result<End, Failure> {
+        let kept = self.folder.all().map_err(|error| (End::Trouble, error.to_string()))?;
+        if kept.is_empty() {
+            self.show.say("Nothing was left.");
+        }
+        let (this, interrupted) = (Arc::new(self), interrupts());
+        let mut tasks = JoinSet::new();
+        for Kept { file, state } in kept {
+            let (this, interrupted) = (Arc::clone(&this), interrupted.clone());
+            tasks.spawn(async move {
+                let line = this.show.line(&file);
+                line.progress(state.snapshot());
+                let poller = this.client.resume(state, this.headers.clone());
+                this.follow(file, poller, &line, interrupted).await
+            });
+        }
+        Ok(worst(tasks).await)
+    }
+
+    async fn file(&self, file: PathBuf, interrupted: watch::Receiver<bool>) -> End {
+        let line = self.show.line(&file);
+        let (media_type, content) = match read(&file).await {
+            Ok(read) => read,
+            Err(message) => {
+                line.trouble(&message);
+                return End::NotUnderstood;
+            }
+        };
+        let url = match self.server.join("/images") {
+            Ok(url) => url,
+            Err(error) => {
+                line.trouble(&error.to_string());
+                return End::NotUnderstood;
+            }
+        };
+        line.uploading();
+        let mut request = Request::new(content);
+        *request.method_mut() = http::Method::POST;
+        *request.headers_mut() = self.headers.clone();
+        request
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, http::HeaderValue::from_static(media_type));
+        match url.as_str().parse() {
+            Ok(uri) => *request.uri_mut() = uri,
+            Err(_) => return End::NotUnderstood,
+        }
+        match self.client.send(request).respond_async().wait(self.wait).await {
+            Err(error) => self.trouble(&line, &error),
+            Ok(Answer::Answered(response)) => {
+                let (parts, body) = response.into_parts();
+                let outcome = Outcome { status: parts.status, headers: parts.headers, body };
+                match outcome.problem() {
+                    Some(problem) => failed(&line, &problem),
+                    None => self.done(&file, &line, &outcome).await,
+                }
+            }
+            Ok(Answer::Accepted(poller)) => {
+                line.accepted(poller.monitor());
+                // Before anything else: whatever happens now, it can be taken up again.
+                self.keep(&file, &poller, &line);
+                if self.detach {
+                    line.left(poller.monitor());
+                    return End::AtWork;
+                }
+                self.follow(file, poller, &line, interrupted).await
+            }
+        }
+    }
+
+    async fn follow(
+        &self,
+        file: PathBuf,
+        mut poller: Poller,
+        line: &Line,
+        mut interrupted: watch::Receiver<bool>,
+    ) -> End {
+        let mut canceling = false;
+        loop {
+            let update = tokio::select! {
+                biased;
+                _ = interrupted.wait_for(|it| *it), if !canceling => None,
+                update = poller.next() => Some(update),
+            };
+            match update {
+                None if self.on_interrupt == OnInterrupt::Detach => {
+                    self.keep(&file, &poller, line);
+                    line.left(poller.monitor());
+                    return End::AtWork;
+                }
+                None => {
+                    canceling = true;
+                    if let Err(error) = poller.cancel().await {
+                        return self.trouble(line, &error);
+                    }
+                }
+                Some(Some(Ok(Update::Progress(snapshot)))) => line.progress(&snapshot),
+                Some(Some(Ok(Update::Finished(finished)))) => {
+                    let end = match finished {
+                        Finished::Succeeded(outcome) => self.done(&file, line, &outcome).await,
+                        Finished::Failed(problem, _) => failed(line, &problem),
+                        Finished::Canceled => {
+                            line.canceled();
+                            if canceling { End::Well } else { End::Failed }
+                        }
+                    };
+                    let _ = self.folder.forget(poller.monitor());
+                    return end;
+                }
+                Some(Some(Err(error))) => {
+                    if error.kind() == ClientErrorKind::Gone {
+                        let _ = self.folder.forget(poller.monitor());
+                    } else {
+                        self.keep(&file, &poller, line);
+                    }
+                    return self.trouble(line, &error);
+                }
+                Some(None) => return End::Trouble,
+            }
+        }
+    }
+
+    fn keep(&self, file: &Path, poller: &Poller, line: &Line) {
+        let kept = Kept { file: file.to_owned(), state: poller.state() };
+        if let Err(error) = self.folder.keep(&kept) {
+            line.trouble(&format!("{} could not be kept: {error}", poller.monitor()));
+        }
+    }
+
+    async fn done(&self, file: &Path, line: &Line, outcome: &Outcome) -> End {
+        let location = outcome.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+        let Some(url) = location.and_then(|location| self.server.join(location).ok()) else {
+            line.trouble("the service does not say where the picture is");
+            return End::Trouble;
+        };
+        line.done(url.as_str());
+        let Some(folder) = &self.output else { return End::Well };
+        let saved = folder.join(file.file_name().unwrap_or(file.as_os_str()));
+        let wanted = Wanted {
+            url,
+            headers: self.headers.clone(),
+            output: Some(saved.clone()),
+            about: false,
+            offline: false,
+        };
+        match get::get(wanted, &self.folder, &self.show).await {
+            Ok(end) => {
+                line.saved(&saved);
+                end
+            }
+            Err((end, message)) => {
+                line.trouble(&message);
+                end
+            }
+        }
+    }
+
+    fn trouble(&self, line: &Line, error: &ClientError) -> End {
+        line.trouble(&explain(error, &self.server));
+        if error.is_retryable() && error.kind() != ClientErrorKind::Transport {
+            End::AtWork
+        } else {
+            End::Trouble
+        }
+    }
+}
+
+fn failed(line: &Line, problem: &Problem) -> End {
+    line.failed(problem);
+    End::Failed
+}
+
+/// What went wrong, with its causes, and what may help.
+pub(crate) fn explain(error: &ClientError, server: &Url) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    match error.kind() {
+        ClientErrorKind::Transport => format!("{text}. Is the service at {server}? See --server."),
+        ClientErrorKind::Gone => {
+            format!("{text}. It may have expired, or be another user's: see --user.")
+        }
+        _ => text,
+    }
+}
+
+async fn worst(mut tasks: JoinSet<End>) -> End {
+    let mut worst = End::Well;
+    while let Some(end) = tasks.join_next().await {
+        worst = worst.and(end.unwrap_or(End::Trouble));
+    }
+    worst
+}
+
+/// Becomes true with the first Ctrl-C. The second ends the program.
+fn interrupts() -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            let _ = sender.send(true);
+            let _ = tokio::signal::ctrl_c().await;
+            std::process::exit(130);
+        }
+        // Nobody can interrupt: the channel stays open, so that nobody is told otherwise.
+        sender.closed().await;
+    });
+    receiver
+}
+
+/// The content of a file, and what it is by its name.
+async fn read(file: &Path) -> Result<(&'static str, Bytes), String> {
+    let extension = file.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let media_type = match &*extension {
+        "jpg" | "jpeg" => "image/jpeg",
+        "png" => "image/png",
+        _ => return Err("its name ends in neither .jpg nor .png".to_owned()),
+    };
+    let content = tokio::fs::read(file).await.map_err(|error| error.to_string())?;
+    Ok((media_type, content.into()))
+}

@@ -1,0 +1,181 @@
+//! The command line against the real service, which is stopped and started again in the middle.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use images::{Images, Role, Settings};
+use tokio::runtime::Runtime;
+
+/// The service in a runtime of its own, with which its work ends.
+struct Service(Option<Runtime>, SocketAddr);
+
+impl Service {
+    fn start(folder: &Path, address: &str) -> Self {
+        let settings = Settings {
+            listen: String::new(),
+            data: folder.to_owned(),
+            role: Role::Replica,
+            server: None,
+        };
+        let runtime = Runtime::new().unwrap();
+        let address = runtime.block_on(async {
+            let images = Images::start(&settings).await.unwrap();
+            let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            tokio::spawn(async { axum::serve(listener, axum_images::app(images)).await });
+            address
+        });
+        Self(Some(runtime), address)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Blocking work of images ends when it sees that nobody waits for it.
+        self.0.take().unwrap().shutdown_timeout(std::time::Duration::from_secs(30));
+    }
+}
+
+struct Place {
+    folder: tempfile::TempDir,
+    server: String,
+}
+
+impl Place {
+    fn new(service: &Service) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { folder, server: format!("http://{}", service.1) }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn photo(&self, name: &str, side: u32) {
+        let pixels = image::RgbImage::from_fn(side, side, |x, y| {
+            image::Rgb([x, y, x * y / 64].map(|value| u8::try_from(value % 256).unwrap()))
+        });
+        let mut jpeg = Vec::new();
+        image::codecs::jpeg::JpegEncoder::new(&mut jpeg).encode_image(&pixels).unwrap();
+        fs::write(self.path(name), jpeg).unwrap();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_images-cli"));
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env("IMAGES_SERVER", &self.server)
+            .env("IMAGES_USER", "ann")
+            .env("IMAGES_FOLDER", self.path("state"));
+        command
+    }
+
+    /// Runs it, and gives its exit code and what it printed.
+    fn run(&self, arguments: &[&str]) -> (i32, String) {
+        let Output { status, stdout, stderr } = self.command(arguments).output().unwrap();
+        let printed = [stdout, stderr].concat();
+        (status.code().unwrap(), String::from_utf8_lossy(&printed).into_owned())
+    }
+
+    /// Starts it, and waits until a line says that.
+    fn until(&self, arguments: &[&str], word: &str) -> Child {
+        let mut child = self.command(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains(word)), "{word}");
+        drop(lines);
+        child
+    }
+}
+
+fn interrupt(child: &Child) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+}
+
+#[test]
+fn several_at_once_each_with_its_end() {
+    let data = tempfile::tempdir().unwrap();
+    let service = Service::start(data.path(), "127.0.0.1:0");
+    let place = Place::new(&service);
+    place.photo("a.jpg", 64);
+    place.photo("b.jpg", 64);
+    let (code, printed) = place.run(&["upload", "a.jpg", "b.jpg", "--output", "made"]);
+    assert_eq!(code, 0, "{printed}");
+    for name in ["a.jpg", "b.jpg"] {
+        assert!(printed.contains(&format!("{name}: {}/images/", place.server)), "{printed}");
+        assert!(image::open(place.path("made").join(name)).is_ok());
+    }
+    fs::write(place.path("bad.jpg"), "no picture").unwrap();
+    let (code, printed) = place.run(&["upload", "a.jpg", "bad.jpg"]);
+    assert!(code == 1 && printed.contains("bad.jpg: Not an image"), "{code} {printed}");
+    for (arguments, says) in [
+        (&["upload", "nothing.jpg"][..], "No such file"),
+        (&["upload", "text.txt"], ".jpg"),
+        (&["upload"], "required"),
+        (&["list", "--user", "a\nb"], "no name"),
+    ] {
+        let (code, printed) = place.run(arguments);
+        assert!(code == 2 && printed.contains(says), "{arguments:?}: {code} {printed}");
+    }
+    drop(service);
+    let (code, printed) = place.run(&["get", "/images/x"]);
+    assert!(code == 3 && printed.contains("See --server"), "{code} {printed}");
+}
+
+#[test]
+fn what_was_left_is_taken_up_after_the_service_was_started_again() {
+    let data = tempfile::tempdir().unwrap();
+    let service = Service::start(data.path(), "127.0.0.1:0");
+    let address = service.1.to_string();
+    let place = Place::new(&service);
+    place.photo("a.jpg", 1_500);
+    let upload = ["--json", "upload", "a.jpg", "--wait", "0", "--detach"];
+    let (code, printed) = place.run(&upload);
+    assert!(code == 4 && printed.contains("\"event\":\"accepted\""), "{code} {printed}");
+    drop(service);
+    let (code, printed) = place.run(&["list"]);
+    assert!(code == 0 && printed.contains("a.jpg: "), "{printed}");
+
+    let service = Service::start(data.path(), &address);
+    let (code, printed) = place.run(&["--json", "resume", "--output", "made"]);
+    assert!(code == 0 && printed.contains("\"status\":\"succeeded\""), "{code} {printed}");
+    assert!(image::open(place.path("made/a.jpg")).is_ok());
+    assert_eq!(place.run(&["list"]), (0, String::new()));
+    let done = printed.split("\"location\":\"").nth(1).unwrap().split('"').next().unwrap();
+
+    // Offline there is what was gotten, and no more.
+    drop(service);
+    let (code, _) = place.run(&["get", done, "--offline", "--output", "again.jpg"]);
+    assert_eq!(code, 0);
+    let bytes = |name: &str| fs::read(place.path(name)).unwrap();
+    assert_eq!(bytes("again.jpg"), bytes("made/a.jpg"));
+    let (code, printed) = place.run(&["get", "/images/other", "--offline"]);
+    assert!(code == 3 && printed.contains("not kept"), "{code} {printed}");
+}
+
+#[test]
+fn an_interruption_detaches_or_cancels() {
+    let data = tempfile::tempdir().unwrap();
+    let service = Service::start(data.path(), "127.0.0.1:0");
+    let place = Place::new(&service);
+    place.photo("a.jpg", 3_000);
+    let upload = ["--json", "upload", "a.jpg", "--wait", "0"];
+    let mut child = place.until(&upload, "accepted");
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+    assert!(place.run(&["list"]).1.contains("a.jpg"));
+    let (code, printed) = place.run(&["resume"]);
+    assert_eq!(code, 0, "{printed}");
+
+    let cancel = [&upload[..], &["--on-interrupt", "cancel"]].concat();
+    let mut child = place.until(&cancel, "accepted");
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(place.run(&["list"]), (0, String::new()));
+}
