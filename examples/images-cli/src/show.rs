@@ -136,7 +136,11 @@ impl Line {
             );
         }
         self.bar.set_position(STEPS);
-        self.end("done", &format!("{}: {location}", self.name));
+        self.bar.finish_with_message(location.to_owned());
+        // At a terminal the bar says it.
+        if !(io::stderr().is_terminal() && io::stdout().is_terminal()) {
+            self.show.say(&format!("{}: {location}", self.name));
+        }
     }
 
     pub(crate) fn saved(&self, file: &Path) {
@@ -175,11 +179,9 @@ impl Line {
         self.end("trouble", &format!("{}: {message}", self.name));
     }
 
-    /// At a terminal the bar stays; elsewhere there is a line.
+    /// The bar stays where it is, and a line says why.
     fn end(&self, short: &str, line: &str) {
-        self.bar.finish_with_message(short.to_owned());
-        if !io::stderr().is_terminal() || short != "done" || !io::stdout().is_terminal() {
-            self.show.say(line);
-        }
+        self.bar.abandon_with_message(short.to_owned());
+        self.show.say(line);
     }
 }
