@@ -48,6 +48,7 @@ pub mod cache;
 mod error;
 mod follow;
 mod origin;
+mod policy;
 mod poller;
 mod reqwest;
 mod send;
@@ -55,7 +56,8 @@ mod snapshot;
 mod transport;
 
 pub use error::{ClientError, ClientErrorKind};
-pub use follow::{Finished, PollPolicy};
+pub use follow::Finished;
+pub use policy::PollPolicy;
 pub use poller::{Poller, PollerState, Update};
 pub use reqwest::ReqwestTransport;
 pub use send::{Answer, Client, Send};

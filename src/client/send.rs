@@ -10,8 +10,9 @@ use http::{Request, Response, StatusCode, Uri};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::{ClientError, ClientErrorKind};
-use super::follow::{Finished, Follow, PollPolicy};
+use super::follow::{Finished, Follow};
 use super::origin::{Origins, absolute};
+use super::policy::PollPolicy;
 use super::poller::{Poller, PollerState, random, untransported};
 use super::reqwest::ReqwestTransport;
 use super::transport::{Transport, TransportError, TransportErrorKind};

@@ -1,0 +1,78 @@
+use std::time::Duration;
+
+/// How a client asks: how soon, how often, how long it bears trouble.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct PollPolicy {
+    pub(super) shortest: Duration,
+    pub(super) longest: Duration,
+    pub(super) wait: Duration,
+    pub(super) failure_limit: u32,
+}
+
+impl PollPolicy {
+    /// The shortest pause between two polls if nothing else is said.
+    pub const DEFAULT_SHORTEST: Duration = Duration::from_millis(500);
+    /// The longest pause if nothing else is said, whatever the server asks for.
+    pub const DEFAULT_LONGEST: Duration = Duration::from_secs(300);
+    /// How long a server may hold a poll if nothing else is said.
+    pub const DEFAULT_WAIT: Duration = Duration::from_secs(20);
+    /// How many polls in a row may fail if nothing else is said: about seven minutes.
+    pub const DEFAULT_FAILURE_LIMIT: u32 = 20;
+    /// The pause that grows where a server asks for none: from one second to thirty.
+    const FIRST: Duration = Duration::from_secs(1);
+    const GROWN: Duration = Duration::from_secs(30);
+
+    /// The defaults.
+    pub fn new() -> Self {
+        Self {
+            shortest: Self::DEFAULT_SHORTEST,
+            longest: Self::DEFAULT_LONGEST,
+            wait: Self::DEFAULT_WAIT,
+            failure_limit: Self::DEFAULT_FAILURE_LIMIT,
+        }
+    }
+
+    /// The pauses are no shorter and no longer than that, whatever the server's `Retry-After` says.
+    pub fn pauses(mut self, shortest: Duration, longest: Duration) -> Self {
+        (self.shortest, self.longest) = (shortest, longest.max(shortest));
+        self
+    }
+
+    /// How long a server that can may hold a poll until something changes (`Prefer: wait`); zero asks none
+    /// to. Keep it below your transport's timeout.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// How many polls in a row may fail before it is given up, at least 1.
+    pub fn failure_limit(mut self, polls: u32) -> Self {
+        self.failure_limit = polls.max(1);
+        self
+    }
+
+    /// The pause that the server asked for. It is kept to, and a little is added, so that clients that were
+    /// told the same do not come at the same time. `random` is any number.
+    pub(super) fn asked(&self, pause: Duration, random: u32) -> Duration {
+        let pause = pause.clamp(self.shortest, self.longest);
+        (pause + pause.mul_f64(fraction(random) / 10.0)).min(self.longest)
+    }
+
+    /// The pause after so many polls that were told none: half as long again each time.
+    pub(super) fn unasked(&self, polls: u32, random: u32) -> Duration {
+        let growth = 1.5_f64.powi(i32::try_from(polls.min(20)).unwrap_or(20));
+        let pause = Self::FIRST.mul_f64(growth).min(Self::GROWN);
+        pause.mul_f64(0.75 + fraction(random) / 2.0).clamp(self.shortest, self.longest)
+    }
+}
+
+impl Default for PollPolicy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn fraction(random: u32) -> f64 {
+    f64::from(random) / f64::from(u32::MAX)
+}
