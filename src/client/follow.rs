@@ -161,17 +161,6 @@ impl Follow {
         (result, headers)
     }
 
-    /// How long to wait before the first poll, if the 202 says.
-    pub(super) fn first_pause(
-        &mut self,
-        accepted: &HeaderMap,
-        policy: &PollPolicy,
-        now: Timestamp,
-        random: u32,
-    ) -> Duration {
-        self.pause(accepted, policy, now, random)
-    }
-
     /// What follows from the answer to the last [request](Self::request).
     pub(super) fn received(
         &mut self,
@@ -376,7 +365,8 @@ impl Follow {
         })
     }
 
-    fn pause(
+    /// How long to wait before the next poll, by what the last answer says.
+    pub(super) fn pause(
         &mut self,
         headers: &HeaderMap,
         policy: &PollPolicy,

@@ -214,7 +214,7 @@ impl Send {
         }
         let mut follow = Follow::accepted(&url, &answer, &self.shared.origins)?;
         let policy = &self.shared.policy;
-        let pause = follow.first_pause(answer.headers(), policy, SystemClock.now(), random());
+        let pause = follow.pause(answer.headers(), policy, SystemClock.now(), random());
         let mut headers = std::mem::take(self.request.headers_mut());
         for name in &OF_THE_REQUEST {
             headers.remove(name);

@@ -23,6 +23,8 @@
 mod cache_control;
 mod entity_tag;
 mod link;
+#[cfg(any(feature = "client-cache", feature = "tower"))]
+mod pairs;
 mod uri_reference;
 
 use std::time::Duration;
@@ -33,6 +35,8 @@ use http::header::{self, Entry, HeaderName, HeaderValue};
 pub use cache_control::CacheControl;
 pub use entity_tag::{EntityTag, InvalidEntityTag, MAX_IF_NONE_MATCH_BYTES};
 pub use link::Link;
+#[cfg(any(feature = "client-cache", feature = "tower"))]
+pub(crate) use pairs::{from_pairs, to_pairs};
 pub use uri_reference::UriReference;
 
 use crate::time::Timestamp;

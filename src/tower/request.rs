@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 use serde::{Deserialize, Serialize};
 
+use crate::header::{from_pairs, to_pairs};
 use crate::operation::Owner;
 use crate::operations::{Job, JobInput, JobInputError};
 use crate::prefer::{PREFER, PreferError, PreferField, Preferences};
@@ -56,7 +57,7 @@ pub(super) struct Once(pub(super) Kept);
 struct Head {
     method: String,
     target: String,
-    /// The value's bytes as the characters of the same numbers: most are ASCII, and any may be read back.
+    /// As [`to_pairs`] gives them.
     headers: Vec<(String, String)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
@@ -94,11 +95,10 @@ impl Kept {
     }
 
     fn encode(&self) -> Result<Bytes, JobInputError> {
-        let headers = self.headers.iter();
         let head = Head {
             method: self.method.to_string(),
             target: self.target.to_string(),
-            headers: headers.map(|(name, value)| (name.to_string(), to_text(value))).collect(),
+            headers: to_pairs(&self.headers),
             owner: self.owner.name().map(str::to_owned),
         };
         let head = serde_json::to_vec(&head).map_err(JobInputError::new)?;
@@ -114,11 +114,8 @@ impl Kept {
         let end = input.iter().position(|byte| *byte == b'\n');
         let line = input.split_to(end.ok_or_else(|| JobInputError::new("no line of JSON"))?);
         let head: Head = serde_json::from_slice(&line).map_err(JobInputError::new)?;
-        let mut headers = HeaderMap::with_capacity(head.headers.len());
-        for (name, value) in &head.headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(JobInputError::new)?;
-            headers.append(name, to_value(value)?);
-        }
+        let headers =
+            from_pairs(&head.headers).ok_or_else(|| JobInputError::new("no header fields"))?;
         let owner = match &head.owner {
             None => Owner::anonymous(),
             Some(name) => Owner::new(name).map_err(JobInputError::new)?,
@@ -172,15 +169,6 @@ fn rest(preferences: &Preferences) -> Option<HeaderValue> {
     // What was read can be written.
     let field: Result<PreferField, PreferError> = rest.try_fold(PreferField::new(), write);
     field.ok()?.to_header_value()
-}
-
-fn to_text(value: &HeaderValue) -> String {
-    value.as_bytes().iter().copied().map(char::from).collect()
-}
-
-fn to_value(text: &str) -> Result<HeaderValue, JobInputError> {
-    let bytes: Result<Vec<u8>, _> = text.chars().map(u8::try_from).collect();
-    HeaderValue::from_bytes(&bytes.map_err(JobInputError::new)?).map_err(JobInputError::new)
 }
 
 /// The key that a request was given, if it was given one: then it is answered from the store.

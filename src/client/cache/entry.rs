@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_cache_semantics::{
     AfterResponse, BeforeRequest, CacheOptions, CachePolicy, RequestLike, ResponseLike,
@@ -9,6 +9,7 @@ use http_cache_semantics::{
 use serde::{Deserialize, Serialize};
 
 use super::CACHE_STATUS;
+use crate::header::{from_pairs, to_pairs};
 
 /// How many answers to one target are kept, by what they vary on.
 const MAX_VARIANTS: usize = 8;
@@ -179,28 +180,20 @@ impl Variant {
     }
 
     fn head(&self) -> Head {
-        let text = |value: &HeaderValue| value.as_bytes().iter().copied().map(char::from).collect();
-        let headers = self.headers.iter();
         Head {
             policy: self.policy.clone(),
             status: self.status.as_u16(),
-            headers: headers.map(|(name, value)| (name.to_string(), text(value))).collect(),
+            headers: to_pairs(&self.headers),
             bytes: self.body.len(),
             received: self.received,
         }
     }
 
     fn from_head(head: Head, bodies: &mut Bytes) -> Option<Self> {
-        let mut headers = HeaderMap::with_capacity(head.headers.len());
-        for (name, value) in &head.headers {
-            let value: Result<Vec<u8>, _> = value.chars().map(u8::try_from).collect();
-            let value = HeaderValue::from_bytes(&value.ok()?).ok()?;
-            headers.append(HeaderName::from_bytes(name.as_bytes()).ok()?, value);
-        }
         Some(Self {
             policy: head.policy,
             status: StatusCode::from_u16(head.status).ok()?,
-            headers,
+            headers: from_pairs(&head.headers)?,
             body: bodies.split_to(head.bytes),
             received: head.received,
         })
