@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use axum::Router;
@@ -59,7 +60,59 @@ async fn begin(
     Ok(operations.kick_off(&preferences).idempotency(named).respond(job).await)
 }
 
-/// A server in a runtime of its own, which ends with it as with a killed process.
+fn app(store: impl OperationStore) -> Router {
+    let operations = Operations::builder(store)
+        .job(work)
+        .lease(Duration::from_secs(1))
+        .progress_interval(Duration::ZERO)
+        .sweep_interval(Duration::from_millis(50))
+        .poll_interval(Duration::from_millis(50))
+        .start();
+    Router::new()
+        .route("/things", post(begin))
+        .route("/large", get(async || vec![b'x'; 1_000]))
+        .nest("/operations", respond_async::axum::monitor(&operations))
+        .with_state(operations)
+}
+
+/// A server in a process of its own: this program, on operations in a file. Dropped, it is killed.
+struct Process(Child);
+
+const FILE: &str = "CLIENT_TEST_FILE";
+const LISTEN: &str = "CLIENT_TEST_LISTEN";
+
+impl Process {
+    fn start(file: &Path, address: SocketAddr) -> Self {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["real::serve", "--exact", "--ignored", "--test-threads=1"])
+            .env(FILE, file)
+            .env(LISTEN, address.to_string())
+            .stdout(Stdio::null())
+            .spawn();
+        Self(child.unwrap())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[tokio::test]
+#[ignore = "the process that another test kills"]
+async fn serve() {
+    let Ok(file) = std::env::var(FILE) else { return };
+    let listener = TcpListener::bind(std::env::var(LISTEN).unwrap()).await.unwrap();
+    axum::serve(listener, app(SqliteStore::open(file).unwrap())).await.unwrap();
+}
+
+fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A server in a runtime of its own, and gone with it.
 struct Server {
     runtime: Option<Runtime>,
     address: SocketAddr,
@@ -70,25 +123,8 @@ impl Server {
         let runtime = Runtime::new().unwrap();
         let address = std::thread::scope(|scope| {
             let serve = async {
-                let operations = Operations::builder(store)
-                    .job(work)
-                    .lease(Duration::from_secs(1))
-                    .progress_interval(Duration::ZERO)
-                    .sweep_interval(Duration::from_millis(50))
-                    .poll_interval(Duration::from_millis(50))
-                    .start();
-                let app = Router::new()
-                    .route("/things", post(begin))
-                    .route("/large", get(async || vec![b'x'; 1_000]))
-                    .nest("/operations", respond_async::axum::monitor(&operations))
-                    .with_state(operations);
-                let listener = loop {
-                    // The one before may not be gone yet.
-                    match TcpListener::bind(address).await {
-                        Ok(listener) => break listener,
-                        Err(_) => sleep(Duration::from_millis(10)).await,
-                    }
-                };
+                let app = app(store);
+                let listener = TcpListener::bind(address).await.unwrap();
                 let address = listener.local_addr().unwrap();
                 tokio::spawn(async { axum::serve(listener, app).await });
                 address
@@ -100,10 +136,6 @@ impl Server {
 
     fn in_memory() -> Self {
         Self::start(MemoryStore::new(), "127.0.0.1:0".parse().unwrap())
-    }
-
-    fn on_file(file: &Path, address: &str) -> Self {
-        Self::start(SqliteStore::open(file).unwrap(), address.parse().unwrap())
     }
 
     fn post(&self, body: &'static str) -> Request<&'static str> {
@@ -179,9 +211,10 @@ async fn a_cancellation_arrives() {
 async fn a_server_that_is_killed_and_started_again_is_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("operations.db");
-    let server = Server::on_file(&file, "127.0.0.1:0");
-    let address = server.address.to_string();
-    let sending = client().send(server.post("600")).respond_async();
+    let address = free_address();
+    let server = Process::start(&file, address);
+    let request = Request::post(format!("http://{address}/things")).body("600").unwrap();
+    let sending = client().tries(100).send(request).respond_async();
     let Answer::Accepted(mut poller) = sending.await.unwrap() else { panic!() };
     while poller.snapshot().status() != Status::Running {
         poller.next().await.unwrap().unwrap();
@@ -190,7 +223,7 @@ async fn a_server_that_is_killed_and_started_again_is_waited_for() {
     drop(server);
     let starting = tokio::task::spawn_blocking(move || {
         std::thread::sleep(Duration::from_millis(500));
-        Server::on_file(&file, &address)
+        Process::start(&file, address)
     });
     let finished = poller.await.unwrap();
     let _server = starting.await.unwrap();
@@ -202,7 +235,7 @@ async fn a_server_that_is_killed_and_started_again_is_waited_for() {
 
 #[tokio::test]
 async fn a_request_to_a_server_that_is_not_there_yet_arrives_once() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     let starting = tokio::task::spawn_blocking(move || {
         std::thread::sleep(Duration::from_millis(300));
         let store = MemoryStore::new();

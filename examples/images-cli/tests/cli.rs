@@ -1,44 +1,62 @@
-//! The command line against the real service, which is stopped and started again in the middle.
+//! The command line against the real service, which is killed and started again in the middle.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use images::{Images, Role, Settings};
-use tokio::runtime::Runtime;
 
-/// The service in a runtime of its own, with which its work ends.
-struct Service(Option<Runtime>, SocketAddr);
+/// What the service is told by its environment.
+const DATA: &str = "CLI_TEST_DATA";
+const LISTEN: &str = "CLI_TEST_LISTEN";
+
+/// The service in a process of its own: this program. Dropped, it is killed.
+struct Service(Child, SocketAddr);
 
 impl Service {
-    fn start(folder: &Path, address: &str) -> Self {
-        let settings = Settings {
-            listen: String::new(),
-            data: folder.to_owned(),
-            role: Role::Replica,
-            server: None,
-        };
-        let runtime = Runtime::new().unwrap();
-        let address = runtime.block_on(async {
-            let images = Images::start(&settings).await.unwrap();
-            let listener = tokio::net::TcpListener::bind(address).await.unwrap();
-            let address = listener.local_addr().unwrap();
-            tokio::spawn(async { axum::serve(listener, axum_images::app(images)).await });
-            address
-        });
-        Self(Some(runtime), address)
+    fn start(data: &Path, address: SocketAddr) -> Self {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["serve", "--exact", "--ignored", "--test-threads=1"])
+            .env(DATA, data)
+            .env(LISTEN, address.to_string())
+            .stdout(Stdio::null())
+            .spawn();
+        let service = Self(child.unwrap(), address);
+        let began = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(30), "the service does not start");
+            thread::sleep(Duration::from_millis(10));
+        }
+        service
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Blocking work of images ends when it sees that nobody waits for it.
-        self.0.take().unwrap().shutdown_timeout(std::time::Duration::from_secs(30));
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
     }
+}
+
+#[tokio::test]
+#[ignore = "the service that the other tests kill"]
+async fn serve() {
+    let Ok(data) = std::env::var(DATA) else { return };
+    let settings =
+        Settings { listen: String::new(), data: data.into(), role: Role::Replica, server: None };
+    let images = Images::start(&settings).await.unwrap();
+    let listener = tokio::net::TcpListener::bind(std::env::var(LISTEN).unwrap()).await.unwrap();
+    axum::serve(listener, axum_images::app(images)).await.unwrap();
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 struct Place {
@@ -101,7 +119,7 @@ fn interrupt(child: &Child) {
 #[test]
 fn several_at_once_each_with_its_end() {
     let data = tempfile::tempdir().unwrap();
-    let service = Service::start(data.path(), "127.0.0.1:0");
+    let service = Service::start(data.path(), free_address());
     let place = Place::new(&service);
     place.photo("a.jpg", 64);
     place.photo("b.jpg", 64);
@@ -131,8 +149,8 @@ fn several_at_once_each_with_its_end() {
 #[test]
 fn what_was_left_is_taken_up_after_the_service_was_started_again() {
     let data = tempfile::tempdir().unwrap();
-    let service = Service::start(data.path(), "127.0.0.1:0");
-    let address = service.1.to_string();
+    let service = Service::start(data.path(), free_address());
+    let address = service.1;
     let place = Place::new(&service);
     place.photo("a.jpg", 1_500);
     let upload = ["--json", "upload", "a.jpg", "--wait", "0", "--detach"];
@@ -142,7 +160,7 @@ fn what_was_left_is_taken_up_after_the_service_was_started_again() {
     let (code, printed) = place.run(&["list"]);
     assert!(code == 0 && printed.contains("a.jpg: "), "{printed}");
 
-    let service = Service::start(data.path(), &address);
+    let service = Service::start(data.path(), address);
     let (code, printed) = place.run(&["--json", "resume", "--output", "made"]);
     assert!(code == 0 && printed.contains("\"status\":\"succeeded\""), "{code} {printed}");
     assert!(image::open(place.path("made/a.jpg")).is_ok());
@@ -162,7 +180,7 @@ fn what_was_left_is_taken_up_after_the_service_was_started_again() {
 #[test]
 fn an_interruption_detaches_or_cancels() {
     let data = tempfile::tempdir().unwrap();
-    let service = Service::start(data.path(), "127.0.0.1:0");
+    let service = Service::start(data.path(), free_address());
     let place = Place::new(&service);
     place.photo("a.jpg", 3_000);
     let upload = ["--json", "upload", "a.jpg", "--wait", "0"];
