@@ -237,6 +237,9 @@ pub(crate) fn explain(error: &ClientError, server: &Url) -> String {
         cause = error.source();
     }
     match error.kind() {
+        ClientErrorKind::Transport if server.scheme() == "https" && cfg!(not(feature = "tls")) => {
+            format!("{text}. Build this program with `--features tls`.")
+        }
         ClientErrorKind::Transport => format!("{text}. Is the service at {server}? See --server."),
         ClientErrorKind::Gone => {
             format!("{text}. It may have expired, or be another user's: see --user.")
