@@ -9,6 +9,7 @@
 //! | --- | --- | --- |
 //! | `axum`, `actix` | a framework's types in and out | (the same) |
 //! | `tower` | an asynchronous mode around a service that knows nothing of it | `tower` |
+//! | `amqp` | the work in another service, over RabbitMQ | `amqp` |
 //! | `client` | the other side: sends, polls, resumes; a private cache | (`client`, `client-rustls`, `client-cache`) |
 //! | `monitor` | status monitors: `http::Request` in, `http::Response` out | `tokio` |
 //! | `operations` | the facade: durable jobs and other work, workers, idempotency keys, bounds, shutdown | `tokio` |
@@ -31,6 +32,8 @@
 
 #[cfg(feature = "actix")]
 pub mod actix;
+#[cfg(feature = "amqp")]
+pub mod amqp;
 #[cfg(feature = "axum")]
 pub mod axum;
 #[cfg(feature = "client")]

@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["store"],
     &["operations"],
     &["conformance"],
-    &["client", "monitor"],
+    &["amqp", "client", "monitor"],
     &["actix", "axum", "tower"],
 ];
 

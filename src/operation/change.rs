@@ -75,6 +75,12 @@ pub enum Change {
         /// The attempt that it holds.
         attempt: u32,
     },
+    /// The work was done elsewhere, under no lease: its end is recorded whoever holds the operation. The
+    /// fence does not hold this off, so it is for those who know.
+    Complete {
+        /// What the operation tells of an outcome below 400, or what went wrong.
+        end: Result<OutcomeHead, Problem>,
+    },
     /// Time has passed: what cannot go on is brought to its end (see [`Due::Settle`](super::Due)).
     Settle,
 }
@@ -91,7 +97,7 @@ impl Change {
             | Self::Retry { attempt, .. }
             | Self::Release { attempt }
             | Self::ConfirmCancel { attempt } => Some(*attempt),
-            Self::Claim { .. } | Self::Cancel | Self::Settle => None,
+            Self::Claim { .. } | Self::Cancel | Self::Complete { .. } | Self::Settle => None,
         }
     }
 }
@@ -162,7 +168,9 @@ impl Operation {
             Change::Renew { lease, .. } => Ok(self.renew(*lease, now)),
             Change::Progress { progress, .. } => self.report(progress.clone(), now),
             Change::Succeed { head, .. } => self.succeed(head.clone(), now),
-            Change::Fail { error, .. } => Ok(self.fail(error.clone(), now)),
+            Change::Fail { error, .. } | Change::Complete { end: Err(error) } => {
+                Ok(self.fail(error.clone(), now))
+            }
             Change::Retry { delay, error, .. } => Ok(self.retry(*delay, error, now)),
             Change::Release { .. } => Ok(self.release(now)),
             Change::Cancel => Ok(self.cancel(now)),
@@ -170,6 +178,10 @@ impl Operation {
                 Ok(self.end(Ending::Canceled, now))
             }
             Change::ConfirmCancel { .. } => Err(TransitionError::CancelNotRequested),
+            Change::Complete { end: Ok(_) } if self.is_overdue(now) => {
+                Err(TransitionError::DeadlinePassed)
+            }
+            Change::Complete { end: Ok(head) } => Ok(self.completed(head.clone(), now)),
             Change::Settle => self.settle(now),
         }
     }
@@ -225,8 +237,12 @@ impl Operation {
         if self.is_overdue(now) {
             return Err(TransitionError::DeadlinePassed);
         }
+        Ok(self.completed(head, now))
+    }
+
+    fn completed(&self, head: OutcomeHead, now: Timestamp) -> Self {
         // What is done is not half done: only a failure keeps how far it came.
-        Ok(Self { progress: None, ..self.end(Ending::Succeeded(head), now) })
+        Self { progress: None, ..self.end(Ending::Succeeded(head), now) }
     }
 
     fn fail(&self, error: Problem, now: Timestamp) -> Self {

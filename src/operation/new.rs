@@ -110,6 +110,11 @@ impl NewOperation {
         &self.kind
     }
 
+    /// How long after its acceptance it must have ended, if that is bounded.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
     /// The operation as it is at the instant of its acceptance. Called by the store with the time
     /// of its own clock.
     pub fn accept(&self, now: Timestamp) -> Operation {

@@ -24,7 +24,7 @@ fn head() -> OutcomeHead {
 }
 
 /// All changes, the worker's under one attempt.
-fn changes(attempt: u32) -> [Change; 11] {
+fn changes(attempt: u32) -> [Change; 13] {
     let error = Problem::from_status(StatusCode::BAD_GATEWAY);
     [
         claim(),
@@ -33,11 +33,13 @@ fn changes(attempt: u32) -> [Change; 11] {
         Change::Progress { attempt, progress: Progress::new(0.5, "half") },
         Change::Succeed { attempt, head: head() },
         Change::Fail { attempt, error: error.clone() },
-        Change::Retry { attempt, delay: LEASE, error },
+        Change::Retry { attempt, delay: LEASE, error: error.clone() },
         Change::Release { attempt },
         Change::Cancel,
         Change::ConfirmCancel { attempt },
         Change::Settle,
+        Change::Complete { end: Ok(head()) },
+        Change::Complete { end: Err(error) },
     ]
 }
 
@@ -80,23 +82,23 @@ fn states() -> Vec<(&'static str, Operation)> {
 fn every_change_in_every_state() {
     #[rustfmt::skip]
     let expected = [
-        // state            claim    start    renew    progress succeed  fail     retry    release  cancel   confirm  settle
-        "pending          | running  lost     lost     lost     lost     lost     lost     lost     canceled lost     nothing",
-        "delayed          | early    lost     lost     lost     lost     lost     lost     lost     canceled lost     nothing",
-        "overdue          | never    lost     lost     lost     lost     lost     lost     lost     canceled lost     failed",
-        "held             | early    running  pending  idle     idle     failed   pending  pending  canceled unasked  nothing",
-        "held lapsed      | never    running  pending  idle     idle     failed   failed   pending  canceled unasked  failed",
-        "running          | early    begun    running  running  succeeded failed  pending  pending  running  unasked  nothing",
-        "running overdue  | never    begun    running  running  late     failed   pending  pending  running  unasked  failed",
-        "running lapsed   | running  begun    running  running  succeeded failed  pending  pending  running  unasked  nothing",
-        "last attempt     | never    begun    running  running  succeeded failed  failed   pending  running  unasked  nothing",
-        "last lapsed      | never    begun    running  running  succeeded failed  failed   pending  running  unasked  failed",
-        "canceling        | never    begun    running  running  succeeded failed  canceled canceled running  canceled nothing",
-        "canceling lapsed | never    begun    running  running  succeeded failed  canceled canceled running  canceled canceled",
-        "released         | running  lost     lost     lost     lost     lost     lost     lost     canceled lost     nothing",
-        "succeeded        | over     over     over     over     over     over     over     over     over     over     over",
-        "failed           | over     over     over     over     over     over     over     over     over     over     over",
-        "canceled         | over     over     over     over     over     over     over     over     over     over     over",
+        // state            claim    start    renew    progress succeed  fail     retry    release  cancel   confirm  settle   complete  broken
+        "pending          | running  lost     lost     lost     lost     lost     lost     lost     canceled lost     nothing  succeeded failed",
+        "delayed          | early    lost     lost     lost     lost     lost     lost     lost     canceled lost     nothing  succeeded failed",
+        "overdue          | never    lost     lost     lost     lost     lost     lost     lost     canceled lost     failed   late      failed",
+        "held             | early    running  pending  idle     idle     failed   pending  pending  canceled unasked  nothing  succeeded failed",
+        "held lapsed      | never    running  pending  idle     idle     failed   failed   pending  canceled unasked  failed   succeeded failed",
+        "running          | early    begun    running  running  succeeded failed  pending  pending  running  unasked  nothing  succeeded failed",
+        "running overdue  | never    begun    running  running  late     failed   pending  pending  running  unasked  failed   late      failed",
+        "running lapsed   | running  begun    running  running  succeeded failed  pending  pending  running  unasked  nothing  succeeded failed",
+        "last attempt     | never    begun    running  running  succeeded failed  failed   pending  running  unasked  nothing  succeeded failed",
+        "last lapsed      | never    begun    running  running  succeeded failed  failed   pending  running  unasked  failed   succeeded failed",
+        "canceling        | never    begun    running  running  succeeded failed  canceled canceled running  canceled nothing  succeeded failed",
+        "canceling lapsed | never    begun    running  running  succeeded failed  canceled canceled running  canceled canceled succeeded failed",
+        "released         | running  lost     lost     lost     lost     lost     lost     lost     canceled lost     nothing  succeeded failed",
+        "succeeded        | over     over     over     over     over     over     over     over     over     over     over     over      over",
+        "failed           | over     over     over     over     over     over     over     over     over     over     over     over      over",
+        "canceled         | over     over     over     over     over     over     over     over     over     over     over     over      over",
     ];
     let word = |result: Result<Operation, TransitionError>| match result {
         Ok(operation) => operation.status().as_str(),
@@ -248,7 +250,7 @@ proptest! {
     #[test]
     fn invariants_hold_over_any_sequence(
         new in new_operations(),
-        steps in prop::collection::vec((0_usize..11, 0_u32..3, -5_i64..40), 0..60),
+        steps in prop::collection::vec((0_usize..13, 0_u32..3, -5_i64..40), 0..60),
     ) {
         let mut now = at(1_000);
         let mut operation = new.accept(now);

@@ -19,7 +19,7 @@ use crate::problem::{Problem, types};
 use crate::store::{ApplyError, Observed, OperationStoreExt};
 
 /// The work of a handler, its answer being whatever a synchronous caller would get.
-pub(super) type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+pub(crate) type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// After how long to ask again whether the deadline has passed by the store's clock, when it had
 /// by ours.

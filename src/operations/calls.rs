@@ -38,7 +38,7 @@ pub(super) async fn detached<T: Send + 'static>(
 }
 
 /// Runs a handler so that a panic becomes a problem that tells nothing of its cause.
-pub(super) async fn without_panic<T>(
+pub(crate) async fn without_panic<T>(
     mut work: Pin<&mut (impl Future<Output = T> + ?Sized)>,
 ) -> Result<T, Problem> {
     poll_fn(|cx| {

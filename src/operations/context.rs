@@ -2,8 +2,10 @@ use std::collections::HashMap;
 use std::future;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::operation::{OperationId, Progress};
 use crate::problem::{Problem, types};
@@ -18,7 +20,7 @@ use crate::problem::{Problem, types};
 pub struct Context(Option<Arc<Run>>);
 
 impl Context {
-    pub(super) fn of(run: &Arc<Run>) -> Self {
+    pub(crate) fn of(run: &Arc<Run>) -> Self {
         Self(Some(Arc::clone(run)))
     }
 
@@ -62,6 +64,13 @@ impl Context {
         self.0.as_ref().map(|run| run.id)
     }
 
+    /// How long until the operation's deadline, after which no success is recorded. None in the synchronous
+    /// answer, which has none.
+    pub fn time_left(&self) -> Option<Duration> {
+        let deadline = self.0.as_ref()?.deadline?;
+        Some(deadline.saturating_duration_since(Instant::now()))
+    }
+
     /// Which attempt this is, from 1.
     pub fn attempt(&self) -> u32 {
         self.0.as_ref().map_or(1, |run| run.attempt)
@@ -70,7 +79,7 @@ impl Context {
 
 /// What a running task is told from outside. Each is stronger than the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Signal {
+pub(crate) enum Signal {
     GoOn,
     /// Cancellation was requested.
     Cancel,
@@ -82,9 +91,10 @@ pub(super) enum Signal {
 
 /// A task that runs in this process.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(crate) struct Run {
     id: OperationId,
     attempt: u32,
+    deadline: Option<Instant>,
     signal: AtomicU8,
     progress: Mutex<Option<Progress>>,
     /// Wakes the handler.
@@ -94,10 +104,11 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(id: OperationId, attempt: u32) -> Arc<Self> {
+    pub(crate) fn new(id: OperationId, attempt: u32, deadline: Option<Instant>) -> Arc<Self> {
         Arc::new(Self {
             id,
             attempt,
+            deadline,
             signal: AtomicU8::new(Signal::GoOn as u8),
             progress: Mutex::default(),
             stop: Notify::new(),
@@ -113,13 +124,13 @@ impl Run {
         self.attempt
     }
 
-    pub(super) fn send(&self, signal: Signal) {
+    pub(crate) fn send(&self, signal: Signal) {
         self.signal.fetch_max(signal as u8, Ordering::AcqRel);
         self.stop.notify_waiters();
         self.news.notify_one();
     }
 
-    pub(super) fn signal(&self) -> Signal {
+    pub(crate) fn signal(&self) -> Signal {
         match self.signal.load(Ordering::Acquire) {
             0 => Signal::GoOn,
             1 => Signal::Cancel,
@@ -136,12 +147,12 @@ impl Run {
     }
 
     /// Waits for a signal or a report that came since the last call.
-    pub(super) async fn news(&self) {
+    pub(crate) async fn news(&self) {
         self.news.notified().await;
     }
 
     /// Takes the last report that was not taken yet.
-    pub(super) fn take_progress(&self) -> Option<Progress> {
+    pub(crate) fn take_progress(&self) -> Option<Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

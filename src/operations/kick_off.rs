@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -302,7 +303,9 @@ impl<'a> KickOff<'a> {
             (None, None) => Answer::Refused(Problem::new(types::INTERNAL)),
             (None, Some(job)) => self.store(&job, submission).await,
             (Some(admitted), job) => {
-                let run = Run::new(id, 1);
+                let deadline = submission.operation.deadline();
+                let deadline = deadline.and_then(|left| Instant::now().checked_add(left));
+                let run = Run::new(id, 1, deadline);
                 let work = work(Context::of(&run));
                 let wait = match mode {
                     Mode::Within(wait) if !is_named => wait,

@@ -65,6 +65,7 @@ mod admission;
 mod attempt;
 mod builder;
 mod calls;
+mod complete;
 mod context;
 mod follow;
 mod idempotency;
@@ -89,10 +90,18 @@ pub use job::{Job, JobInput, JobInputError};
 pub use kick_off::KickOff;
 pub use policy::JobPolicy;
 
+#[cfg(feature = "amqp")]
+pub(crate) use attempt::Work;
+#[cfg(feature = "amqp")]
+pub(crate) use calls::without_panic;
+#[cfg(feature = "amqp")]
+pub(crate) use context::Run;
+
 use self::admission::Admission;
 use self::builder::Settings;
 use self::calls::{Call, detached, store_problem, unavailable};
-use self::context::{Runs, Signal};
+use self::context::Runs;
+pub(crate) use self::context::Signal;
 use self::job::{Jobs, Registration};
 use self::pace::Agenda;
 use crate::operation::{Change, IntoOutcome, OperationId, Outcome, Owner};

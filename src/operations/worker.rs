@@ -94,7 +94,10 @@ async fn wait(job: &Registered, hints: &mut Option<Box<dyn Hints>>, pause: Durat
 
 /// Runs a job that was claimed.
 async fn run(inner: Arc<Inner>, job: Arc<Registered>, observed: Observed, place: Place) {
-    let run = Run::new(observed.operation.id(), observed.operation.attempt());
+    let Observed { operation, now, .. } = &observed;
+    let left = operation.deadline().map(|deadline| deadline.duration_since(*now));
+    let deadline = left.and_then(|left| Instant::now().checked_add(left));
+    let run = Run::new(operation.id(), operation.attempt(), deadline);
     let _guard = RunGuard::new(&inner, &run);
     let attempt = Attempt::new(&inner, &run, &observed, Some(job.policy));
     if inner.is_closing() {

@@ -59,6 +59,12 @@ problem_types! {
     UNREADABLE_INPUT = "unreadable-input", "Unreadable input", INTERNAL_SERVER_ERROR;
     /// The work did not finish before its deadline.
     DEADLINE_PASSED = "deadline-passed", "Deadline passed", GATEWAY_TIMEOUT;
+    /// The message broker cannot be reached, so that the request could not be passed on.
+    BROKER_UNAVAILABLE = "broker-unavailable", "Temporarily unavailable", SERVICE_UNAVAILABLE;
+    /// No service takes requests of this kind at present.
+    NO_WORKER = "no-worker", "Temporarily unavailable", SERVICE_UNAVAILABLE;
+    /// The service behind did not answer in time.
+    REPLY_OVERDUE = "reply-overdue", "Reply overdue", GATEWAY_TIMEOUT;
     /// The work's answer is larger than what may be kept.
     RESULT_TOO_LARGE = "result-too-large", "Result too large", INTERNAL_SERVER_ERROR;
 }

@@ -222,3 +222,34 @@ async fn the_workers_end_with_the_last_handle() {
     assert_eq!(place.get(later).await.status(), Status::Pending);
     assert_eq!(place.begun().len(), 1);
 }
+
+/// The end of work that was done elsewhere: running here, waiting, delayed, or long over its deadline.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_is_told_from_outside_counts_once() {
+    let place = Place::new();
+    let one = place.process("one");
+    let told = |status: u16| Outcome::new(StatusCode::from_u16(status).unwrap());
+    let running = submit(&one, act("work", 600)).await;
+    sleep(seconds(5)).await;
+    let done = one.complete(running, told(201)).await.unwrap();
+    assert_eq!((done.operation.status(), done.operation.attempt()), (Status::Succeeded, 1));
+    // Another end changes nothing, the handler's own neither.
+    let again = one.complete(running, told(500)).await.unwrap();
+    assert_eq!(again.operation, done.operation);
+    sleep(seconds(700)).await;
+    assert_eq!(place.get(running).await, done.operation);
+
+    let preferences = Preferences::parse(b"respond-async").unwrap();
+    let kick_off = || one.kick_off(&preferences).delay(HOUR);
+    let delayed = kick_off().submit(act("work", 1)).await.unwrap().operation.id();
+    assert_eq!(one.complete(delayed, told(422)).await.unwrap().operation.status(), Status::Failed);
+    let late = kick_off().deadline(seconds(10)).submit(act("work", 1)).await.unwrap();
+    let late = late.operation.id();
+    tokio::time::advance(seconds(10)).await;
+    let late = one.complete(late, told(200)).await.unwrap().operation;
+    assert_eq!(late.status(), Status::Failed, "after its deadline nothing succeeds");
+
+    let now = TokioClock(Instant::now()).now() + HOUR;
+    let unknown = OperationId::generate(now).unwrap();
+    assert!(one.complete(unknown, told(200)).await.unwrap_err().is(types::NOT_FOUND));
+}

@@ -24,6 +24,7 @@ pub(crate) enum Sort {
     /// Its settings are the port of the PostgreSQL behind it and the mode of its pool.
     PgBouncer,
     Redis,
+    RabbitMq,
 }
 
 /// A server of this test's own. It ends, and its data go, when this is dropped.
@@ -58,6 +59,7 @@ impl Server {
                 format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
             }
             Sort::Redis => format!("redis://127.0.0.1:{}", self.port),
+            Sort::RabbitMq => format!("amqp://127.0.0.1:{}", self.port),
         }
     }
 
@@ -150,6 +152,8 @@ impl Server {
                 };
                 ping().unwrap_or(false)
             }
+            // Whoever connects first waits until it has recovered.
+            Sort::RabbitMq => TcpStream::connect(("127.0.0.1", self.port)).is_ok(),
         }
     }
 }

@@ -1,0 +1,464 @@
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
+    QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::connection::{Amqp, Message, PublishError, Publisher, ended, jittered};
+use super::message::{CANCEL, TRANSIENT, deliveries_before, outcome_properties, progress_message};
+use super::topology;
+use crate::operation::{IntoOutcome, Kind, OperationId, Outcome};
+use crate::operations::{Context, Job, JobInputError, Run, Signal, Work, without_panic};
+use crate::problem::{Problem, types};
+use crate::time::{Clock, SystemClock};
+
+/// How many cancellations are kept of jobs that have not come yet.
+const KEPT_CANCELLATIONS: usize = 10_000;
+
+/// Does the jobs that come from the queues of their kinds, until it is dropped.
+#[derive(Debug)]
+pub struct Worker {
+    inner: Arc<Inner>,
+    consumers: JoinSet<()>,
+}
+
+/// Sets how a worker takes its jobs. Each bound has a name and a default.
+#[must_use]
+pub struct WorkerBuilder {
+    amqp: Amqp,
+    settings: Settings,
+    handlers: HashMap<Kind, Handler>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Settings {
+    concurrency: u16,
+    attempt_limit: u32,
+    queue: u32,
+    progress_interval: Duration,
+    cancel_grace: Duration,
+}
+
+type Handler = Box<dyn Fn(Bytes, Context) -> Result<Work, JobInputError> + Send + Sync>;
+
+struct Inner {
+    settings: Settings,
+    handlers: HashMap<Kind, Handler>,
+    publisher: Publisher,
+    running: Mutex<HashMap<OperationId, Arc<Run>>>,
+    canceled: Mutex<Canceled>,
+    /// A permit for each job that may run.
+    places: Arc<Semaphore>,
+    closing: watch::Sender<bool>,
+}
+
+/// The last operations whose cancellation was told.
+#[derive(Default)]
+struct Canceled {
+    order: VecDeque<OperationId>,
+    ids: HashSet<OperationId>,
+}
+
+impl fmt::Debug for WorkerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds: Vec<_> = self.handlers.keys().collect();
+        f.debug_struct("WorkerBuilder")
+            .field("kinds", &kinds)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl WorkerBuilder {
+    /// How many jobs run at once if nothing else is said.
+    pub const DEFAULT_CONCURRENCY: u16 = 64;
+    /// How often a job is begun at the most if nothing else is said.
+    pub const DEFAULT_ATTEMPT_LIMIT: u32 = 5;
+    /// How many jobs of a kind wait at the broker if nothing else is said.
+    pub const DEFAULT_QUEUE: u32 = 100_000;
+    /// How often one job's progress is told at the most if nothing else is said.
+    pub const DEFAULT_PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+    /// How long a handler may go on after cancellation was requested if nothing else is said.
+    pub const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
+
+    /// Registers what does the jobs of a kind: the same handler that a service with operations of its own
+    /// would register.
+    ///
+    /// # Panics
+    /// If the kind is no valid [`Kind`], or is registered twice.
+    pub fn job<J, H, F>(mut self, handler: H) -> Self
+    where
+        J: Job,
+        H: Fn(J, Context) -> F + Send + Sync + 'static,
+        F: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        let kind = match Kind::new(J::KIND) {
+            Ok(kind) => kind,
+            Err(error) => panic!("{:?} cannot be a kind of job: {error}", J::KIND),
+        };
+        let handler: Handler = Box::new(move |input, context| {
+            let work = handler(J::decode(input)?, context);
+            Ok(Box::pin(async move { work.await.into_outcome() }))
+        });
+        let before = self.handlers.insert(kind, handler);
+        assert!(before.is_none(), "the kind of job {:?} is registered twice", J::KIND);
+        self
+    }
+
+    /// How many jobs run at once, of all kinds together, at least 1. The broker hands out no more of a
+    /// kind before one of them is done.
+    pub fn concurrency(mut self, jobs: u16) -> Self {
+        self.settings.concurrency = jobs.max(1);
+        self
+    }
+
+    /// How often a job is begun at the most, at least once: if its worker dies each time, it fails, and
+    /// its message goes to the queue of dead ones. All workers of a queue have to agree on it.
+    pub fn attempt_limit(mut self, attempts: u32) -> Self {
+        self.settings.attempt_limit = attempts.max(1);
+        self
+    }
+
+    /// How many jobs of a kind wait at the broker, at least 1; one more is answered 503. All workers of a
+    /// queue have to agree on it.
+    pub fn queue_limit(mut self, jobs: u32) -> Self {
+        self.settings.queue = jobs.max(1);
+        self
+    }
+
+    /// How often one job's progress is told at the most. What is reported in between is merged: the last
+    /// report counts.
+    pub fn progress_interval(mut self, interval: Duration) -> Self {
+        self.settings.progress_interval = interval;
+        self
+    }
+
+    /// How long a handler may go on after cancellation was requested, before it is dropped.
+    pub fn cancel_grace(mut self, grace: Duration) -> Self {
+        self.settings.cancel_grace = grace;
+        self
+    }
+
+    /// Begins to take jobs, as soon as there is a broker.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(self) -> Worker {
+        let Self { amqp, settings, handlers } = self;
+        let inner = Arc::new(Inner {
+            settings,
+            publisher: Publisher::new(&amqp),
+            running: Mutex::default(),
+            canceled: Mutex::default(),
+            places: Arc::new(Semaphore::new(settings.concurrency.into())),
+            closing: watch::Sender::new(false),
+            handlers,
+        });
+        let mut consumers = JoinSet::new();
+        for kind in inner.handlers.keys() {
+            consumers.spawn(consume(amqp.clone(), Arc::clone(&inner), kind.clone()));
+        }
+        consumers.spawn(hear_cancellations(amqp, Arc::clone(&inner)));
+        Worker { inner, consumers }
+    }
+}
+
+impl Worker {
+    /// Sets up a worker without jobs.
+    pub fn builder(amqp: &Amqp) -> WorkerBuilder {
+        let settings = Settings {
+            concurrency: WorkerBuilder::DEFAULT_CONCURRENCY,
+            attempt_limit: WorkerBuilder::DEFAULT_ATTEMPT_LIMIT,
+            queue: WorkerBuilder::DEFAULT_QUEUE,
+            progress_interval: WorkerBuilder::DEFAULT_PROGRESS_INTERVAL,
+            cancel_grace: WorkerBuilder::DEFAULT_CANCEL_GRACE,
+        };
+        WorkerBuilder { amqp: amqp.clone(), settings, handlers: HashMap::new() }
+    }
+
+    /// Takes no new jobs, and waits up to `grace` for those that run. What runs still then goes back to its
+    /// queue. Says whether all had ended.
+    pub async fn shutdown(self, grace: Duration) -> bool {
+        self.inner.closing.send_replace(true);
+        let all = u32::from(self.inner.settings.concurrency);
+        let emptied = timeout(grace, self.inner.places.acquire_many(all)).await.is_ok();
+        // Their channels close with them, and what was not acknowledged is delivered again.
+        drop(self.consumers);
+        emptied
+    }
+}
+
+/// Takes the jobs of a kind, on one channel after another.
+async fn consume(amqp: Amqp, inner: Arc<Inner>, kind: Kind) {
+    let mut running = JoinSet::new();
+    loop {
+        let channel = amqp.next_channel().await;
+        if let Err(error) = session(&channel, &inner, &kind, &mut running).await {
+            ended("taking jobs", &error);
+        }
+        if *inner.closing.borrow() {
+            while running.join_next().await.is_some() {}
+            return;
+        }
+        sleep(Amqp::FIRST_PAUSE).await;
+    }
+}
+
+async fn session(
+    channel: &Channel,
+    inner: &Arc<Inner>,
+    kind: &Kind,
+    running: &mut JoinSet<()>,
+) -> lapin::Result<()> {
+    let Settings { attempt_limit, queue, concurrency, .. } = inner.settings;
+    // The broker gives up one delivery later than the worker, which tells the operation so.
+    topology::declare_work(channel, kind.as_str(), attempt_limit.saturating_add(1), queue).await?;
+    channel.basic_qos(concurrency, BasicQosOptions::default()).await?;
+    let options = BasicConsumeOptions::default();
+    let (name, arguments) = (kind.as_str(), FieldTable::default());
+    let mut jobs = channel.basic_consume(name.into(), "".into(), options, arguments).await?;
+    loop {
+        // Those that have ended are let go.
+        while running.try_join_next().is_some() {}
+        let delivery = tokio::select! {
+            delivery = jobs.next() => delivery,
+            () = inner.closing() => {
+                channel.basic_cancel(jobs.tag(), BasicCancelOptions::default()).await?;
+                return Ok(());
+            }
+        };
+        let Some(delivery) = delivery.transpose()? else { return Ok(()) };
+        let Ok(place) = Arc::clone(&inner.places).acquire_owned().await else { return Ok(()) };
+        let (inner, kind) = (Arc::clone(inner), kind.clone());
+        running.spawn(async move {
+            inner.run(&kind, delivery).await;
+            drop(place);
+        });
+    }
+}
+
+/// What becomes of the message when its answer has been told.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Done,
+    /// It goes to the queue of dead messages, for somebody to look at.
+    Dead,
+}
+
+impl Inner {
+    async fn run(&self, kind: &Kind, delivery: Delivery) {
+        let (outcome, end) = self.outcome(kind, &delivery).await;
+        self.reply(&delivery, &outcome).await;
+        // If the channel is gone, the message is delivered again, and what it leads to is recorded once.
+        let _ = match end {
+            End::Done => delivery.ack(BasicAckOptions::default()).await,
+            End::Dead => delivery.reject(BasicRejectOptions { requeue: false }).await,
+        };
+    }
+
+    async fn outcome(&self, kind: &Kind, delivery: &Delivery) -> (Outcome, End) {
+        let problem = |kind| Problem::new(kind).into_outcome();
+        let attempt = deliveries_before(delivery).saturating_add(1);
+        if attempt > self.settings.attempt_limit {
+            let exhausted = Problem::new(types::ATTEMPTS_EXHAUSTED);
+            let exhausted = exhausted.with("attempts", self.settings.attempt_limit);
+            return (exhausted.into_outcome(), End::Dead);
+        }
+        let id = delivery.properties.message_id().as_ref().map(|id| id.as_str().parse());
+        let id = match id {
+            Some(Ok(id)) => id,
+            // A request without operation, or of another make: it is given a name for the time being.
+            _ => match OperationId::generate(SystemClock.now()) {
+                Ok(id) => id,
+                Err(_) => return (problem(types::INTERNAL), End::Done),
+            },
+        };
+        let expiration = delivery.properties.expiration().as_ref();
+        let left = expiration.and_then(|millis| millis.as_str().parse().ok());
+        let deadline =
+            left.and_then(|left| Instant::now().checked_add(Duration::from_millis(left)));
+        let run = Run::new(id, attempt, deadline);
+        let input = Bytes::from(delivery.data.clone());
+        let Some(handler) = self.handlers.get(kind) else {
+            return (problem(types::INTERNAL), End::Dead);
+        };
+        let Ok(mut work) = handler(input, Context::of(&run)) else {
+            return (problem(types::UNREADABLE_INPUT), End::Dead);
+        };
+        let _guard = self.running(id, &run);
+        if self.lock_canceled().ids.contains(&id) {
+            return (problem(types::CANCELED), End::Done);
+        }
+        tokio::select! {
+            biased;
+            outcome = without_panic(work.as_mut()) => match outcome {
+                Ok(outcome) => (outcome, End::Done),
+                Err(panicked) => (panicked.into_outcome(), End::Dead),
+            },
+            () = self.keep(&run, delivery) => (problem(types::CANCELED), End::Done),
+        }
+    }
+
+    /// Tells progress. Ends when the work has gone on for too long after its cancellation was requested.
+    async fn keep(&self, run: &Run, delivery: &Delivery) {
+        let mut report_at = Instant::now();
+        let mut progress = None;
+        let mut stop_at: Option<Instant> = None;
+        loop {
+            let report = progress.as_ref().map(|_| report_at);
+            match [report, stop_at].into_iter().flatten().min() {
+                Some(at) => tokio::select! {
+                    () = run.news() => {}
+                    () = sleep_until(at) => {}
+                },
+                None => run.news().await,
+            }
+            let now = Instant::now();
+            if run.signal() != Signal::GoOn
+                && now >= *stop_at.get_or_insert(now + self.settings.cancel_grace)
+            {
+                return;
+            }
+            progress = run.take_progress().or(progress);
+            if let Some(told) = progress.take_if(|_| now >= report_at) {
+                report_at = now + self.settings.progress_interval;
+                let (properties, body) = progress_message(&told);
+                if let Some(message) = answer(delivery, properties, body.into()) {
+                    // The next report tells more than this one could.
+                    let _ = self.publisher.publish(message).await;
+                }
+            }
+        }
+    }
+
+    /// Tells the answer, until the broker has it or it can reach nobody.
+    async fn reply(&self, delivery: &Delivery, outcome: &Outcome) {
+        let properties = outcome_properties(outcome);
+        let Some(message) = answer(delivery, properties, outcome.body.clone()) else { return };
+        let mut pause = Amqp::FIRST_PAUSE;
+        while let Err(error) = self.publisher.publish(message.clone()).await {
+            if error == PublishError::Unroutable {
+                return;
+            }
+            sleep(jittered(pause)).await;
+            pause = (pause * 2).min(Amqp::LONGEST_PAUSE);
+        }
+    }
+
+    async fn closing(&self) {
+        let mut closing = self.closing.subscribe();
+        while !*closing.borrow_and_update() {
+            // Its sender is this.
+            let _ = closing.changed().await;
+        }
+    }
+
+    fn running<'a>(&'a self, id: OperationId, run: &Arc<Run>) -> Running<'a> {
+        self.lock_running().insert(id, Arc::clone(run));
+        Running(self, id)
+    }
+
+    fn cancel(&self, id: OperationId) {
+        let mut canceled = self.lock_canceled();
+        if canceled.ids.insert(id) {
+            canceled.order.push_back(id);
+        }
+        if canceled.order.len() > KEPT_CANCELLATIONS {
+            if let Some(oldest) = canceled.order.pop_front() {
+                canceled.ids.remove(&oldest);
+            }
+        }
+        drop(canceled);
+        let run = self.lock_running().get(&id).cloned();
+        if let Some(run) = run {
+            run.send(Signal::Cancel);
+        }
+    }
+
+    fn lock_running(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, Arc<Run>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_canceled(&self) -> std::sync::MutexGuard<'_, Canceled> {
+        self.canceled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A job that can be told of its cancellation as long as this lives.
+struct Running<'a>(&'a Inner, OperationId);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.lock_running().remove(&self.1);
+    }
+}
+
+/// A reply to a request; none if it wants none.
+fn answer(request: &Delivery, properties: BasicProperties, body: Bytes) -> Option<Message> {
+    let asked = &request.properties;
+    let to = asked.reply_to().as_ref()?;
+    // Without a correlation id the message's own name stands for it, as is the custom.
+    let correlation = asked.correlation_id().as_ref().or(asked.message_id().as_ref());
+    let mut properties = properties.with_delivery_mode(asked.delivery_mode().unwrap_or(TRANSIENT));
+    if let Some(correlation) = correlation {
+        properties = properties.with_correlation_id(correlation.clone());
+    }
+    Some(Message {
+        exchange: "",
+        routing_key: to.as_str().to_owned(),
+        properties,
+        body,
+        mandatory: true,
+    })
+}
+
+async fn hear_cancellations(amqp: Amqp, inner: Arc<Inner>) {
+    loop {
+        let channel = amqp.next_channel().await;
+        if let Err(error) = cancellations(&channel, &inner).await {
+            ended("hearing cancellations", &error);
+        }
+        sleep(Amqp::FIRST_PAUSE).await;
+    }
+}
+
+async fn cancellations(channel: &Channel, inner: &Inner) -> lapin::Result<()> {
+    topology::declare_cancel(channel).await?;
+    let options = QueueDeclareOptions {
+        exclusive: true,
+        auto_delete: true,
+        ..QueueDeclareOptions::default()
+    };
+    let queue = channel.queue_declare("".into(), options, FieldTable::default()).await?;
+    let name = queue.name().clone();
+    let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+    channel.queue_bind(name.clone(), CANCEL.into(), "".into(), options, arguments).await?;
+    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let mut told = channel.basic_consume(name, "".into(), options, FieldTable::default()).await?;
+    while let Some(delivery) = told.next().await {
+        let id = delivery?.properties.correlation_id().clone();
+        if let Some(Ok(id)) = id.map(|id| id.as_str().parse()) {
+            inner.cancel(id);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! Outcomes that come from elsewhere: of work that another service does, whoever waits for it here.
+
+use super::Operations;
+use super::context::Signal;
+use crate::operation::{Change, IntoOutcome, OperationId, Outcome, TransitionError};
+use crate::problem::{Problem, types};
+use crate::store::{ApplyError, Observed, OperationStoreExt};
+
+impl Operations {
+    /// Records how an operation ended whose work was done elsewhere, and gives it as it then stands.
+    /// Whoever holds the operation loses it. The first end that is recorded stays, so that the same may be
+    /// told twice.
+    ///
+    /// It is for whoever hears of the end by another way than the handler that began the work: by a reply
+    /// that comes after its process was started again, for example. Who may say so is the caller's to judge.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get). After [`STORE_UNAVAILABLE`](crate::problem::types::STORE_UNAVAILABLE) it may have
+    /// been recorded or not: tell it again.
+    pub async fn complete(&self, id: OperationId, outcome: Outcome) -> Result<Observed, Problem> {
+        let outcome = if outcome.body.len() > self.inner().settings.max_outcome_bytes {
+            Problem::new(types::RESULT_TOO_LARGE).into_outcome()
+        } else {
+            outcome.without_connection_fields()
+        };
+        let store = self.store();
+        let call = async move {
+            let end = outcome.problem().map_or_else(|| Ok(outcome.head()), Err);
+            let complete = Change::Complete { end };
+            Ok(match store.apply_with_outcome(id, complete, Some(outcome)).await {
+                Err(ApplyError::Refused(TransitionError::DeadlinePassed, _)) => {
+                    store.apply(id, Change::Settle).await
+                }
+                answer => answer,
+            })
+        };
+        let completed = match self.call(call).await? {
+            Err(ApplyError::Refused(TransitionError::Finished, finished)) => *finished,
+            Err(error) => return Err(self.apply_problem(&error, id)),
+            Ok(completed) => completed,
+        };
+        self.inner().runs.send(id, Signal::LeaseLost);
+        Ok(completed)
+    }
+}

@@ -1,0 +1,188 @@
+//! A request and its reply, each way that they can go.
+
+use super::*;
+
+fn amqp_is_needed() -> &'static str {
+    "needs RabbitMQ: run ./tests/all"
+}
+
+work!(Greet, "test.greet");
+
+async fn greet(job: Greet, context: Context) -> Result<Created, Problem> {
+    context.progress(0.5, "half");
+    match job.say.as_str() {
+        "taken" => Err(Problem::from_status(StatusCode::CONFLICT).detail("The name is taken.")),
+        "panic" => panic!("{}", amqp_is_needed()),
+        "slowly" => {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            Ok(Created::at("/slow"))
+        }
+        say => Ok(Created::at(format!("/greetings/{say}")).json(&job)),
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn the_same_answers_now_and_later() {
+    let amqp = connect("test.greet").await;
+    let _worker = worker(&amqp).job(greet).start();
+    let gateway = Gateway::start::<Greet>(&amqp, "test-greet", &MemoryStore::new());
+    // The queue is there once the worker is.
+    let now = eventually(async || {
+        let answer = gateway.send("", Greet::new("ann")).await;
+        Some(answer).filter(|answer| answer.status != StatusCode::SERVICE_UNAVAILABLE)
+    })
+    .await;
+    assert_eq!(now.status, StatusCode::CREATED, "{}", now.text);
+    assert_eq!(now.headers["location"], "/greetings/ann");
+    assert_eq!(now.headers["content-type"], "application/json");
+    assert_eq!(now.text, r#"{"say":"ann"}"#);
+    let taken = gateway.send("", Greet::new("taken")).await;
+    assert_eq!(
+        (taken.status, &taken.json()["detail"]),
+        (StatusCode::CONFLICT, &"The name is taken.".into())
+    );
+
+    let in_time = gateway.send("respond-async, wait=10", Greet::new("bob")).await;
+    assert_eq!((in_time.status, &*in_time.text), (StatusCode::CREATED, r#"{"say":"bob"}"#));
+    let late = gateway.send("respond-async, wait=0", Greet::new("slowly")).await;
+    assert_eq!(late.status, StatusCode::ACCEPTED);
+    let id = late.json()["id"].as_str().unwrap().parse().unwrap();
+    let halfway = gateway.until(id, |seen| seen.operation.progress().is_some()).await;
+    assert_eq!(halfway.operation.progress().unwrap().message(), Some("half"));
+    let done = gateway.finished(id).await.operation;
+    assert_eq!(done.status(), Status::Succeeded);
+    assert_eq!(done.outcome_head().unwrap().location().unwrap().as_str(), "/slow");
+
+    let failed = gateway.submit(Greet::new("taken")).await;
+    let failed = gateway.finished(failed).await.operation;
+    assert_eq!(failed.error().unwrap().detail_text(), Some("The name is taken."));
+    assert_eq!(failed.attempt(), 1);
+}
+
+work!(Nobody, "test.nobody");
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn a_queue_that_is_not_there_is_a_503_and_loses_nothing() {
+    let amqp = connect("test.nobody").await;
+    let gateway = Gateway::start::<Nobody>(&amqp, "test-nobody", &MemoryStore::new());
+    let refused = gateway.send("", Nobody::new("x")).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    refused.is_problem("no-worker");
+    assert!(refused.headers.contains_key("retry-after"));
+    let refused = gateway.send("respond-async, wait=5", Nobody::new("x")).await;
+    refused.is_problem("no-worker");
+
+    let id = gateway.submit(Nobody::new("x")).await;
+    gateway.until(id, |seen| seen.operation.attempt() > 1).await;
+    let _worker =
+        worker(&amqp).job(async |_: Nobody, _| Ok::<_, Problem>(Created::at("/x"))).start();
+    assert_eq!(gateway.finished(id).await.operation.status(), Status::Succeeded);
+}
+
+work!(Endless, "test.endless");
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn a_cancellation_reaches_the_worker() {
+    let amqp = connect("test.endless").await;
+    let (stops, stopped) = std::sync::mpsc::channel();
+    let stops = std::sync::Mutex::new(stops);
+    let stops = std::sync::Arc::new(stops);
+    let endless = move |job: Endless, context: Context| {
+        let stops = stops.clone();
+        async move {
+            context.progress(0.1, &job.say);
+            context.canceled().await;
+            stops.lock().unwrap().send(job.say.clone()).unwrap();
+            if job.say == "deaf" {
+                std::future::pending::<()>().await;
+            }
+            context.check()?;
+            Ok::<_, Problem>(Created::at("/never"))
+        }
+    };
+    let _worker = worker(&amqp).job(endless).start();
+    let gateway = Gateway::start::<Endless>(&amqp, "test-endless", &MemoryStore::new());
+    for say in ["obedient", "deaf"] {
+        let id = gateway.submit(Endless::new(say)).await;
+        gateway.until(id, |seen| seen.operation.progress().is_some()).await;
+        gateway.operations.cancel(&Owner::anonymous(), id).await.unwrap();
+        let canceled = gateway.finished(id).await.operation;
+        assert_eq!(canceled.status(), Status::Canceled);
+        assert_eq!(stopped.recv_timeout(Duration::from_secs(5)).unwrap(), say);
+    }
+}
+
+work!(Panics, "test.panics");
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn a_panic_tells_nothing_and_leaves_its_message_to_be_looked_at() {
+    let amqp = connect("test.panics").await;
+    let panics =
+        async |job: Panics, _| -> Result<Created, Problem> { panic!("secret {}", job.say) };
+    let _worker = worker(&amqp).job(panics).start();
+    let gateway = Gateway::start::<Panics>(&amqp, "test-panics", &MemoryStore::new());
+    let word = unique("word");
+    let id = gateway.submit(Panics::new(&word)).await;
+    let failed = gateway.finished(id).await.operation;
+    let told = serde_json::to_string(failed.error().unwrap()).unwrap();
+    assert!(told.contains(":internal") && !told.contains("secret"), "{told}");
+    let raw = raw::Raw::connect(&servers::shared("AMQP_URL")).await;
+    eventually(async || {
+        raw.take("test.panics.dead").await.filter(|dead| dead.text().contains(&word))
+    })
+    .await;
+}
+
+work!(Silent, "test.silent");
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn a_worker_that_never_replies_is_a_504() {
+    let amqp = connect("test.silent").await;
+    let silent = async |_: Silent, _| -> Result<Created, Problem> { std::future::pending().await };
+    let _worker = worker(&amqp).job(silent).start();
+    let builder = Requests::builder(&amqp, "test-silent").timeout(Duration::from_millis(300));
+    let gateway = Gateway::start_with::<Silent>(&amqp, &MemoryStore::new(), builder);
+    let overdue = eventually(async || {
+        let answer = gateway.send("", Silent::new("x")).await;
+        Some(answer).filter(|answer| answer.status != StatusCode::SERVICE_UNAVAILABLE)
+    })
+    .await;
+    assert_eq!(overdue.status, StatusCode::GATEWAY_TIMEOUT);
+    overdue.is_problem("reply-overdue");
+}
+
+work!(Crowded, "test.crowded");
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn what_is_too_much_is_refused() {
+    let amqp = connect("test.crowded").await;
+    let stuck = async |_: Crowded, _| -> Result<Created, Problem> { std::future::pending().await };
+    let _worker = worker(&amqp).concurrency(1).queue_limit(3).job(stuck).start();
+    let builder = Requests::builder(&amqp, "test-crowded").timeout(Duration::from_secs(20));
+    let gateway =
+        std::sync::Arc::new(Gateway::start_with::<Crowded>(&amqp, &MemoryStore::new(), builder));
+    // The broker counts what waits a little late, so it may take some more.
+    let refused = eventually(async || {
+        let sending = tokio::spawn({
+            let gateway = gateway.clone();
+            async move { gateway.send("", Crowded::new("x")).await }
+        });
+        let answer = tokio::time::timeout(Duration::from_millis(300), sending).await.ok()?.unwrap();
+        Some(answer)
+            .filter(|answer| answer.json()["type"].as_str().unwrap().ends_with(":overloaded"))
+    })
+    .await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+
+    let few = Requests::builder(&amqp, "test-crowded").in_flight_limit(1);
+    let few = Gateway::start_with::<Crowded>(&amqp, &MemoryStore::new(), few);
+    let waiting = few.submit(Crowded::new("x")).await;
+    few.until(waiting, |seen| seen.operation.status() == Status::Running).await;
+    few.send("", Crowded::new("x")).await.is_problem("overloaded");
+}
