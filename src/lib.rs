@@ -14,6 +14,7 @@
 //! | `monitor` | status monitors: `http::Request` in, `http::Response` out | `tokio` |
 //! | `operations` | the facade: durable jobs and other work, workers, idempotency keys, bounds, shutdown | `tokio` |
 //! | [`store`] | [`OperationStore`](store::OperationStore), [`MemoryStore`](store::MemoryStore), `SqliteStore`, `PostgresStore`, `RedisStore`, a conformance suite | (`sqlite`, `sqlite-bundled`, `postgres`, `redis`, `conformance`) |
+//! | [`event`] | what is told of an operation, as CloudEvents | |
 //! | [`respond`] | builders of 201, 202, 303 and the monitor's answers | |
 //! | [`operation`] | the [`Operation`] resource, and the one pure function by which it changes | |
 //! | [`prefer`], [`problem`], [`header`] | fields and documents of HTTP | |
@@ -38,6 +39,7 @@ pub mod amqp;
 pub mod axum;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod event;
 pub mod header;
 #[cfg(feature = "tokio")]
 pub mod monitor;

@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["header", "prefer", "problem"],
     &["operation"],
     &["respond"],
+    &["event"],
     &["store"],
     &["operations"],
     &["conformance"],

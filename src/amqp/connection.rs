@@ -11,6 +11,8 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
+use super::topology;
+
 /// A connection to RabbitMQ that is made again whenever it is lost. A clone is the same.
 ///
 /// It ends with its last clone, and with what was built on it.
@@ -153,6 +155,8 @@ pub(super) enum PublishError {
 pub(super) struct Publisher {
     amqp: Amqp,
     channel: Mutex<Option<Channel>>,
+    /// Whether it tells events, whose exchange may be gone after the broker was.
+    tells: bool,
 }
 
 /// A message on its way out.
@@ -168,7 +172,12 @@ pub(super) struct Message {
 
 impl Publisher {
     pub(super) fn new(amqp: &Amqp) -> Self {
-        Self { amqp: amqp.clone(), channel: Mutex::default() }
+        Self { amqp: amqp.clone(), channel: Mutex::default(), tells: false }
+    }
+
+    /// One for events.
+    pub(super) fn of_events(amqp: &Amqp) -> Self {
+        Self { tells: true, ..Self::new(amqp) }
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -194,6 +203,9 @@ impl Publisher {
         let channel = self.amqp.channel().await?;
         let confirms = channel.confirm_select(ConfirmSelectOptions::default());
         confirms.await.map_err(|_| PublishError::Unavailable)?;
+        if self.tells {
+            topology::declare_events(&channel).await.map_err(|_| PublishError::Unavailable)?;
+        }
         *kept = Some(channel.clone());
         Ok(channel)
     }

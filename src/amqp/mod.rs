@@ -60,12 +60,14 @@
 //! ```
 
 mod connection;
+mod events;
 mod message;
 mod requests;
 mod topology;
 mod worker;
 
 pub use connection::{Amqp, InvalidAmqpUrl};
+pub use events::{EVENTS_EXCHANGE, Subscriber};
 /// The driver, whose features turn TLS on.
 pub use lapin;
 pub use requests::{Recorder, Requests, RequestsBuilder};

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 
+use super::events::EVENTS_EXCHANGE;
 use super::message::CANCEL;
 
 /// How many messages a queue of dead ones keeps; then the oldest go.
@@ -23,37 +24,72 @@ pub(super) fn insert_millis(arguments: &mut FieldTable, name: &str, time: Durati
     arguments.insert(name.into(), AMQPValue::LongInt(millis));
 }
 
+fn insert_int(arguments: &mut FieldTable, name: &str, value: u32) {
+    let value = i32::try_from(value).unwrap_or(i32::MAX);
+    arguments.insert(name.into(), AMQPValue::LongInt(value));
+}
+
 pub(super) fn dead_letter_to(arguments: &mut FieldTable, queue: &str) {
     arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("".into()));
     arguments.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(queue.into()));
 }
 
-/// The queue of a kind of job, and the one that its dead messages go to.
+/// The queue of a kind of job. What is too much for it is refused, so that whoever sends it knows.
 pub(super) async fn declare_work(
     channel: &Channel,
     kind: &str,
     delivery_limit: u32,
     max_length: u32,
 ) -> lapin::Result<()> {
-    let dead = format!("{kind}.dead");
+    let refuse = ("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    declare_with_dead(channel, kind, delivery_limit, max_length, Some(refuse)).await
+}
+
+/// The queue of a subscriber. Of what is too much for it the oldest goes: nobody who tells shall wait.
+pub(super) async fn declare_subscription(
+    channel: &Channel,
+    queue: &str,
+    delivery_limit: u32,
+    max_length: u32,
+) -> lapin::Result<()> {
+    declare_with_dead(channel, queue, delivery_limit, max_length, None).await
+}
+
+/// A queue, and the one that its dead messages go to.
+async fn declare_with_dead(
+    channel: &Channel,
+    queue: &str,
+    delivery_limit: u32,
+    max_length: u32,
+    overflow: Option<(ShortString, AMQPValue)>,
+) -> lapin::Result<()> {
+    let dead = format!("{queue}.dead");
     let mut arguments = quorum();
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(MAX_DEAD));
     let options = QueueDeclareOptions::durable();
     channel.queue_declare(dead.as_str().into(), options, arguments).await?;
     let mut arguments = quorum();
     dead_letter_to(&mut arguments, &dead);
-    let int = |value: u32| AMQPValue::LongInt(i32::try_from(value).unwrap_or(i32::MAX));
-    arguments.insert("x-delivery-limit".into(), int(delivery_limit));
-    arguments.insert("x-max-length".into(), int(max_length));
-    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
-    channel.queue_declare(kind.into(), options, arguments).await?;
+    insert_int(&mut arguments, "x-delivery-limit", delivery_limit);
+    insert_int(&mut arguments, "x-max-length", max_length);
+    if let Some((name, value)) = overflow {
+        arguments.insert(name, value);
+    }
+    channel.queue_declare(queue.into(), options, arguments).await?;
     Ok(())
 }
 
 /// The exchange on which cancellations are told.
 pub(super) async fn declare_cancel(channel: &Channel) -> lapin::Result<()> {
+    declare_exchange(channel, CANCEL, ExchangeKind::Fanout).await
+}
+
+/// The exchange on which events are told.
+pub(super) async fn declare_events(channel: &Channel) -> lapin::Result<()> {
+    declare_exchange(channel, EVENTS_EXCHANGE, ExchangeKind::Topic).await
+}
+
+async fn declare_exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> lapin::Result<()> {
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    channel
-        .exchange_declare(CANCEL.into(), ExchangeKind::Fanout, options, FieldTable::default())
-        .await
+    channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await
 }

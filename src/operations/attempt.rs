@@ -229,7 +229,11 @@ impl Attempt {
         outcome: Option<Outcome>,
     ) -> Option<Result<Observed, ApplyError>> {
         let (store, id) = (Arc::clone(&self.inner.store), self.run.id());
-        let call = Box::pin(async move { store.apply_with_outcome(id, change, outcome).await });
+        let inner = Arc::clone(&self.inner);
+        let call = Box::pin(async move {
+            let follow_ups = |next: &_| inner.follow_ups(next);
+            store.apply_with(id, change, outcome, follow_ups).await
+        });
         self.inner.detached(call).await
     }
 }

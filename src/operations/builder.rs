@@ -3,10 +3,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::Context;
+use super::follow_up::FollowUp;
 use super::job::{Job, Registration};
 use super::policy::JobPolicy;
 use super::{Operations, sweep, worker};
-use crate::operation::{IntoOutcome, NewOperation};
+use crate::operation::{IntoOutcome, NewOperation, Operation};
 use crate::respond::MonitorUrls;
 use crate::store::OperationStore;
 use crate::time::{Clock, SystemClock};
@@ -19,6 +20,7 @@ pub struct OperationsBuilder {
     settings: Settings,
     clock: Arc<dyn Clock>,
     jobs: Vec<Registration>,
+    follow_ups: Vec<FollowUp>,
 }
 
 #[derive(Debug, Clone)]
@@ -109,7 +111,13 @@ impl OperationsBuilder {
             max_outcome_bytes: Self::DEFAULT_MAX_OUTCOME_BYTES,
             poll_rate: Self::DEFAULT_POLL_RATE,
         };
-        Self { store, settings, clock: Arc::new(SystemClock), jobs: Vec::new() }
+        Self {
+            store,
+            settings,
+            clock: Arc::new(SystemClock),
+            jobs: Vec::new(),
+            follow_ups: Vec::new(),
+        }
     }
 
     /// Where the monitors are: the path at which you mount them (default `/operations`), or an
@@ -196,6 +204,69 @@ impl OperationsBuilder {
         F: Future<Output: IntoOutcome> + Send + 'static,
     {
         self.jobs.push(Registration::new(policy, handler));
+        self
+    }
+
+    /// Has work follow from each change of an operation that a client can see: a message to somebody, a
+    /// count. It is accepted in the step that writes the change, so it follows if and only if the change
+    /// took place, and is done at least once, whatever process dies. Register a [handler](Self::job) for it.
+    ///
+    /// `job` is given the operation as it becomes, and says what follows, if anything does. It is asked by
+    /// whoever changes the operation, so let it be quick. Several jobs may follow from one change, and nothing
+    /// follows from those. Their order is not kept: tell older from newer by the
+    /// [revision](Operation::revision).
+    ///
+    /// What follows from the acceptance itself is accepted right after it, and lost if the process dies in
+    /// between. Whoever must hear of each acceptance tells it again with the end, which always comes.
+    ///
+    /// ```
+    /// use respond_async::operations::Job;
+    /// use respond_async::store::MemoryStore;
+    /// use respond_async::{Context, Operations, Outcome};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Tell {
+    ///     who: String,
+    ///     of: respond_async::OperationId,
+    /// }
+    ///
+    /// impl Job for Tell {
+    ///     const KIND: &'static str = "tell";
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let operations = Operations::builder(MemoryStore::new())
+    ///     .follow_up(|operation| {
+    ///         let who = operation.owner().name()?.to_owned();
+    ///         operation.status().is_finished().then_some(Tell { who, of: operation.id() })
+    ///     })
+    ///     .job(async |job: Tell, _: Context| {
+    ///         println!("{}: {} has ended", job.who, job.of);
+    ///         Outcome::default()
+    ///     })
+    ///     .start();
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// [`start`](Self::start) does if no handler is registered for it.
+    pub fn follow_up<J: Job>(
+        mut self,
+        job: impl Fn(&Operation) -> Option<J> + Send + Sync + 'static,
+    ) -> Self {
+        self.follow_ups.push(FollowUp::new(move |operation, _| job(operation)));
+        self
+    }
+
+    /// The same for what is told of the operation by its links.
+    #[cfg(feature = "amqp")]
+    pub(crate) fn follow_up_with<J: Job>(
+        mut self,
+        job: impl Fn(&Operation, &MonitorUrls) -> Option<J> + Send + Sync + 'static,
+    ) -> Self {
+        self.follow_ups.push(FollowUp::new(job));
         self
     }
 
@@ -306,7 +377,12 @@ impl OperationsBuilder {
         let bounds = &mut self.settings.retention_bounds;
         bounds.shortest =
             of_jobs.chain([self.settings.retention, bounds.shortest]).min().unwrap_or_default();
-        let operations = Operations::new(self.store, self.settings, self.clock, &self.jobs);
+        for FollowUp { kind, .. } in &self.follow_ups {
+            let is_registered = self.jobs.iter().any(|job| job.kind() == *kind);
+            assert!(is_registered, "no handler is registered for {kind:?}, which follows");
+        }
+        let Self { store, settings, clock, jobs, follow_ups } = self;
+        let operations = Operations::new(store, settings, clock, &jobs, follow_ups);
         sweep::spawn(&operations);
         worker::spawn(&operations);
         operations

@@ -1,5 +1,7 @@
 //! Outcomes that come from elsewhere: of work that another service does, whoever waits for it here.
 
+use std::sync::Arc;
+
 use super::Operations;
 use super::context::Signal;
 use crate::operation::{Change, IntoOutcome, OperationId, Outcome, TransitionError};
@@ -23,13 +25,14 @@ impl Operations {
         } else {
             outcome.without_connection_fields()
         };
-        let store = self.store();
+        let (store, inner) = (self.store(), Arc::clone(self.inner()));
         let call = async move {
             let end = outcome.problem().map_or_else(|| Ok(outcome.head()), Err);
             let complete = Change::Complete { end };
-            Ok(match store.apply_with_outcome(id, complete, Some(outcome)).await {
+            let follow_ups = |next: &_| inner.follow_ups(next);
+            Ok(match store.apply_with(id, complete, Some(outcome), follow_ups).await {
                 Err(ApplyError::Refused(TransitionError::DeadlinePassed, _)) => {
-                    store.apply(id, Change::Settle).await
+                    store.apply_with(id, Change::Settle, None, follow_ups).await
                 }
                 answer => answer,
             })

@@ -162,6 +162,10 @@ pub(super) struct Registration {
 }
 
 impl Registration {
+    pub(super) fn kind(&self) -> &'static str {
+        self.kind
+    }
+
     pub(super) fn policy(&self) -> &JobPolicy {
         &self.policy
     }

@@ -68,6 +68,7 @@ mod calls;
 mod complete;
 mod context;
 mod follow;
+mod follow_up;
 mod idempotency;
 mod job;
 mod kick_off;
@@ -102,6 +103,7 @@ use self::builder::Settings;
 use self::calls::{Call, detached, store_problem, unavailable};
 use self::context::Runs;
 pub(crate) use self::context::Signal;
+use self::follow_up::FollowUp;
 use self::job::{Jobs, Registration};
 use self::pace::Agenda;
 use crate::operation::{Change, IntoOutcome, OperationId, Outcome, Owner};
@@ -140,6 +142,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     admission: Arc<Admission>,
     jobs: Jobs,
+    follow_ups: Vec<FollowUp>,
     runs: Runs,
     /// The polls that clients were asked for, by the seconds since then.
     agenda: Mutex<Agenda>,
@@ -161,6 +164,7 @@ impl Operations {
         settings: Settings,
         clock: Arc<dyn Clock>,
         jobs: &[Registration],
+        follow_ups: Vec<FollowUp>,
     ) -> Self {
         let admission = Admission::new(settings.concurrency, settings.queue);
         let jobs = Jobs::new(jobs, settings.concurrency, settings.queue);
@@ -170,6 +174,7 @@ impl Operations {
             clock,
             admission,
             jobs,
+            follow_ups,
             runs: Runs::default(),
             agenda: Mutex::default(),
             began: Instant::now(),
@@ -256,7 +261,9 @@ impl Operations {
     pub async fn cancel(&self, owner: &Owner, id: OperationId) -> Result<Observed, Problem> {
         self.get(owner, id).await?;
         let store = self.store();
-        let call = async move { Ok(store.apply(id, Change::Cancel).await) };
+        let inner = Arc::clone(self.inner());
+        let follow_ups = move |next: &_| inner.follow_ups(next);
+        let call = async move { Ok(store.apply_with(id, Change::Cancel, None, follow_ups).await) };
         match self.call(call).await? {
             Ok(observed) => {
                 self.inner().runs.send(id, Signal::Cancel);

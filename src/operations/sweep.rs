@@ -21,22 +21,25 @@ pub(super) fn spawn(operations: &Operations) {
         loop {
             tokio::time::sleep(interval).await;
             let Some(inner) = inner.upgrade() else { return };
-            let store = Arc::clone(&inner.store);
+            // What is at work in the store holds up no end of the operations.
+            let (store, weak) = (Arc::clone(&inner.store), Arc::downgrade(&inner));
             drop(inner);
             // One batch after another as long as there is more. What failed is due still, and is
             // tried again with the next sweep; a store that does not answer holds up none.
-            let sweep = || Box::pin(sweep(Arc::clone(&store)));
+            let sweep = || Box::pin(sweep(Arc::clone(&store), Weak::clone(&weak)));
             while let Some(Ok(true)) = detached(&Handle::current(), sweep(), timeout).await {}
         }
     });
 }
 
 /// Settles and purges one batch each, and says whether there may be more.
-async fn sweep(store: Arc<dyn OperationStore>) -> Result<bool, StoreError> {
+async fn sweep(store: Arc<dyn OperationStore>, inner: Weak<Inner>) -> Result<bool, StoreError> {
     let due = store.due(&DueQuery::new(Due::Settle, BATCH)).await?;
     let mut settled = 0;
     for Observed { operation, .. } in &due {
-        match store.apply(operation.id(), Change::Settle).await {
+        let Some(inner) = inner.upgrade() else { break };
+        let follow_ups = |next: &_| inner.follow_ups(next);
+        match store.apply_with(operation.id(), Change::Settle, None, follow_ups).await {
             Ok(_) => settled += 1,
             // Somebody else was first, or this one cannot be written: it holds up no other.
             Err(error) if !is_passing(&error) => {}

@@ -155,7 +155,10 @@ pub(super) async fn accept(
     let store = Arc::clone(&inner.store);
     let call = Box::pin(async move { store.submit(submission).await });
     match inner.detached(call).await {
-        Some(Ok(Acceptance::Created(observed))) => Ok((observed, true)),
+        Some(Ok(Acceptance::Created(observed))) => {
+            inner.follow_acceptance(&observed.operation);
+            Ok((observed, true))
+        }
         Some(Ok(Acceptance::Existing(observed))) => Ok((observed, false)),
         Some(Ok(Acceptance::Full(full))) => {
             let kind = match full {

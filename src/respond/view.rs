@@ -62,6 +62,11 @@ impl<'a> OperationView<'a> {
         self
     }
 
+    /// What the monitor says, as JSON.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(self.document()).unwrap_or_default()
+    }
+
     /// The 202 to the request that began the operation. Its content is what a GET of the monitor
     /// gives ([RFC 9110 §8.7](https://www.rfc-editor.org/rfc/rfc9110#section-8.7)).
     pub fn accepted(&self, preferences: &Preferences) -> Response {

@@ -10,7 +10,7 @@ use super::{
     Acceptance, Hint, Observed, OperationStore, StoreError, StoreErrorKind, Submission, Swap,
     Swapped,
 };
-use crate::operation::{Change, OperationId, Outcome, Owner, TransitionError};
+use crate::operation::{Change, Operation, OperationId, Outcome, Owner, TransitionError};
 
 /// How often a change is tried again because somebody else wrote first. Each time somebody else made
 /// progress, so that many in a row mean a crowd on one operation.
@@ -91,7 +91,7 @@ pub trait OperationStoreExt: OperationStore {
         id: OperationId,
         change: Change,
     ) -> impl Future<Output = Result<Observed, ApplyError>> + Send {
-        self.apply_with_outcome(id, change, None)
+        self.apply_with(id, change, None, |_| Vec::new())
     }
 
     /// The same for a change that may finish the operation, and the outcome that is kept with it if it
@@ -104,6 +104,21 @@ pub trait OperationStoreExt: OperationStore {
         id: OperationId,
         change: Change,
         outcome: Option<Outcome>,
+    ) -> impl Future<Output = Result<Observed, ApplyError>> + Send {
+        self.apply_with(id, change, outcome, |_| Vec::new())
+    }
+
+    /// The same, with what is accepted in the same step if the change is one that a client can see:
+    /// `follow_ups` is given the operation as it becomes. It is asked again when somebody else wrote first.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    fn apply_with(
+        &self,
+        id: OperationId,
+        change: Change,
+        outcome: Option<Outcome>,
+        follow_ups: impl Fn(&Operation) -> Vec<Submission> + Send + Sync,
     ) -> impl Future<Output = Result<Observed, ApplyError>> + Send {
         async move {
             let write_id = next_write_id();
@@ -125,7 +140,10 @@ pub trait OperationStoreExt: OperationStore {
                 if next.version() == operation.version() {
                     return Ok(before);
                 }
+                let is_seen = next.revision() != operation.revision();
+                let outbox = if is_seen { follow_ups(&next) } else { Vec::new() };
                 let swap = Swap::new(next.clone(), operation.version())
+                    .with_outbox(outbox)
                     .with_write_id(write_id)
                     .with_outcome(outcome.clone().filter(|_| next.outcome_head().is_some()));
                 match self.swap(swap).await {

@@ -9,6 +9,7 @@ mod broker;
 mod exchange;
 mod foreign;
 mod raw;
+mod told;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

@@ -253,3 +253,76 @@ async fn an_end_that_is_told_from_outside_counts_once() {
     let unknown = OperationId::generate(now).unwrap();
     assert!(one.complete(unknown, told(200)).await.unwrap_err().is(types::NOT_FOUND));
 }
+
+/// Noted for each change, by a job that follows from it.
+#[derive(Serialize, Deserialize)]
+struct Note(String);
+
+impl Job for Note {
+    const KIND: &'static str = "tests.note";
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_follows_from_a_change_is_done_and_nothing_follows_from_that() {
+    let place = Place::new();
+    let notes: Arc<Mutex<Vec<String>>> = Arc::default();
+    // One that says what follows, and knows how; its first tries fail.
+    let one = place
+        .builder(place.store.clone())
+        .job(place.handler("one"))
+        .follow_up(|operation| {
+            let word = format!("{} {}", operation.revision(), operation.status().as_str());
+            Some(Note(word))
+        })
+        .job({
+            let notes = notes.clone();
+            move |note: Note, context: Context| {
+                let is_first = context.attempt() == 1;
+                if !is_first {
+                    notes.lock().unwrap().push(note.0);
+                }
+                async move {
+                    if is_first {
+                        Err(Problem::new(types::OVERLOADED))
+                    } else {
+                        Ok(Outcome::default())
+                    }
+                }
+            }
+        })
+        .start();
+    let id = submit(&one, act("work", 5)).await;
+    assert_eq!(place.ended(id).await.status(), Status::Succeeded);
+    let canceled = submit(&one, act("work", 500)).await;
+    sleep(seconds(1)).await;
+    one.cancel(&Owner::anonymous(), canceled).await.unwrap();
+    assert_eq!(place.ended(canceled).await.status(), Status::Canceled);
+    let plain = Preferences::default();
+    let settled = one.kick_off(&plain).delay(HOUR).deadline(seconds(60));
+    let settled = settled.submit(act("work", 1)).await.unwrap().operation.id();
+    assert_eq!(place.ended(settled).await.status(), Status::Failed);
+    sleep(HOUR * 2).await;
+    let mut notes = notes.lock().unwrap().clone();
+    notes.sort();
+    assert_eq!(
+        notes,
+        [
+            "1 pending",
+            "1 pending",
+            "1 pending",
+            "2 failed",
+            "3 running",
+            "3 running",
+            "4 running",
+            "4 succeeded",
+            "5 canceled"
+        ]
+    );
+}
+
+#[tokio::test]
+#[should_panic(expected = "no handler is registered for \"tests.note\"")]
+async fn what_follows_needs_a_handler() {
+    let place = Place::new();
+    place.builder(place.store.clone()).follow_up(|_| None::<Note>).start();
+}

@@ -1,0 +1,98 @@
+//! Work that follows from a change of an operation, accepted in the step that writes the change.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::Inner;
+use super::job::Job;
+use crate::operation::{NewOperation, Operation, OperationId, Owner};
+use crate::respond::MonitorUrls;
+use crate::store::{OperationStore, OperationStoreExt, Submission};
+
+/// The owner of what follows, which nobody who asks is.
+const OWNER: &str = "respond-async:follow-up";
+
+/// The input of what follows, if anything does.
+type Input = dyn Fn(&Operation, &MonitorUrls) -> Option<Bytes> + Send + Sync;
+
+/// What follows from a change.
+#[derive(Clone)]
+pub(super) struct FollowUp {
+    pub(super) kind: &'static str,
+    input: Arc<Input>,
+}
+
+impl FollowUp {
+    pub(super) fn new<J: Job>(
+        job: impl Fn(&Operation, &MonitorUrls) -> Option<J> + Send + Sync + 'static,
+    ) -> Self {
+        // What cannot be written has no handler that could read it.
+        let input =
+            move |operation: &Operation, urls: &MonitorUrls| job(operation, urls)?.encode().ok();
+        Self { kind: J::KIND, input: Arc::new(input) }
+    }
+}
+
+impl fmt::Debug for FollowUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FollowUp").field(&self.kind).finish()
+    }
+}
+
+impl Inner {
+    /// What follows from the operation's becoming so. Nothing follows from what follows.
+    pub(super) fn follow_ups(&self, operation: &Operation) -> Vec<Submission> {
+        if operation.owner().name() == Some(OWNER) {
+            return Vec::new();
+        }
+        let submission = |(place, follow_up): (usize, &FollowUp)| {
+            let job = self.jobs.get(follow_up.kind)?;
+            let settings = &self.settings;
+            let input = (follow_up.input)(operation, &settings.urls)?;
+            let policy = job.policy;
+            let new = NewOperation::new(name(operation, place))
+                .with_kind(job.kind.clone())
+                .with_owner(Owner::new(OWNER).ok()?)
+                .with_attempt_limit(policy.attempt_limit)
+                .with_retention(policy.retention.unwrap_or(settings.retention))
+                .with_deadline(policy.deadline.unwrap_or(settings.deadline));
+            Some(Submission::new(new).with_input(input))
+        };
+        self.follow_ups.iter().enumerate().filter_map(submission).collect()
+    }
+
+    /// Accepts what follows from an acceptance, after it: nobody waits for it.
+    pub(super) fn follow_acceptance(&self, operation: &Operation) {
+        let submissions = self.follow_ups(operation);
+        if submissions.is_empty() {
+            return;
+        }
+        let store: Arc<dyn OperationStore> = Arc::clone(&self.store);
+        let jobs: Vec<_> =
+            self.follow_ups.iter().filter_map(|next| self.jobs.get(next.kind).cloned()).collect();
+        self.runtime.spawn(async move {
+            for submission in submissions {
+                // If it is lost here, it follows with the next change.
+                let _ = store.submit(submission).await;
+            }
+            for job in jobs {
+                job.wake.notify_one();
+            }
+        });
+    }
+}
+
+/// The same for the same change, so that one that is written again has the same followers.
+fn name(operation: &Operation, place: usize) -> OperationId {
+    let hash = Sha256::new()
+        .chain_update(operation.id().as_uuid().as_bytes())
+        .chain_update(operation.revision().to_be_bytes())
+        .chain_update(place.to_be_bytes())
+        .finalize();
+    let mut random = [0; 10];
+    random.copy_from_slice(&hash[..10]);
+    OperationId::from_parts(operation.updated(), random)
+}
