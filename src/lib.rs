@@ -14,6 +14,7 @@
 //! | `monitor` | status monitors: `http::Request` in, `http::Response` out | `tokio` |
 //! | `operations` | the facade: durable jobs and other work, workers, idempotency keys, bounds, shutdown | `tokio` |
 //! | [`store`] | [`OperationStore`](store::OperationStore), [`MemoryStore`](store::MemoryStore), `SqliteStore`, `PostgresStore`, `RedisStore`, a conformance suite | (`sqlite`, `sqlite-bundled`, `postgres`, `redis`, `conformance`) |
+//! | `read_model` | a local copy of another service's data, fed by its events | `tokio` |
 //! | [`event`] | what is told of an operation, as CloudEvents | |
 //! | [`respond`] | builders of 201, 202, 303 and the monitor's answers | |
 //! | [`operation`] | the [`Operation`] resource, and the one pure function by which it changes | |
@@ -48,6 +49,8 @@ pub mod operation;
 pub mod operations;
 pub mod prefer;
 pub mod problem;
+#[cfg(feature = "tokio")]
+pub mod read_model;
 pub mod respond;
 pub mod store;
 pub mod time;

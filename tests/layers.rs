@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["header", "prefer", "problem"],
     &["operation"],
     &["respond"],
-    &["event"],
+    &["event", "read_model"],
     &["store"],
     &["operations"],
     &["conformance"],

@@ -63,6 +63,7 @@ mod connection;
 mod events;
 mod message;
 mod requests;
+mod stream;
 mod topology;
 mod worker;
 
@@ -71,4 +72,5 @@ pub use events::{EVENTS_EXCHANGE, Subscriber};
 /// The driver, whose features turn TLS on.
 pub use lapin;
 pub use requests::{Recorder, Requests, RequestsBuilder};
+pub use stream::{AppendError, EventStream, Feed};
 pub use worker::{Worker, WorkerBuilder};

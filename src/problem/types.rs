@@ -63,6 +63,8 @@ problem_types! {
     BROKER_UNAVAILABLE = "broker-unavailable", "Temporarily unavailable", SERVICE_UNAVAILABLE;
     /// No service takes requests of this kind at present.
     NO_WORKER = "no-worker", "Temporarily unavailable", SERVICE_UNAVAILABLE;
+    /// The local copy of another service's data has not what the client wants to see yet.
+    NOT_CAUGHT_UP = "not-caught-up", "Not caught up", SERVICE_UNAVAILABLE;
     /// The service behind did not answer in time.
     REPLY_OVERDUE = "reply-overdue", "Reply overdue", GATEWAY_TIMEOUT;
     /// The work's answer is larger than what may be kept.

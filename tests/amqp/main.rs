@@ -6,6 +6,7 @@
 mod servers;
 
 mod broker;
+mod copies;
 mod exchange;
 mod foreign;
 mod raw;

@@ -1,0 +1,227 @@
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::connection::{Amqp, Message, PublishError, Publisher, ended};
+use super::message::{PERSISTENT, integer};
+use crate::read_model::{Model, Offered, ReadModel, Snapshot};
+use crate::time::{Clock, SystemClock, Timestamp};
+
+/// How many events are taken from the broker before the first is dealt with.
+const PREFETCH: u16 = 500;
+/// After how long to try again when events are missing and no snapshot has them.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A log of events that a service writes and others read from any place on: a stream queue.
+///
+/// The writer numbers its events from 1 without gaps, and writes them in that order, each until it is
+/// confirmed; so one process writes at a time. A number that is written twice counts once.
+#[derive(Clone)]
+pub struct EventStream(Arc<Inner>);
+
+struct Inner {
+    amqp: Amqp,
+    name: String,
+    max_bytes: u64,
+    publisher: Publisher,
+    declared: tokio::sync::Mutex<bool>,
+}
+
+/// An event that the broker has not confirmed: append it again, before any other.
+#[derive(Debug, thiserror::Error)]
+#[error("the broker did not confirm the event")]
+pub struct AppendError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+/// Feeds a read model, as long as it is kept.
+#[derive(Debug)]
+#[must_use = "the model is fed as long as it is kept"]
+pub struct Feed {
+    _task: JoinSet<()>,
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+impl EventStream {
+    /// How much the broker keeps if nothing else is said: 1 GiB; then the oldest events go.
+    pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
+
+    /// The stream of that name, which keeps so many bytes at the least. All its users have to agree on it.
+    pub fn new(amqp: &Amqp, name: impl Into<String>, max_bytes: u64) -> Self {
+        Self(Arc::new(Inner {
+            amqp: amqp.clone(),
+            name: name.into(),
+            max_bytes,
+            publisher: Publisher::new(amqp),
+            declared: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Writes an event as JSON, and returns once the broker has it.
+    ///
+    /// # Errors
+    /// If it may not have it.
+    pub async fn append<E: Serialize>(
+        &self,
+        position: u64,
+        time: Timestamp,
+        event: &E,
+    ) -> Result<(), AppendError> {
+        let inner = &*self.0;
+        let body = serde_json::to_vec(event).map_err(|error| AppendError(Box::new(error)))?;
+        let mut declared = inner.declared.lock().await;
+        let unconfirmed = |error: PublishError| AppendError(Box::new(error));
+        if !*declared {
+            let channel = inner.amqp.channel().await.map_err(unconfirmed)?;
+            inner.declare(&channel).await.map_err(|error| AppendError(Box::new(error)))?;
+            *declared = true;
+        }
+        let properties = BasicProperties::default()
+            .with_message_id(position.to_string().into())
+            .with_timestamp(u64::try_from(time.as_unix_millis() / 1_000).unwrap_or(0))
+            .with_content_type("application/json".into())
+            .with_delivery_mode(PERSISTENT);
+        let message = Message {
+            exchange: "",
+            routing_key: inner.name.clone(),
+            properties,
+            body: Bytes::from(body),
+            mandatory: true,
+        };
+        let published = inner.publisher.publish(message).await;
+        // Whatever it was, the stream may be gone.
+        *declared = published.is_ok();
+        published.map_err(unconfirmed)
+    }
+
+    /// Feeds a model with the events after its position, now and from now on.
+    ///
+    /// `rebuild` is asked when events are missing, because the stream keeps them no longer: it gives a
+    /// snapshot from elsewhere (such as the service itself), or none, and is asked again after a second.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn feed<M, R, F>(&self, model: &ReadModel<M>, rebuild: R) -> Feed
+    where
+        M: Model<Event: DeserializeOwned>,
+        R: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Option<Snapshot<M>>> + Send + 'static,
+    {
+        let (stream, model) = (Arc::clone(&self.0), model.clone());
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            loop {
+                let channel = stream.amqp.next_channel().await;
+                match stream.read(&channel, &model).await {
+                    Ok(Read::Gap { expected }) => {
+                        warn!(expected, stream = stream.name, "events are missing");
+                        match rebuild().await {
+                            Some(snapshot) => {
+                                model.restore(snapshot);
+                            }
+                            None => sleep(AGAIN).await,
+                        }
+                        // Where the stream is to be read on is not known: from its beginning.
+                        model.move_cursor(None);
+                    }
+                    Ok(Read::Ended) => {}
+                    Err(error) => ended("reading a stream", &error),
+                }
+                sleep(Amqp::FIRST_PAUSE).await;
+            }
+        });
+        Feed { _task: task }
+    }
+}
+
+/// Why a stream is read no further.
+enum Read {
+    Ended,
+    Gap { expected: u64 },
+}
+
+impl Inner {
+    async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
+        let bytes = i64::try_from(self.max_bytes).unwrap_or(i64::MAX);
+        arguments.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(bytes));
+        let options = QueueDeclareOptions::durable();
+        channel.queue_declare(self.name.as_str().into(), options, arguments).await.map(drop)
+    }
+
+    async fn read<M>(&self, channel: &Channel, model: &ReadModel<M>) -> lapin::Result<Read>
+    where
+        M: Model<Event: DeserializeOwned>,
+    {
+        self.declare(channel).await?;
+        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+        let from = match model.cursor().and_then(|cursor| i64::try_from(cursor + 1).ok()) {
+            Some(next) => AMQPValue::LongLongInt(next),
+            None => AMQPValue::LongString("first".into()),
+        };
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-stream-offset".into(), from);
+        let (name, options) = (self.name.as_str().into(), BasicConsumeOptions::default());
+        let mut events = channel.basic_consume(name, "".into(), options, arguments).await?;
+        loop {
+            // A stream tells nobody that he has all of it. What comes is there at once, so one that is silent
+            // for a while has no more.
+            let silence = sleep(AGAIN);
+            let delivery = tokio::select! {
+                biased;
+                delivery = events.next() => delivery,
+                () = silence => {
+                    if channel.status().connected() {
+                        model.confirm(SystemClock.now());
+                    }
+                    continue;
+                }
+            };
+            let Some(delivery) = delivery.transpose()? else { return Ok(Read::Ended) };
+            match take(&delivery, model) {
+                Some(Offered::Gap { expected }) => return Ok(Read::Gap { expected }),
+                Some(_) => {}
+                None => warn!(stream = self.name, "no event is to be read in a message"),
+            }
+            model.move_cursor(offset(&delivery));
+            delivery.ack(BasicAckOptions::default()).await?;
+        }
+    }
+}
+
+/// Offers an event; none if the message is not one, which shows as a gap with the next.
+fn take<M: Model<Event: DeserializeOwned>>(
+    delivery: &Delivery,
+    model: &ReadModel<M>,
+) -> Option<Offered> {
+    let position = delivery.properties.message_id().as_ref()?.as_str().parse().ok()?;
+    if position <= model.position() {
+        return Some(Offered::Duplicate);
+    }
+    let seconds = delivery.properties.timestamp().and_then(|time| i64::try_from(time).ok())?;
+    let event = serde_json::from_slice(&delivery.data).ok()?;
+    Some(model.offer(position, Timestamp::from_unix_millis(seconds.saturating_mul(1_000)), event))
+}
+
+/// Where the message is in its stream.
+fn offset(delivery: &Delivery) -> Option<u64> {
+    let headers = delivery.properties.headers().as_ref()?;
+    u64::try_from(integer(headers.inner().get("x-stream-offset")?)?).ok()
+}

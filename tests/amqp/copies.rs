@@ -1,0 +1,133 @@
+//! Read models that are fed by a stream.
+
+use std::collections::BTreeMap;
+
+use respond_async::amqp::EventStream;
+use respond_async::read_model::{Model, ReadModel, Snapshot};
+use respond_async::time::{Clock, SystemClock};
+
+use super::raw::Raw;
+use super::servers::{Server, Sort};
+use super::*;
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Names(BTreeMap<u64, String>);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Named(u64, String);
+
+impl Model for Names {
+    type Event = Named;
+
+    fn apply(&mut self, Named(id, name): Named) {
+        self.0.insert(id, name);
+    }
+}
+
+fn named(position: u64) -> Named {
+    Named(position % 10, format!("name {position}"))
+}
+
+/// What all of them make.
+fn all(last: u64) -> Names {
+    let mut names = Names::default();
+    for position in 1..=last {
+        names.apply(named(position));
+    }
+    names
+}
+
+async fn append(stream: &EventStream, positions: impl IntoIterator<Item = u64>) {
+    for position in positions {
+        while stream.append(position, SystemClock.now(), &named(position)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+async fn fresh(name: &str, amqp: &Amqp) -> EventStream {
+    Raw::connect(&servers::shared("AMQP_URL")).await.remove(name).await;
+    EventStream::new(amqp, name, EventStream::DEFAULT_MAX_BYTES)
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn a_copy_follows_and_begins_again_from_its_snapshot() {
+    let amqp = connect("test.none").await;
+    let stream = fresh("test.copies", &amqp).await;
+    let model = ReadModel::new(Names::default());
+    let feed = stream.feed(&model, async || None);
+    // Some twice, and out of turn, as a writer does that does not know what was confirmed.
+    append(&stream, [1, 2, 2, 3, 1, 2, 3, 4, 5]).await;
+    model.reached(5, LONG).await.unwrap();
+    assert_eq!(model.read(Names::clone), all(5));
+    drop(feed);
+    let kept = serde_json::to_string(&model.snapshot()).unwrap();
+    append(&stream, 6..=20).await;
+    let snapshot: Snapshot<Names> = serde_json::from_str(&kept).unwrap();
+    assert!(snapshot.cursor.is_some(), "{kept}");
+    let again = ReadModel::from_snapshot(snapshot);
+    let _feed = stream.feed(&again, async || None);
+    again.reached(20, LONG).await.unwrap();
+    assert_eq!(again.read(Names::clone), all(20));
+    let told = eventually(async || {
+        let mut headers = http::HeaderMap::new();
+        again.freshness(&mut headers);
+        Some(headers).filter(|headers| headers.contains_key("last-modified"))
+    })
+    .await;
+    assert!(told["age"].to_str().unwrap().parse::<u64>().unwrap() < 30);
+}
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn what_is_missing_is_had_from_a_snapshot() {
+    let amqp = connect("test.none").await;
+    let stream = fresh("test.copies.gap", &amqp).await;
+    append(&stream, 8..=12).await;
+    let model = ReadModel::new(Names::default());
+    let asked = std::sync::Arc::new(AtomicU32::new(0));
+    let _feed = stream.feed(&model, {
+        let asked = asked.clone();
+        move || {
+            // The first time there is none.
+            let is_there = asked.fetch_add(1, Ordering::Relaxed) > 0;
+            let snapshot = Snapshot { position: 9, modified: None, cursor: None, state: all(9) };
+            async move { is_there.then_some(snapshot) }
+        }
+    });
+    model.reached(12, LONG).await.unwrap();
+    assert_eq!(model.read(Names::clone), all(12));
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn a_broker_that_is_killed_loses_no_event() {
+    let mut server = Server::start(Sort::RabbitMq);
+    let amqp = connect_to(&server.url()).await;
+    let stream = EventStream::new(&amqp, "test.copies.through", EventStream::DEFAULT_MAX_BYTES);
+    let model = ReadModel::new(Names::default());
+    let _feed = stream.feed(&model, async || None);
+    append(&stream, 1..=10).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let writing = tokio::spawn({
+        let stream = stream.clone();
+        async move { append(&stream, 11..=3_000).await }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!writing.is_finished());
+    server = tokio::task::spawn_blocking(move || {
+        server.kill();
+        server.start_again();
+        server
+    })
+    .await
+    .unwrap();
+    writing.await.unwrap();
+    model.reached(3_000, LONG).await.unwrap();
+    assert_eq!(model.read(Names::clone), all(3_000));
+    drop(server);
+}
