@@ -186,9 +186,15 @@ impl Publisher {
 
     /// Returns once the broker has the message.
     pub(super) async fn publish(&self, message: Message) -> Result<(), PublishError> {
+        self.publish_all(vec![message]).await
+    }
+
+    /// Returns once the broker has all of them. They go out in their order; of an error it is not known
+    /// which the broker has.
+    pub(super) async fn publish_all(&self, messages: Vec<Message>) -> Result<(), PublishError> {
         let channel = self.channel().await?;
         // In a task of its own: a confirm that nobody waits for any more would be kept by its channel.
-        let publishing = tokio::spawn(publish(channel, message));
+        let publishing = tokio::spawn(publish(channel, messages));
         match timeout(Amqp::CONFIRM_TIMEOUT, publishing).await {
             Ok(Ok(answer)) => answer,
             _ => Err(PublishError::Unavailable),
@@ -211,19 +217,25 @@ impl Publisher {
     }
 }
 
-async fn publish(channel: Channel, message: Message) -> Result<(), PublishError> {
-    let options =
-        BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
-    let Message { exchange, routing_key, properties, body, .. } = message;
-    let sent =
-        channel.basic_publish(exchange.into(), routing_key.into(), options, &body, properties);
-    let confirm = sent.await.map_err(|_| PublishError::Unavailable)?;
-    match confirm.await {
-        Ok(Confirmation::Ack(None)) => Ok(()),
-        Ok(Confirmation::Ack(Some(_))) => Err(PublishError::Unroutable),
-        Ok(Confirmation::Nack(_)) => Err(PublishError::Refused),
-        Ok(Confirmation::NotRequested) | Err(_) => Err(PublishError::Unavailable),
+async fn publish(channel: Channel, messages: Vec<Message>) -> Result<(), PublishError> {
+    let mut confirms = Vec::with_capacity(messages.len());
+    for Message { exchange, routing_key, properties, body, mandatory } in messages {
+        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
+        let sent =
+            channel.basic_publish(exchange.into(), routing_key.into(), options, &body, properties);
+        confirms.push(sent.await.map_err(|_| PublishError::Unavailable)?);
     }
+    let mut all = Ok(());
+    for confirm in confirms {
+        let answer = match confirm.await {
+            Ok(Confirmation::Ack(None)) => Ok(()),
+            Ok(Confirmation::Ack(Some(_))) => Err(PublishError::Unroutable),
+            Ok(Confirmation::Nack(_)) => Err(PublishError::Refused),
+            Ok(Confirmation::NotRequested) | Err(_) => Err(PublishError::Unavailable),
+        };
+        all = all.and(answer);
+    }
+    all
 }
 
 /// Says in the log why a session on a channel has ended.

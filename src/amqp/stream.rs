@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::connection::{Amqp, Message, PublishError, Publisher, ended};
 use super::message::{PERSISTENT, integer};
-use crate::read_model::{Model, Offered, ReadModel, Snapshot};
+use crate::read_model::{Model, Offered, Positioned, ReadModel, Snapshot};
 use crate::time::{Clock, SystemClock, Timestamp};
 
 /// How many events are taken from the broker before the first is dealt with.
@@ -40,9 +40,9 @@ struct Inner {
     declared: tokio::sync::Mutex<bool>,
 }
 
-/// An event that the broker has not confirmed: append it again, before any other.
+/// Events that the broker has not all confirmed: append them again, before any other.
 #[derive(Debug, thiserror::Error)]
-#[error("the broker did not confirm the event")]
+#[error("the broker did not confirm the events")]
 pub struct AppendError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
 /// Feeds a read model, as long as it is kept.
@@ -73,38 +73,21 @@ impl EventStream {
         }))
     }
 
-    /// Writes an event as JSON, and returns once the broker has it.
+    /// Writes events, each as JSON, and returns once the broker has all of them.
     ///
     /// # Errors
-    /// If it may not have it.
-    pub async fn append<E: Serialize>(
-        &self,
-        position: u64,
-        time: Timestamp,
-        event: &E,
-    ) -> Result<(), AppendError> {
+    /// If it may not have all of them: append the same again, before any other.
+    pub async fn append<E: Serialize>(&self, events: &[Positioned<E>]) -> Result<(), AppendError> {
         let inner = &*self.0;
-        let body = serde_json::to_vec(event).map_err(|error| AppendError(Box::new(error)))?;
+        let messages: Result<Vec<_>, _> = events.iter().map(|event| inner.message(event)).collect();
+        let messages = messages.map_err(|error| AppendError(Box::new(error)))?;
         let mut declared = inner.declared.lock().await;
         let unconfirmed = |error: PublishError| AppendError(Box::new(error));
         if !*declared {
             let channel = inner.amqp.channel().await.map_err(unconfirmed)?;
             inner.declare(&channel).await.map_err(|error| AppendError(Box::new(error)))?;
-            *declared = true;
         }
-        let properties = BasicProperties::default()
-            .with_message_id(position.to_string().into())
-            .with_timestamp(u64::try_from(time.as_unix_millis() / 1_000).unwrap_or(0))
-            .with_content_type("application/json".into())
-            .with_delivery_mode(PERSISTENT);
-        let message = Message {
-            exchange: "",
-            routing_key: inner.name.clone(),
-            properties,
-            body: Bytes::from(body),
-            mandatory: true,
-        };
-        let published = inner.publisher.publish(message).await;
+        let published = inner.publisher.publish_all(messages).await;
         // Whatever it was, the stream may be gone.
         *declared = published.is_ok();
         published.map_err(unconfirmed)
@@ -157,6 +140,22 @@ enum Read {
 }
 
 impl Inner {
+    fn message<E: Serialize>(&self, next: &Positioned<E>) -> serde_json::Result<Message> {
+        let seconds = u64::try_from(next.time.as_unix_millis() / 1_000).unwrap_or(0);
+        let properties = BasicProperties::default()
+            .with_message_id(next.position.to_string().into())
+            .with_timestamp(seconds)
+            .with_content_type("application/json".into())
+            .with_delivery_mode(PERSISTENT);
+        Ok(Message {
+            exchange: "",
+            routing_key: self.name.clone(),
+            properties,
+            body: Bytes::from(serde_json::to_vec(&next.event)?),
+            mandatory: true,
+        })
+    }
+
     async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));

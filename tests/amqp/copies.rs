@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use respond_async::amqp::EventStream;
-use respond_async::read_model::{Model, ReadModel, Snapshot};
+use respond_async::read_model::{Model, Positioned, ReadModel, Snapshot};
 use respond_async::time::{Clock, SystemClock};
 
 use super::raw::Raw;
@@ -39,7 +39,8 @@ fn all(last: u64) -> Names {
 
 async fn append(stream: &EventStream, positions: impl IntoIterator<Item = u64>) {
     for position in positions {
-        while stream.append(position, SystemClock.now(), &named(position)).await.is_err() {
+        let event = Positioned { position, time: SystemClock.now(), event: named(position) };
+        while stream.append(std::slice::from_ref(&event)).await.is_err() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -1,0 +1,208 @@
+//! The gateway: HTTP in front, messages behind.
+
+mod cached;
+mod copies;
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path as Segment, Query, State};
+use axum::http::request::Parts;
+use axum::routing::get;
+use http::StatusCode;
+use respond_async::amqp::{Amqp, Recorder, Requests};
+use respond_async::operation::IntoOutcome;
+use respond_async::operations::{Job, JobPolicy};
+use respond_async::prefer::Preferences;
+use respond_async::respond::Response;
+use respond_async::store::{Idempotency, SqliteStore};
+use respond_async::{Operations, Problem};
+use serde::Deserialize;
+
+use crate::gateway::cached::CachedUsers;
+use crate::gateway::copies::{LocalUsers, SnapshotUsers};
+use crate::messages::{CreateUser, EventsAfter, GetSnapshot, GetUser, ListUsers, UpdateUser};
+
+/// How long the service may take to answer a request that waits for it.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long after the death of a gateway its operations are taken up by another.
+const LEASE: Duration = Duration::from_secs(5);
+/// The longest that a reader is held who waits for what he wrote.
+const WAIT_CAP: Duration = Duration::from_secs(10);
+
+/// The gateway, as long as it is kept.
+#[derive(Debug)]
+pub struct Gateway {
+    operations: Operations,
+    _recorder: Recorder,
+    router: Router,
+}
+
+/// What the routes share.
+#[derive(Debug, Clone)]
+struct App {
+    operations: Operations,
+    local: LocalUsers,
+    cached: CachedUsers,
+    snapshot: SnapshotUsers,
+}
+
+impl Gateway {
+    /// Opens the store of operations in that folder, and begins to take replies and events.
+    ///
+    /// # Errors
+    /// If the folder cannot be used.
+    pub fn start(amqp: &Amqp, folder: &Path) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        fs::create_dir_all(folder)?;
+        let store = SqliteStore::open(folder.join("operations.db"))?;
+        let requests = Requests::builder(amqp, "gateway").timeout(TIMEOUT).start();
+        // What the service cannot do now, it may do in a moment; after ten times it has failed.
+        let patient = JobPolicy::new()
+            .with_attempt_limit(10)
+            .with_backoff(Duration::from_millis(200), Duration::from_secs(10));
+        let builder = Operations::builder(store)
+            .lease(LEASE)
+            .job_with(patient, requests.handler::<CreateUser>())
+            .job_with(patient, requests.handler::<UpdateUser>())
+            .job(requests.handler::<GetUser>())
+            .job(requests.handler::<ListUsers>());
+        // Others hear when an operation has ended: see `Subscriber`.
+        let operations = if std::env::var("TELL").is_ok() {
+            amqp.tell("/gateway", builder).start()
+        } else {
+            builder.start()
+        };
+        let recorder = requests.record(amqp, &operations);
+        let app = App {
+            local: LocalUsers::start(amqp, requests.handler::<GetSnapshot>(), folder),
+            cached: CachedUsers::new(requests.handler::<GetUser>()),
+            snapshot: SnapshotUsers::new(requests.handler::<EventsAfter>(), folder),
+            operations: operations.clone(),
+        };
+        let router = Router::new()
+            .route("/users", get(list).post(create))
+            .route("/users/{id}", get(read).put(update))
+            .route("/model/users", get(copies::list))
+            .route("/model/users/{id}", get(copies::read))
+            .route("/cached/users/{id}", get(cached::read))
+            .route("/snapshot/users", get(copies::list_snapshot))
+            .route("/snapshot/users/{id}", get(copies::read_snapshot))
+            .nest("/operations", respond_async::axum::monitor(&operations))
+            .with_state(app);
+        Ok(Self { operations, _recorder: recorder, router })
+    }
+
+    /// Its routes.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// Ends what runs within that time. What is left others take up.
+    pub async fn stop(&self, grace: Duration) {
+        self.operations.shutdown(grace).await;
+    }
+}
+
+impl App {
+    /// a and b: the client's preference decides which.
+    async fn kick_off<J: Job>(
+        &self,
+        preferences: &Preferences,
+        head: &Parts,
+        body: &[u8],
+        job: J,
+    ) -> Result<Response, Problem> {
+        let named = Idempotency::from_request(&head.method, &head.uri, &head.headers, body)?;
+        Ok(self.operations.kick_off(preferences).idempotency(named).respond(job).await)
+    }
+}
+
+async fn create(
+    State(app): State<App>,
+    preferences: Preferences,
+    head: Parts,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let job = checked(&body)?;
+    app.kick_off(&preferences, &head, &body, job).await
+}
+
+async fn update(
+    State(app): State<App>,
+    Segment(id): Segment<String>,
+    preferences: Preferences,
+    head: Parts,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let job = UpdateUser { id: number(&id)?, to: checked(&body)? };
+    app.kick_off(&preferences, &head, &body, job).await
+}
+
+async fn read(
+    State(app): State<App>,
+    Segment(id): Segment<String>,
+    head: Parts,
+) -> Result<Response, Problem> {
+    let tags = head.headers.get(http::header::IF_NONE_MATCH);
+    let if_none_match = tags.and_then(|tags| tags.to_str().ok()).map(str::to_owned);
+    let job = GetUser { id: number(&id)?, if_none_match };
+    // A read is answered at once, or not at all: there is nothing to prefer.
+    Ok(app.operations.respond(&Preferences::default(), job).await)
+}
+
+/// Which page of a list.
+#[derive(Debug, Deserialize)]
+struct Page {
+    #[serde(default)]
+    after: u64,
+    #[serde(default = "Page::limit")]
+    limit: u32,
+}
+
+impl Page {
+    fn limit() -> u32 {
+        50
+    }
+}
+
+type PageQuery = Result<Query<Page>, axum::extract::rejection::QueryRejection>;
+
+fn page(query: PageQuery) -> Result<Page, Problem> {
+    let refuse = |error: axum::extract::rejection::QueryRejection| {
+        Problem::from_status(StatusCode::BAD_REQUEST).detail(error.body_text())
+    };
+    let Query(mut page) = query.map_err(refuse)?;
+    page.limit = page.limit.clamp(1, 200);
+    Ok(page)
+}
+
+async fn list(State(app): State<App>, query: PageQuery) -> Result<Response, Problem> {
+    let Page { after, limit } = page(query)?;
+    Ok(app.operations.respond(&Preferences::default(), ListUsers { after, limit }).await)
+}
+
+/// What can be refused now is refused now.
+fn checked(body: &[u8]) -> Result<CreateUser, Problem> {
+    let job: CreateUser = serde_json::from_slice(body).map_err(|error| {
+        Problem::from_status(StatusCode::BAD_REQUEST).detail(format!("That is no user: {error}."))
+    })?;
+    job.check()?;
+    Ok(job)
+}
+
+fn number(id: &str) -> Result<u64, Problem> {
+    id.parse().map_err(|_| unknown())
+}
+
+fn unknown() -> Problem {
+    Problem::from_status(StatusCode::NOT_FOUND).detail("There is no such user.")
+}
+
+/// An answer with JSON.
+fn json<T: serde::Serialize>(value: &T) -> Response {
+    respond_async::Outcome::json(StatusCode::OK, value).into_outcome().into_response()
+}
