@@ -91,6 +91,15 @@ pub struct Positioned<E> {
     pub event: E,
 }
 
+/// Some events of a source, in their order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventPage<E> {
+    /// The events.
+    pub events: Vec<Positioned<E>>,
+    /// Whether there were more after them.
+    pub has_more: bool,
+}
+
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offered {
@@ -110,11 +119,11 @@ pub trait EventSource<M: Model>: Sync {
     /// Why it cannot answer.
     type Error;
 
-    /// Some events after that position, in their order. None means that there are no more.
+    /// The first events after that position.
     fn after(
         &self,
         position: u64,
-    ) -> impl Future<Output = Result<Vec<Positioned<M::Event>>, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<EventPage<M::Event>, Self::Error>> + Send;
 }
 
 /// Why a read model could not be brought up to date.
@@ -290,14 +299,15 @@ impl<M: Model> ReadModel<M> {
         self.inner.finished.send_modify(|round| round.0 = started + 1);
         let asked = SystemClock.now();
         loop {
-            let events = source.after(self.position()).await.map_err(CatchUpError::Source)?;
-            if events.is_empty() {
-                break;
-            }
+            let page = source.after(self.position()).await.map_err(CatchUpError::Source)?;
+            let EventPage { events, has_more } = page;
             for Positioned { position, time, event } in events {
                 if let Offered::Gap { expected } = self.offer(position, time, event) {
                     return Err(CatchUpError::Gap(expected));
                 }
+            }
+            if !has_more {
+                break;
             }
         }
         self.confirm(asked);
@@ -411,14 +421,18 @@ mod tests {
     impl EventSource<Sum> for Table {
         type Error = ();
 
-        async fn after(&self, position: u64) -> Result<Vec<Positioned<u64>>, ()> {
+        async fn after(&self, position: u64) -> Result<EventPage<u64>, ()> {
             self.asked.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(10)).await;
             let events = self.events.lock().unwrap();
             let all = (1..).zip(events.iter());
             let all =
                 all.map(|(position, event)| Positioned { position, time: at(1), event: *event });
-            Ok(all.filter(|next| next.position > position.max(self.lost)).take(2).collect())
+            let mut events: Vec<_> =
+                all.filter(|next| next.position > position.max(self.lost)).collect();
+            let has_more = events.len() > 2;
+            events.truncate(2);
+            Ok(EventPage { events, has_more })
         }
     }
 
@@ -438,7 +452,7 @@ mod tests {
         }
         assert_eq!(sum.read(|sum| sum.0), 5);
         // Those that came while the first looked share a second look.
-        assert!(table.asked.load(Ordering::Relaxed) <= 5, "{:?}", table.asked);
+        assert!(table.asked.load(Ordering::Relaxed) <= 4, "{:?}", table.asked);
         table.events.lock().unwrap().push(7);
         sum.catch_up(&*table).await.unwrap();
         assert_eq!(sum.read(|sum| sum.0), 12);

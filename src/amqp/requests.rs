@@ -182,8 +182,9 @@ impl Requests {
 
     /// A handler that has the job done by whoever consumes the queue of its [kind](Job::KIND).
     ///
-    /// - In the synchronous answer: 503 without a broker, without a queue, or if the queue is full; 504
-    ///   if no reply comes in [time](RequestsBuilder::timeout).
+    /// - In the synchronous answer: 503 without a broker or once its connection is lost, without a queue,
+    ///   or if the queue is full; 504 if no reply comes in [time](RequestsBuilder::timeout). Both leave open
+    ///   whether the work was done.
     /// - In an operation: it waits for the broker and for the reply until its deadline. A queue that is
     ///   not there, or full, is a 503, which the job's policy tries again.
     pub fn handler<J: Job>(
@@ -219,9 +220,12 @@ impl Requests {
         let message = inner.message(kind, id, input, &context);
         if operation.is_none() {
             inner.publish(message).await.map_err(refused)?;
-            return match timeout(inner.settings.timeout, reply).await {
-                Ok(Ok(outcome)) => Ok(outcome),
-                _ => Err(Problem::new(types::REPLY_OVERDUE)),
+            return tokio::select! {
+                biased;
+                outcome = reply => outcome.map_err(|_| Problem::new(types::INTERNAL)),
+                // Neither the request nor its reply outlives the broker, and the client waits.
+                () = inner.listens(false) => Err(refused(PublishError::Unavailable)),
+                () = sleep(inner.settings.timeout) => Err(Problem::new(types::REPLY_OVERDUE)),
             };
         }
         inner.publish_persistently(message, &context).await?;
@@ -274,18 +278,21 @@ impl Inner {
     }
 
     async fn publish(&self, message: Message) -> Result<(), PublishError> {
-        let mut is_listening = self.is_listening.subscribe();
-        let listens = async {
-            while !*is_listening.borrow_and_update() {
-                // Its sender is this.
-                let _ = is_listening.changed().await;
-            }
-        };
-        let is_up = self.publisher.is_connected() && timeout(AGAIN, listens).await.is_ok();
+        let is_up =
+            self.publisher.is_connected() && timeout(AGAIN, self.listens(true)).await.is_ok();
         if !is_up {
             return Err(PublishError::Unavailable);
         }
         self.publisher.publish(message).await
+    }
+
+    /// Waits until replies are taken, or until they are not.
+    async fn listens(&self, expected: bool) {
+        let mut is_listening = self.is_listening.subscribe();
+        while *is_listening.borrow_and_update() != expected {
+            // Its sender is this.
+            let _ = is_listening.changed().await;
+        }
     }
 
     /// Publishes a message until the broker has it.

@@ -1,7 +1,7 @@
 //! The gateway and the service of users, in one process for a start. `gateway` and `user-service` are each alone.
 //!
 //! - `LISTEN` is the address to listen on (default 127.0.0.1:3000; port 0 takes a free one).
-//! - `AMQP_URL` is where RabbitMQ is (default amqp://127.0.0.1:5672).
+//! - `AMQP_URL` is where RabbitMQ is (default `amqp://127.0.0.1:5672`).
 //! - `DATA_DIR` is the folder for both (default `data`).
 //! - `TELL`, if it is set, has what becomes of operations told to other services.
 

@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use respond_async::amqp::{Amqp, EventStream, Worker};
 use respond_async::header::EntityTag;
 use respond_async::operation::IntoOutcome;
-use respond_async::read_model::{Positioned, Snapshot};
+use respond_async::read_model::{EventPage, Positioned, Snapshot};
 use respond_async::respond::Created;
 use respond_async::time::{Clock, SystemClock};
 use respond_async::{Context, Outcome, Problem, Timestamp};
@@ -28,7 +28,7 @@ use crate::messages::{
 /// How long a user may be kept without asking again, and how long after that if the service is away.
 const CACHE_CONTROL: &str = "max-age=2, stale-if-error=300";
 /// How many events are told at once.
-const PAGE: i64 = 1_000;
+const PAGE: usize = 1_000;
 /// How often events are looked for that nobody told of.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -64,16 +64,17 @@ impl UserService {
         let on = |database: &Database| database.clone();
         let worker = Worker::builder(amqp)
             .job(with(on(&database), |database, job: CreateUser, context| {
-                database.answered(context, |transaction| create(transaction, &job))
+                database.answered(&context, |transaction| create(transaction, &job))
             }))
             .job(with(on(&database), |database, job: UpdateUser, context| {
-                database.answered(context, |transaction| update(transaction, &job))
+                database.answered(&context, |transaction| update(transaction, &job))
             }))
             .job(with(on(&database), |database, job: GetUser, _| get(&database, &job)))
             .job(with(on(&database), |database, job: ListUsers, _| list(&database, &job)))
             .job(with(on(&database), |database, job: EventsAfter, _| {
                 let events = database.events_after(job.position)?;
-                Ok(Outcome::json(StatusCode::OK, &events))
+                let has_more = events.len() == PAGE;
+                Ok(Outcome::json(StatusCode::OK, &EventPage { events, has_more }))
             }))
             .job(with(database, |database, _: GetSnapshot, _| {
                 Ok(Outcome::json(StatusCode::OK, &database.snapshot()?))
@@ -110,13 +111,13 @@ struct Refusal(Problem);
 
 impl From<rusqlite::Error> for Refusal {
     fn from(error: rusqlite::Error) -> Self {
-        if let rusqlite::Error::SqliteFailure(failure, Some(words)) = &error {
-            if failure.code == ErrorCode::ConstraintViolation {
-                let field = if words.contains("users.email") { "email" } else { "name" };
-                let problem = Problem::from_status(StatusCode::CONFLICT);
-                let problem = problem.detail(format!("Another user has this {field}."));
-                return Self(problem.with("field", field));
-            }
+        if let rusqlite::Error::SqliteFailure(failure, Some(words)) = &error
+            && failure.code == ErrorCode::ConstraintViolation
+        {
+            let field = if words.contains("users.email") { "email" } else { "name" };
+            let problem = Problem::from_status(StatusCode::CONFLICT);
+            let problem = problem.detail(format!("Another user has this {field}."));
+            return Self(problem.with("field", field));
         }
         // Locked, full, away: it may be better in a moment. Never the database's own words.
         let problem = Problem::from_status(StatusCode::SERVICE_UNAVAILABLE);
@@ -127,27 +128,39 @@ impl From<rusqlite::Error> for Refusal {
 #[derive(Debug, Clone)]
 struct Database {
     connection: Arc<Mutex<Connection>>,
+    /// Another, so that readers need not wait for writers.
+    readers: Arc<Mutex<Connection>>,
     /// There are new events.
     news: Arc<Notify>,
 }
 
 impl Database {
     fn open(file: &Path) -> rusqlite::Result<Self> {
-        let connection = Connection::open(file)?;
-        connection.busy_timeout(Duration::from_secs(1))?;
-        connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")?;
+        let open = || {
+            let connection = Connection::open(file)?;
+            connection.busy_timeout(Duration::from_secs(1))?;
+            connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")?;
+            Ok::<_, rusqlite::Error>(connection)
+        };
+        let connection = open()?;
         connection.execute_batch(SCHEMA)?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), news: Arc::default() })
+        let (connection, readers) =
+            (Arc::new(Mutex::new(connection)), Arc::new(Mutex::new(open()?)));
+        Ok(Self { connection, readers, news: Arc::default() })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn reader(&self) -> std::sync::MutexGuard<'_, Connection> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Does a write once for each operation, however often its message comes.
     fn answered(
         &self,
-        context: Context,
+        context: &Context,
         write: impl FnOnce(&Transaction<'_>) -> Result<Written, Refusal>,
     ) -> Result<Outcome, Refusal> {
         let mut connection = self.lock();
@@ -177,29 +190,32 @@ impl Database {
     }
 
     fn events_after(&self, position: u64) -> rusqlite::Result<Vec<Positioned<UserEvent>>> {
-        let connection = self.lock();
+        let connection = self.reader();
         let mut statement = connection.prepare_cached(
             "SELECT position, millis, event FROM events WHERE position > ? ORDER BY position LIMIT ?",
         )?;
-        let rows = statement.query_map(params![signed(position), PAGE], |row| {
-            let event: String = row.get(2)?;
-            Ok(Positioned {
-                position: number(row, 0)?,
-                time: Timestamp::from_unix_millis(row.get(1)?),
-                event: serde_json::from_str(&event).map_err(|error| {
-                    rusqlite::Error::FromSqlConversionFailure(
-                        2,
-                        rusqlite::types::Type::Text,
-                        error.into(),
-                    )
-                })?,
-            })
-        })?;
+        let rows = statement.query_map(
+            params![signed(position), i64::try_from(PAGE).unwrap_or(i64::MAX)],
+            |row| {
+                let event: String = row.get(2)?;
+                Ok(Positioned {
+                    position: number(row, 0)?,
+                    time: Timestamp::from_unix_millis(row.get(1)?),
+                    event: serde_json::from_str(&event).map_err(|error| {
+                        rusqlite::Error::FromSqlConversionFailure(
+                            2,
+                            rusqlite::types::Type::Text,
+                            error.into(),
+                        )
+                    })?,
+                })
+            },
+        )?;
         rows.collect()
     }
 
     fn snapshot(&self) -> rusqlite::Result<Snapshot<Users>> {
-        let mut connection = self.lock();
+        let mut connection = self.reader();
         let transaction = connection.transaction()?;
         let position =
             transaction.query_row("SELECT coalesce(max(position), 0) FROM events", [], |row| {
@@ -213,7 +229,7 @@ impl Database {
     }
 
     fn published(&self) -> rusqlite::Result<u64> {
-        let connection = self.lock();
+        let connection = self.reader();
         connection
             .query_row("SELECT coalesce(max(position), 0) FROM published", [], |row| number(row, 0))
     }
@@ -287,14 +303,14 @@ fn note(transaction: &Transaction<'_>, event: &UserEvent) -> rusqlite::Result<u6
 
 fn get(database: &Database, job: &GetUser) -> Result<Outcome, Refusal> {
     let found = database
-        .lock()
+        .reader()
         .prepare_cached("SELECT id, name, email, version FROM users WHERE id = ?")?
         .query_row([signed(job.id)], user)
         .optional()?;
     let user = found.ok_or_else(unknown)?;
     let tag = EntityTag::of_revision(user.version);
     let asked = job.if_none_match.iter().filter_map(|tags| HeaderValue::try_from(tags).ok());
-    let asked = HeaderMap::from_iter(asked.map(|tags| (header::IF_NONE_MATCH, tags)));
+    let asked: HeaderMap = asked.map(|tags| (header::IF_NONE_MATCH, tags)).collect();
     let mut outcome = if tag.is_in_if_none_match(&asked) {
         Outcome::new(StatusCode::NOT_MODIFIED)
     } else {
@@ -306,7 +322,7 @@ fn get(database: &Database, job: &GetUser) -> Result<Outcome, Refusal> {
 }
 
 fn list(database: &Database, job: &ListUsers) -> Result<Outcome, Refusal> {
-    let connection = database.lock();
+    let connection = database.reader();
     let mut statement = connection.prepare_cached(
         "SELECT id, name, email, version FROM users WHERE id > ? ORDER BY id LIMIT ?",
     )?;

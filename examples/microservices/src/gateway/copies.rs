@@ -13,7 +13,7 @@ use http::header::{self, HeaderValue};
 use respond_async::amqp::{Amqp, EventStream, Feed};
 use respond_async::prefer::Preferences;
 use respond_async::problem::types;
-use respond_async::read_model::{CatchUpError, EventSource, Positioned, ReadModel, Snapshot};
+use respond_async::read_model::{CatchUpError, EventPage, EventSource, ReadModel, Snapshot};
 use respond_async::respond::Response;
 use respond_async::{Context, Outcome, Problem};
 use serde::Deserialize;
@@ -104,7 +104,7 @@ impl fmt::Debug for ServiceEvents {
 impl EventSource<Users> for ServiceEvents {
     type Error = Problem;
 
-    async fn after(&self, position: u64) -> Result<Vec<Positioned<UserEvent>>, Problem> {
+    async fn after(&self, position: u64) -> Result<EventPage<UserEvent>, Problem> {
         let answer = (self.0)(EventsAfter { position }, Context::default()).await;
         match answer.problem() {
             Some(problem) => Err(problem),
