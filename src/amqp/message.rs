@@ -7,7 +7,7 @@ use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde::Deserialize;
 
-use crate::operation::{Outcome, Progress};
+use crate::operation::{Outcome, Progress, TRACEPARENT, TRACESTATE, TraceContext};
 
 /// The header of a reply with the status of the answer; without it 200.
 const STATUS: &str = "status";
@@ -66,6 +66,23 @@ pub(super) fn read_reply(delivery: &Delivery) -> Reply {
     }
     outcome.body = delivery.data.clone().into();
     Reply::Outcome(outcome)
+}
+
+/// Says which trace a message belongs to.
+pub(super) fn insert_trace(headers: &mut FieldTable, trace: Option<&TraceContext>) {
+    let Some(trace) = trace else { return };
+    let fields = [(TRACEPARENT, trace.parent()), (TRACESTATE, trace.state())];
+    for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
+        headers.insert(name.as_str().into(), AMQPValue::LongString(value.into()));
+    }
+}
+
+/// Which trace a message belongs to.
+pub(super) fn read_trace(delivery: &Delivery) -> Option<TraceContext> {
+    let headers = delivery.properties.headers().as_ref()?.inner();
+    let read = |name: &str| std::str::from_utf8(text(headers.get(name)?)?).ok();
+    let state = read(TRACESTATE.as_str()).unwrap_or_default();
+    TraceContext::new(read(TRACEPARENT.as_str())?, state)
 }
 
 /// The properties of a reply that is an outcome.

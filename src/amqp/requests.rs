@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::connection::{Amqp, Message, PublishError, Publisher, ended, jittered};
-use super::message::{CANCEL, PERSISTENT, Reply, TRANSIENT, read_reply, short};
+use super::message::{CANCEL, PERSISTENT, Reply, TRANSIENT, insert_trace, read_reply, short};
 use super::topology;
 use crate::operation::{IntoOutcome, OperationId, Outcome};
 use crate::operations::{Context, Job, JobPolicy, Operations};
@@ -262,6 +262,7 @@ impl Inner {
         };
         let mut headers = FieldTable::default();
         headers.insert("attempt".into(), AMQPValue::LongUInt(context.attempt()));
+        insert_trace(&mut headers, context.trace());
         // RabbitMQ takes up to 32 bits of milliseconds.
         let expiration = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
         let properties = BasicProperties::default()

@@ -18,7 +18,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::connection::{Amqp, Message, PublishError, Publisher, ended, jittered};
-use super::message::{CANCEL, TRANSIENT, deliveries_before, outcome_properties, progress_message};
+use super::message::{
+    CANCEL, TRANSIENT, deliveries_before, outcome_properties, progress_message, read_trace,
+};
 use super::topology;
 use crate::operation::{IntoOutcome, Kind, OperationId, Outcome};
 use crate::operations::{Context, Job, JobInputError, Run, Signal, Work, without_panic};
@@ -296,7 +298,7 @@ impl Inner {
         let left = expiration.and_then(|millis| millis.as_str().parse().ok());
         let deadline =
             left.and_then(|left| Instant::now().checked_add(Duration::from_millis(left)));
-        let run = Run::new(id, attempt, deadline);
+        let run = Run::new(id, attempt, deadline, read_trace(delivery));
         let input = Bytes::from(delivery.data.clone());
         let Some(handler) = self.handlers.get(kind) else {
             return (problem(types::INTERNAL), End::Dead);

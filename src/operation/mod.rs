@@ -36,6 +36,7 @@ mod outcome;
 mod progress;
 mod record;
 mod status;
+mod trace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,7 @@ pub use outcome::{IntoOutcome, NOT_KEPT, Outcome, OutcomeHead};
 pub use progress::Progress;
 pub use record::RecordError;
 pub use status::{Status, UnknownStatus};
+pub use trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 use crate::problem::Problem;
 use crate::time::Timestamp;
@@ -79,6 +81,7 @@ pub struct Operation {
     available: Timestamp,
     deadline: Option<Timestamp>,
     retention: Duration,
+    trace: Option<TraceContext>,
     /// Members of its record that another version wrote.
     unknown: Option<Arc<Map<String, Value>>>,
 }
@@ -230,6 +233,11 @@ impl Operation {
             Stage::Finished { ending: Ending::Failed(_, problem), .. } => Some(problem),
             _ => None,
         }
+    }
+
+    /// The trace that its request belongs to.
+    pub fn trace(&self) -> Option<&TraceContext> {
+        self.trace.as_ref()
     }
 
     /// Whether its retention has passed at `now`, so that nobody may see it any more.

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Kind, Operation, OperationId, Owner, Progress, Stage};
+use super::{Kind, Operation, OperationId, Owner, Progress, Stage, TraceContext};
 use crate::time::Timestamp;
 
 /// What a store is asked to accept. It becomes an [`Operation`] by the store's own clock.
@@ -16,6 +16,7 @@ pub struct NewOperation {
     deadline: Option<Duration>,
     progress: Option<Progress>,
     held: Option<Held>,
+    trace: Option<TraceContext>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +44,7 @@ impl NewOperation {
             deadline: None,
             progress: None,
             held: None,
+            trace: None,
         }
     }
 
@@ -95,6 +97,12 @@ impl NewOperation {
         self
     }
 
+    /// The trace that its request belongs to.
+    pub fn with_trace(mut self, trace: Option<TraceContext>) -> Self {
+        self.trace = trace;
+        self
+    }
+
     /// The operation's name.
     pub fn id(&self) -> OperationId {
         self.id
@@ -143,6 +151,7 @@ impl NewOperation {
             available: now + self.delay,
             deadline: self.deadline.map(|deadline| now + deadline),
             retention: self.retention,
+            trace: self.trace.clone(),
             unknown: None,
         }
     }

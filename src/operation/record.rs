@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Ending, Kind, Operation, OperationId, Outcome, OutcomeHead, Owner, Progress, Stage, Status,
-    UnknownStatus,
+    TraceContext, UnknownStatus,
 };
 use crate::header::UriReference;
 use crate::problem::Problem;
@@ -123,6 +123,12 @@ impl Serialize for Record<'_> {
             map.serialize_entry("deadline_ms", &deadline.as_unix_millis())?;
         }
         map.serialize_entry("retention_ms", &millis(operation.retention))?;
+        if let Some(trace) = &operation.trace {
+            map.serialize_entry("trace_parent", trace.parent())?;
+            if !trace.state().is_empty() {
+                map.serialize_entry("trace_state", trace.state())?;
+            }
+        }
         for (name, value) in operation.unknown.iter().flat_map(|unknown| unknown.iter()) {
             map.serialize_entry(name, value)?;
         }
@@ -162,6 +168,8 @@ struct Parsed {
     available: Option<Timestamp>,
     deadline: Option<Timestamp>,
     retention: Option<Duration>,
+    trace_parent: Option<String>,
+    trace_state: Option<String>,
     unknown: Map<String, Value>,
 }
 
@@ -216,6 +224,9 @@ impl Parsed {
             available: self.available.ok_or("available_ms is missing")?,
             deadline: self.deadline,
             retention: self.retention.ok_or("retention_ms is missing")?,
+            trace: self.trace_parent.and_then(|parent| {
+                TraceContext::new(&parent, self.trace_state.as_deref().unwrap_or_default())
+            }),
             unknown: (!self.unknown.is_empty()).then(|| Arc::new(self.unknown)),
         })
     }
@@ -275,6 +286,8 @@ impl<'de> Visitor<'de> for Members {
                 "available_ms" => parsed.available = Some(instant(&mut map)?),
                 "deadline_ms" => parsed.deadline = Some(instant(&mut map)?),
                 "retention_ms" => parsed.retention = Some(duration(&mut map)?),
+                "trace_parent" => parsed.trace_parent = Some(map.next_value()?),
+                "trace_state" => parsed.trace_state = Some(map.next_value()?),
                 _ if parsed.unknown.contains_key(&*name) => {
                     map.next_value::<IgnoredAny>()?;
                 }

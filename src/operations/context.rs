@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::operation::{OperationId, Progress};
+use crate::operation::{OperationId, Progress, TraceContext};
 use crate::problem::{Problem, types};
 
 /// What a handler is given: where to report progress, and where to learn that it should stop.
@@ -17,24 +17,32 @@ use crate::problem::{Problem, types};
 ///
 /// A clone is the same context.
 #[derive(Debug, Clone, Default)]
-pub struct Context(Option<Arc<Run>>);
+pub struct Context {
+    run: Option<Arc<Run>>,
+    trace: Option<TraceContext>,
+}
 
 impl Context {
     pub(crate) fn of(run: &Arc<Run>) -> Self {
-        Self(Some(Arc::clone(run)))
+        Self { run: Some(Arc::clone(run)), trace: run.trace.clone() }
+    }
+
+    /// That of the synchronous answer to a request.
+    pub(super) fn inline(trace: Option<TraceContext>) -> Self {
+        Self { run: None, trace }
     }
 
     /// Says how much is done, from 0 to 1, and what the work is at. Never waits: it is written soon,
     /// and a later report may replace it before.
     pub fn progress(&self, fraction: f64, message: impl AsRef<str>) {
-        if let Some(run) = &self.0 {
+        if let Some(run) = &self.run {
             run.report(Progress::new(fraction, message));
         }
     }
 
     /// Whether the work should stop: its cancellation was requested, or another worker has it.
     pub fn is_canceled(&self) -> bool {
-        self.0.as_ref().is_some_and(|run| run.signal() != Signal::GoOn)
+        self.run.as_ref().is_some_and(|run| run.signal() != Signal::GoOn)
     }
 
     /// Gives an error if the work should stop, so that a handler can say `context.check()?` between
@@ -52,7 +60,7 @@ impl Context {
     /// # Cancel safety
     /// Dropping it loses nothing.
     pub async fn canceled(&self) {
-        match &self.0 {
+        match &self.run {
             Some(run) => run.stopped().await,
             None => future::pending().await,
         }
@@ -61,19 +69,25 @@ impl Context {
     /// The operation that the work belongs to: a name for its side effects that stays the same over
     /// all attempts. None in the synchronous answer.
     pub fn operation_id(&self) -> Option<OperationId> {
-        self.0.as_ref().map(|run| run.id)
+        self.run.as_ref().map(|run| run.id)
     }
 
     /// How long until the operation's deadline, after which no success is recorded. None in the synchronous
     /// answer, which has none.
     pub fn time_left(&self) -> Option<Duration> {
-        let deadline = self.0.as_ref()?.deadline?;
+        let deadline = self.run.as_ref()?.deadline?;
         Some(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// The trace that the request belongs to, if it was [told](super::KickOff::trace): for what the work asks of
+    /// other services.
+    pub fn trace(&self) -> Option<&TraceContext> {
+        self.trace.as_ref()
     }
 
     /// Which attempt this is, from 1.
     pub fn attempt(&self) -> u32 {
-        self.0.as_ref().map_or(1, |run| run.attempt)
+        self.run.as_ref().map_or(1, |run| run.attempt)
     }
 }
 
@@ -95,6 +109,7 @@ pub(crate) struct Run {
     id: OperationId,
     attempt: u32,
     deadline: Option<Instant>,
+    trace: Option<TraceContext>,
     signal: AtomicU8,
     progress: Mutex<Option<Progress>>,
     /// Wakes the handler.
@@ -104,11 +119,17 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn new(id: OperationId, attempt: u32, deadline: Option<Instant>) -> Arc<Self> {
+    pub(crate) fn new(
+        id: OperationId,
+        attempt: u32,
+        deadline: Option<Instant>,
+        trace: Option<TraceContext>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             attempt,
             deadline,
+            trace,
             signal: AtomicU8::new(Signal::GoOn as u8),
             progress: Mutex::default(),
             stop: Notify::new(),

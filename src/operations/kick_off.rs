@@ -17,7 +17,9 @@ use super::job::{Job, Registered};
 use super::task::{Answer, Task, accept};
 use super::{Operations, pace};
 use crate::header::vary_on_prefer;
-use crate::operation::{IntoOutcome, Kind, NewOperation, OperationId, Outcome, Owner};
+use crate::operation::{
+    IntoOutcome, Kind, NewOperation, OperationId, Outcome, Owner, TraceContext,
+};
 use crate::prefer::{Handling, PreferErrorKind, Preferences};
 use crate::problem::{Problem, types};
 use crate::respond::{OperationView, Response, report};
@@ -40,6 +42,7 @@ pub struct KickOff<'a> {
     requires_key: bool,
     accepts_overdue: bool,
     strict: Option<&'a [&'a str]>,
+    trace: Option<TraceContext>,
 }
 
 /// How a request is answered. Pure: what the preferences and the route's policy say, and no more.
@@ -74,6 +77,7 @@ impl<'a> KickOff<'a> {
             requires_key: false,
             accepts_overdue: false,
             strict: None,
+            trace: None,
         }
     }
 
@@ -125,6 +129,13 @@ impl<'a> KickOff<'a> {
         self
     }
 
+    /// The trace that the request belongs to ([`TraceContext::from_headers`]). It is kept with the operation,
+    /// given to the handler on whichever replica, and passed on with messages.
+    pub fn trace(mut self, trace: Option<TraceContext>) -> Self {
+        self.trace = trace;
+        self
+    }
+
     /// Refuses a request that has no idempotency key: 400.
     pub fn require_idempotency_key(mut self) -> Self {
         self.requires_key = true;
@@ -160,10 +171,9 @@ impl<'a> KickOff<'a> {
         let mut response = match self.mode() {
             Err(problem) => problem.into_response(),
             Ok(Mode::Inline) if self.idempotency.is_none() => {
+                let context = Context::inline(self.trace);
                 let mut work =
-                    pin!(
-                        async move { work(Context::default()).await.into_outcome().into_response() }
-                    );
+                    pin!(async move { work(context).await.into_outcome().into_response() });
                 without_panic(work.as_mut()).await.unwrap_or_else(Problem::into_response)
             }
             Ok(mode) => {
@@ -221,7 +231,7 @@ impl<'a> KickOff<'a> {
             }
         };
         if mode == Mode::Inline && self.idempotency.is_none() && self.delay.is_zero() {
-            let mut work = pin!(run(registered, job, Context::default()));
+            let mut work = pin!(run(registered, job, Context::inline(self.trace)));
             return without_panic(work.as_mut()).await.map(Outcome::into_response);
         }
         let input = encode(&job)?;
@@ -284,6 +294,7 @@ impl<'a> KickOff<'a> {
         let inner = self.operations.inner();
         let is_named = self.idempotency.is_some();
         let id = self.new_id()?;
+        let trace = self.trace.clone();
         let submission = self.submission(id, job.as_ref().map(|(job, input)| (job, input.clone())));
         let job = job.map(|(job, _)| job);
         let admitted = match &job {
@@ -305,7 +316,7 @@ impl<'a> KickOff<'a> {
             (Some(admitted), job) => {
                 let deadline = submission.operation.deadline();
                 let deadline = deadline.and_then(|left| Instant::now().checked_add(left));
-                let run = Run::new(id, 1, deadline);
+                let run = Run::new(id, 1, deadline, trace);
                 let work = work(Context::of(&run));
                 let wait = match mode {
                     Mode::Within(wait) if !is_named => wait,
@@ -383,6 +394,7 @@ impl<'a> KickOff<'a> {
             .with_attempt_limit(policy.map_or(1, |policy| policy.attempt_limit))
             .with_retention(retention.unwrap_or(settings.retention))
             .with_delay(delay)
+            .with_trace(self.trace.take())
             .with_deadline(deadline.unwrap_or(settings.deadline.saturating_add(delay)));
         let mut submission = Submission::new(operation);
         submission.input = job.map(|(_, input)| input);

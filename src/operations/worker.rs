@@ -97,7 +97,7 @@ async fn run(inner: Arc<Inner>, job: Arc<Registered>, observed: Observed, place:
     let Observed { operation, now, .. } = &observed;
     let left = operation.deadline().map(|deadline| deadline.duration_since(*now));
     let deadline = left.and_then(|left| Instant::now().checked_add(left));
-    let run = Run::new(operation.id(), operation.attempt(), deadline);
+    let run = Run::new(operation.id(), operation.attempt(), deadline, operation.trace().cloned());
     let _guard = RunGuard::new(&inner, &run);
     let attempt = Attempt::new(&inner, &run, &observed, Some(job.policy));
     if inner.is_closing() {

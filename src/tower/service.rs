@@ -14,6 +14,7 @@ use super::mode::AsyncMode;
 use super::request::{Kept, Once, Repeatable, is_named};
 use crate::header::vary_on_prefer;
 use crate::monitor::Monitor;
+use crate::operation::TraceContext;
 use crate::operations::{Context as OperationContext, Operations};
 use crate::prefer::Preferences;
 use crate::problem::Problem;
@@ -106,7 +107,8 @@ where
     let named = Idempotency::from_request(&parts.method, &parts.uri, &parts.headers, &body)?;
     let owner = (mode.owner)(&parts);
     let kept = Kept::of(&parts, preferences, &mode.kept, owner.clone(), body);
-    let kick_off = operations.kick_off(preferences).owner(owner).idempotency(named);
+    let trace = TraceContext::from_headers(&parts.headers);
+    let kick_off = operations.kick_off(preferences).owner(owner).idempotency(named).trace(trace);
     Ok(if repeats {
         kick_off.respond(Repeatable(kept)).await
     } else {

@@ -137,6 +137,37 @@ async fn a_panic_tells_nothing_and_leaves_its_message_to_be_looked_at() {
     .await;
 }
 
+work!(Traced, "test.traced");
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn the_trace_and_the_time_that_is_left_reach_the_worker() {
+    let amqp = connect("test.traced").await;
+    let traced = async |_: Traced, context: Context| {
+        let trace =
+            context.trace().map(|trace| (trace.parent().to_owned(), trace.state().to_owned()));
+        let left = context.time_left().map(|left| left.as_secs());
+        respond_async::Outcome::json(StatusCode::OK, &(trace, left))
+    };
+    let _worker = worker(&amqp).job(traced).start();
+    let gateway = Gateway::start::<Traced>(&amqp, "test-traced", &MemoryStore::new());
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let trace = respond_async::operation::TraceContext::new(parent, "a=1");
+    for (prefer, least, most) in [("", 20, 25), ("respond-async, wait=9", 50, 60)] {
+        let preferences = Preferences::parse(prefer.as_bytes()).unwrap();
+        let answer = eventually(async || {
+            let kick_off = gateway.operations.kick_off(&preferences).trace(trace.clone());
+            let kick_off = kick_off.deadline(Duration::from_secs(60));
+            let answer = Answer::of(kick_off.respond(Traced::new("x")).await);
+            Some(answer).filter(|answer| answer.status != StatusCode::SERVICE_UNAVAILABLE)
+        })
+        .await;
+        let told: ((String, String), u64) = serde_json::from_str(&answer.text).unwrap();
+        assert_eq!(told.0, (parent.to_owned(), "a=1".to_owned()));
+        assert!((least..=most).contains(&told.1), "{told:?}");
+    }
+}
+
 work!(Silent, "test.silent");
 
 #[tokio::test]

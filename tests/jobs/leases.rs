@@ -326,3 +326,43 @@ async fn what_follows_needs_a_handler() {
     let place = Place::new();
     place.builder(place.store.clone()).follow_up(|_| None::<Note>).start();
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_work_belongs_to_the_trace_of_its_request() {
+    let place = Place::new();
+    let seen: Arc<Mutex<Vec<(u32, Option<TraceContext>)>>> = Arc::default();
+    let handler = || {
+        let seen = seen.clone();
+        move |_: Note, context: Context| {
+            seen.lock().unwrap().push((context.attempt(), context.trace().cloned()));
+            let is_first = context.operation_id().is_some() && context.attempt() == 1;
+            async move {
+                if is_first { Err(Problem::new(types::OVERLOADED)) } else { Ok(Outcome::default()) }
+            }
+        }
+    };
+    let one = place.builder(place.store.clone()).job(handler()).start();
+    let trace = TraceContext::new("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "a=1");
+    assert!(trace.is_some());
+    for prefer in ["", "respond-async", "respond-async, wait=5"] {
+        let preferences = Preferences::parse(prefer.as_bytes()).unwrap();
+        let note = Note(String::new());
+        one.kick_off(&preferences).trace(trace.clone()).respond(note).await;
+        sleep(seconds(10)).await;
+    }
+    let plain = Preferences::default();
+    one.kick_off(&plain)
+        .trace(trace.clone())
+        .respond_with({
+            let seen = seen.clone();
+            async move |context: Context| {
+                seen.lock().unwrap().push((9, context.trace().cloned()));
+                Outcome::default()
+            }
+        })
+        .await;
+    let seen = seen.lock().unwrap();
+    let attempts: Vec<_> = seen.iter().map(|(attempt, _)| *attempt).collect();
+    assert_eq!(attempts, [1, 1, 2, 1, 9]);
+    assert!(seen.iter().all(|(_, of)| *of == trace), "{seen:?}");
+}

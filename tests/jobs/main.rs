@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::StatusCode;
-use respond_async::operation::{IntoOutcome, Operation};
+use respond_async::operation::{IntoOutcome, Operation, TraceContext};
 use respond_async::operations::{Job, JobPolicy, KickOff, OperationsBuilder};
 use respond_async::prefer::Preferences;
 use respond_async::problem::types;

@@ -15,7 +15,7 @@ use axum::http::request::Parts;
 use axum::routing::get;
 use http::StatusCode;
 use respond_async::amqp::{Amqp, Recorder, Requests};
-use respond_async::operation::IntoOutcome;
+use respond_async::operation::{IntoOutcome, TraceContext};
 use respond_async::operations::{Job, JobPolicy};
 use respond_async::prefer::Preferences;
 use respond_async::respond::Response;
@@ -117,7 +117,8 @@ impl App {
         job: J,
     ) -> Result<Response, Problem> {
         let named = Idempotency::from_request(&head.method, &head.uri, &head.headers, body)?;
-        Ok(self.operations.kick_off(preferences).idempotency(named).respond(job).await)
+        let trace = TraceContext::from_headers(&head.headers);
+        Ok(self.operations.kick_off(preferences).idempotency(named).trace(trace).respond(job).await)
     }
 }
 

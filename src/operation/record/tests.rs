@@ -68,6 +68,24 @@ fn what_the_first_version_wrote_is_read_and_goes_on() {
 }
 
 #[test]
+fn a_trace_is_kept_by_every_change_and_a_broken_one_is_left_out() {
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for state in ["", "a=1,b=2"] {
+        let trace = TraceContext::new(parent, state);
+        assert!(trace.is_some());
+        let pending = new().with_trace(trace.clone()).accept(at(0));
+        let running = pending.apply(&Change::Claim { lease: LEASE }, at(1)).unwrap();
+        let read = Operation::from_record(&running.to_record()).unwrap();
+        assert_eq!((read.trace(), &read), (trace.as_ref(), &running));
+    }
+    let record = String::from_utf8(
+        new().with_trace(TraceContext::new(parent, "")).accept(at(0)).to_record(),
+    );
+    let broken = record.unwrap().replace(parent, "00-nothing");
+    assert_eq!(Operation::from_record(broken.as_bytes()).unwrap().trace(), None);
+}
+
+#[test]
 fn unknown_members_are_kept_by_every_change() {
     for (record, operation) in GOLDEN.lines().zip(operations()) {
         let more = r#","zone":{"b":[1.10,null],"a":"\u0000"},"schema_hint":2}"#;
