@@ -8,6 +8,7 @@
 //! | layer | what it gives | feature |
 //! | --- | --- | --- |
 //! | `axum`, `actix` | a framework's types in and out | (the same) |
+//! | `serve` | a server for axum's routers that bounds what a client can hold | `serve` |
 //! | `tower` | an asynchronous mode around a service that knows nothing of it | `tower` |
 //! | `amqp` | the work in another service, over RabbitMQ | `amqp` |
 //! | `client` | the other side: sends, polls, resumes; a private cache | (`client`, `client-rustls`, `client-cache`) |
@@ -52,6 +53,8 @@ pub mod problem;
 #[cfg(feature = "tokio")]
 pub mod read_model;
 pub mod respond;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod store;
 pub mod time;
 #[cfg(feature = "tower")]

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["operations"],
     &["conformance"],
     &["amqp", "client", "monitor"],
-    &["actix", "axum", "tower"],
+    &["actix", "axum", "serve", "tower"],
 ];
 
 fn layer(module: &str) -> Option<usize> {

@@ -327,10 +327,13 @@ async fn what_follows_needs_a_handler() {
     place.builder(place.store.clone()).follow_up(|_| None::<Note>).start();
 }
 
+/// The attempts that were begun, and their traces.
+type Seen = Vec<(u32, Option<TraceContext>)>;
+
 #[tokio::test(start_paused = true)]
 async fn the_work_belongs_to_the_trace_of_its_request() {
     let place = Place::new();
-    let seen: Arc<Mutex<Vec<(u32, Option<TraceContext>)>>> = Arc::default();
+    let seen: Arc<Mutex<Seen>> = Arc::default();
     let handler = || {
         let seen = seen.clone();
         move |_: Note, context: Context| {

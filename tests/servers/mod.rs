@@ -47,7 +47,8 @@ impl Server {
     pub(crate) fn start_with(sort: Sort, settings: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let mut server = Self { sort, folder, port: free_port(), settings, child: None };
+        let port = if sort == Sort::RabbitMq { free_pair() } else { free_port() };
+        let mut server = Self { sort, folder, port, settings, child: None };
         server.start_again();
         server
     }
@@ -152,8 +153,18 @@ impl Server {
                 };
                 ping().unwrap_or(false)
             }
-            // Whoever connects first waits until it has recovered.
-            Sort::RabbitMq => TcpStream::connect(("127.0.0.1", self.port)).is_ok(),
+            Sort::RabbitMq => {
+                use std::io::{Read, Write};
+                let greet = || {
+                    let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+                    stream.write_all(b"AMQP\0\0\x09\x01")?;
+                    let mut answer = [0];
+                    stream.read_exact(&mut answer)?;
+                    // The frame of a method: what it can do.
+                    Ok::<_, std::io::Error>(answer == [1])
+                };
+                greet().unwrap_or(false)
+            }
         }
     }
 }
@@ -178,6 +189,16 @@ fn children(parent: u32) -> Vec<u32> {
 /// A port that nobody listens on.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A port that nobody listens on, nor on the next. Not of those that the system gives to connections: it
+/// would give one away while the server is not there.
+fn free_pair() -> u16 {
+    use std::hash::{BuildHasher, RandomState};
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let random = (0_u32..).map(|number| RandomState::new().hash_one(number) % 5_000);
+    let mut ports = random.filter_map(|place| u16::try_from(20_000 + 2 * place).ok());
+    ports.find(|port| is_free(*port) && is_free(port + 1)).unwrap()
 }
 
 /// Asks until it is so.

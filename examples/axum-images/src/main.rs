@@ -5,6 +5,7 @@ use std::error::Error;
 
 use axum_images::app;
 use images::{Images, Role, Settings};
+use respond_async::serve::Server;
 use tokio::net::TcpListener;
 
 #[tokio::main]
@@ -19,8 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(&settings.listen).await?;
     let images = Images::start(&settings).await?;
     images.say_what_to_try(Some(listener.local_addr()?));
-    axum::serve(listener, app(images.clone()))
-        .with_graceful_shutdown(async move { images.stopped().await })
-        .await?;
+    // In place of `axum::serve`, which waits for slow clients for ever.
+    Server::new(listener, app(images.clone())).run(async move { images.stopped().await }).await;
     Ok(())
 }

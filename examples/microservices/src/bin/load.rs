@@ -72,7 +72,9 @@ async fn main() -> Result<(), Failure> {
     let seconds: u64 = setting("SECONDS", "60").parse()?;
     let restarts = setting("RESTART", "yes") != "no";
     let folder = tempfile::tempdir()?;
-    let (amqp_port, port) = (free_port()?, free_port()?);
+    // None of those that the system gives to connections: it would give it away while the broker is not there.
+    let amqp_port = u16::try_from(20_000 + std::process::id() % 5_000 * 2)?;
+    let port = free_port()?;
     let base = format!("http://127.0.0.1:{port}");
     let broker = broker(folder.path(), amqp_port)?;
     let amqp = format!("amqp://127.0.0.1:{amqp_port}");

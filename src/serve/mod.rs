@@ -1,0 +1,284 @@
+//! Serves an [axum] router so that no client can hold more than it may: `axum::serve` has no bound on how long a
+//! request takes to arrive, or an answer to be taken.
+//!
+//! | a client that | is cut off |
+//! | --- | --- |
+//! | connects and says nothing, or sends its request's head byte by byte | after [`header_timeout`](Server::header_timeout), 10 s |
+//! | keeps its connection open between requests | after the same, or a [ping](Server::ping_interval) without answer in HTTP/2 |
+//! | sends its content byte by byte | after [`body_grace`](Server::body_grace), 30 s, below [1 KiB a second](Server::body_rate) |
+//! | does not take its answer | after [`write_timeout`](Server::write_timeout), 30 s without a byte |
+//! | sends a large head | with 431, beyond [64 KiB](Server::max_head_bytes) or [100 fields](Server::max_headers) |
+//! | opens stream after stream, and resets them | by the [bounds](Server::max_streams) of HTTP/2 |
+//!
+//! And no more than [`max_connections`](Server::max_connections) are served at once; others wait to be accepted.
+//!
+//! If you bring your own server, see that it has the like: for hyper, `header_read_timeout` works only with a
+//! `timer`; a proxy in front (nginx, Envoy) does all of it.
+//!
+//! ```no_run
+//! use axum::Router;
+//! use axum::routing::get;
+//! use respond_async::serve::Server;
+//! use tokio::net::TcpListener;
+//!
+//! # async fn run() -> std::io::Result<()> {
+//! let listener = TcpListener::bind("127.0.0.1:3000").await?;
+//! let app = Router::new().route("/", get(async || "hello"));
+//! Server::new(listener, app).run(async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [axum]: https://docs.rs/axum
+
+mod body;
+mod io;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use http::Request;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tower_service::Service;
+
+use self::body::Paced;
+use self::io::Guarded;
+
+/// How long it waits after a connection could not be accepted: for want of file descriptors, mostly.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// A server of a router. Each bound has a name and a default.
+#[derive(Debug)]
+#[must_use]
+pub struct Server {
+    listener: TcpListener,
+    router: Router,
+    bounds: Bounds,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    header_timeout: Duration,
+    body_grace: Duration,
+    body_rate: u32,
+    write_timeout: Duration,
+    ping_interval: Duration,
+    head_bytes: usize,
+    headers: usize,
+    streams: u32,
+    connections: usize,
+    shutdown_grace: Duration,
+}
+
+impl Server {
+    /// How long a request's head may take if nothing else is said.
+    pub const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+    /// How long content may take however slow it is if nothing else is said.
+    pub const DEFAULT_BODY_GRACE: Duration = Duration::from_secs(30);
+    /// How many bytes a second content must bring after that if nothing else is said.
+    pub const DEFAULT_BODY_RATE: u32 = 1024;
+    /// How long a client may take nothing of its answer if nothing else is said.
+    pub const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+    /// How often an HTTP/2 connection is pinged if nothing else is said.
+    pub const DEFAULT_PING_INTERVAL: Duration = Duration::from_secs(20);
+    /// How large a request's head may be if nothing else is said: 64 KiB.
+    pub const DEFAULT_MAX_HEAD_BYTES: usize = 64 << 10;
+    /// How many fields a request may have if nothing else is said.
+    pub const DEFAULT_MAX_HEADERS: usize = 100;
+    /// How many requests an HTTP/2 connection may have at once if nothing else is said.
+    pub const DEFAULT_MAX_STREAMS: u32 = 200;
+    /// How many connections are served at once if nothing else is said.
+    pub const DEFAULT_MAX_CONNECTIONS: usize = 20_000;
+    /// How long requests that run may go on once the server is told to stop if nothing else is said.
+    pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+
+    /// The smallest [`max_head_bytes`](Self::max_head_bytes).
+    const LEAST_HEAD_BYTES: usize = 8 << 10;
+
+    /// A server with the defaults.
+    pub fn new(listener: TcpListener, router: Router) -> Self {
+        let bounds = Bounds {
+            header_timeout: Self::DEFAULT_HEADER_TIMEOUT,
+            body_grace: Self::DEFAULT_BODY_GRACE,
+            body_rate: Self::DEFAULT_BODY_RATE,
+            write_timeout: Self::DEFAULT_WRITE_TIMEOUT,
+            ping_interval: Self::DEFAULT_PING_INTERVAL,
+            head_bytes: Self::DEFAULT_MAX_HEAD_BYTES,
+            headers: Self::DEFAULT_MAX_HEADERS,
+            streams: Self::DEFAULT_MAX_STREAMS,
+            connections: Self::DEFAULT_MAX_CONNECTIONS,
+            shutdown_grace: Self::DEFAULT_SHUTDOWN_GRACE,
+        };
+        Self { listener, router, bounds }
+    }
+
+    /// How long a request's head may take to arrive, from when the connection is made or its last request
+    /// has been answered.
+    pub fn header_timeout(mut self, timeout: Duration) -> Self {
+        self.bounds.header_timeout = timeout;
+        self
+    }
+
+    /// How long a request's content may take, however slow it is.
+    pub fn body_grace(mut self, grace: Duration) -> Self {
+        self.bounds.body_grace = grace;
+        self
+    }
+
+    /// How many bytes a second a request's content must bring once its grace is over, on average; at least 1.
+    pub fn body_rate(mut self, bytes: u32) -> Self {
+        self.bounds.body_rate = bytes.max(1);
+        self
+    }
+
+    /// How long a client may take nothing of an answer that is there for it.
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.bounds.write_timeout = timeout;
+        self
+    }
+
+    /// How often an HTTP/2 connection is pinged. One that does not answer for as long is cut off.
+    pub fn ping_interval(mut self, interval: Duration) -> Self {
+        self.bounds.ping_interval = interval;
+        self
+    }
+
+    /// How large a request's head may be, at least 8 KiB.
+    pub fn max_head_bytes(mut self, bytes: usize) -> Self {
+        self.bounds.head_bytes = bytes.max(Self::LEAST_HEAD_BYTES);
+        self
+    }
+
+    /// How many fields a request may have.
+    pub fn max_headers(mut self, fields: usize) -> Self {
+        self.bounds.headers = fields;
+        self
+    }
+
+    /// How many requests an HTTP/2 connection may have at once.
+    pub fn max_streams(mut self, streams: u32) -> Self {
+        self.bounds.streams = streams;
+        self
+    }
+
+    /// How many connections are served at once, at least 1. More wait until one ends.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.bounds.connections = connections.clamp(1, Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// How long requests that run may go on once the server is told to stop.
+    pub fn shutdown_grace(mut self, grace: Duration) -> Self {
+        self.bounds.shutdown_grace = grace;
+        self
+    }
+
+    /// Serves until `stop` is over, and then until all requests that run are answered or their grace is over.
+    /// Handlers find their client's address by [`ConnectInfo`].
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self { listener, router, bounds } = self;
+        let builder = Arc::new(bounds.builder());
+        let places = Arc::new(Semaphore::new(bounds.connections));
+        let running = GracefulShutdown::new();
+        let mut stop = pin!(stop);
+        loop {
+            let accepted = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                () = stop.as_mut() => break,
+                accepted = accepted => accepted,
+            };
+            let Ok((stream, address)) = accepted else {
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            // A small answer is not held back to wait for more.
+            let _ = stream.set_nodelay(true);
+            let service = HandOver { router: router.clone(), address, bounds };
+            let connection = bounds.connection(&builder, stream, service);
+            let connection = running.watch(connection);
+            tokio::spawn(async move {
+                // A connection that fails is its client's business.
+                let _ = connection.await;
+                drop(place);
+            });
+        }
+        drop(listener);
+        let _ = timeout(bounds.shutdown_grace, running.shutdown()).await;
+    }
+}
+
+type Connection = hyper_util::server::conn::auto::Connection<
+    'static,
+    TokioIo<Guarded<TcpStream>>,
+    HandOver,
+    TokioExecutor,
+>;
+
+impl Bounds {
+    fn builder(&self) -> Builder<TokioExecutor> {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.header_timeout)
+            .max_headers(self.headers)
+            .max_buf_size(self.head_bytes);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(self.ping_interval)
+            .keep_alive_timeout(self.ping_interval)
+            .max_concurrent_streams(self.streams)
+            .max_header_list_size(u32::try_from(self.head_bytes).unwrap_or(u32::MAX));
+        builder
+    }
+
+    fn connection(
+        &self,
+        builder: &Builder<TokioExecutor>,
+        stream: TcpStream,
+        service: HandOver,
+    ) -> Connection {
+        let io = Guarded::new(stream, self.header_timeout, self.write_timeout);
+        builder.serve_connection(TokioIo::new(io), service).into_owned()
+    }
+}
+
+/// Hands a request over to the router.
+#[derive(Debug, Clone)]
+struct HandOver {
+    router: Router,
+    address: std::net::SocketAddr,
+    bounds: Bounds,
+}
+
+impl hyper::service::Service<Request<Incoming>> for HandOver {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = <Router as Service<Request<Body>>>::Future;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let Bounds { body_grace, body_rate, .. } = self.bounds;
+        let mut request =
+            request.map(|body| Body::new(Paced::new(body, body_grace, body_rate).boxed_unsync()));
+        request.extensions_mut().insert(ConnectInfo(self.address));
+        // A router is always ready.
+        self.router.clone().call(request)
+    }
+}
