@@ -8,9 +8,17 @@
 //! | `DELETE /operations/{id}` | live: 202, cancellation is requested; finished: 204, forgotten |
 //!
 //! An unknown operation and somebody else's are one and the same 404; one whose retention has passed
-//! is a 410. `HEAD` is answered as `GET` is: your server leaves the content out. `Prefer` means
-//! nothing here, so a client that sends `respond-async` along with every request gets no second
-//! operation.
+//! is a 410. `HEAD` is answered as `GET` is: your server leaves the content out. `respond-async` means
+//! nothing here, so a client that sends it along with every request gets no second operation.
+//!
+//! # Waiting
+//! A poll with `Prefer: wait=20` is held until the operation has another revision than its client
+//! (the one in `If-None-Match`, else the one at its arrival), until it is finished, or until 20 s or
+//! the [cap](crate::operations::OperationsBuilder::wait_cap) are over.
+//! `Preference-Applied: wait` is in its answer if it was held, so that its client may ask again at
+//! once, and in no other: not if there was news already, if [too many](
+//! crate::operations::OperationsBuilder::waiters) are held, or if the service shuts down. Then
+//! `Retry-After` says when to come.
 //!
 //! ```
 //! use http::Request;
@@ -41,8 +49,10 @@ use std::sync::Arc;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode};
 
+use crate::header::{EntityTag, vary_on_prefer};
 use crate::operation::{OperationId, Outcome, Owner};
-use crate::operations::Operations;
+use crate::operations::{Held, Operations};
+use crate::prefer::Preferences;
 use crate::problem::{Problem, types};
 use crate::respond::{ListView, OperationView, Response, no_store};
 
@@ -115,10 +125,7 @@ impl Monitor {
         match (method, target) {
             (&Method::GET | &Method::HEAD, Target::List) => self.list(owner, query).await,
             (&Method::GET | &Method::HEAD, Target::Operation(id)) => {
-                let observed = self.operations.get(owner, id).await?;
-                let view =
-                    OperationView::new(&observed.operation, observed.now, self.operations.urls());
-                Ok(view.retry_after(self.operations.retry_after(&observed)).monitor(headers))
+                self.status(owner, id, headers).await
             }
             (&Method::GET | &Method::HEAD, Target::Result(id)) => {
                 let (observed, outcome) = self.operations.outcome(owner, id).await?;
@@ -129,6 +136,29 @@ impl Monitor {
             (&Method::DELETE, Target::Operation(id)) => self.delete(owner, id).await,
             _ => Err(Problem::new(types::METHOD_NOT_ALLOWED)),
         }
+    }
+
+    /// Holds the poll if its client prefers that, and has the operation as it stands.
+    async fn status(
+        &self,
+        owner: &Owner,
+        id: OperationId,
+        headers: &HeaderMap,
+    ) -> Result<Response, Problem> {
+        let observed = self.operations.get(owner, id).await?;
+        let preferences = Preferences::from_headers(headers);
+        let tag = EntityTag::of_revision(observed.operation.revision());
+        let is_known =
+            !headers.contains_key(header::IF_NONE_MATCH) || tag.is_in_if_none_match(headers);
+        let wait = preferences.wait().filter(|_| is_known).unwrap_or_default();
+        let Held { observed, was_held } = self.operations.hold(owner, observed, wait).await?;
+        let urls = self.operations.urls();
+        let view = OperationView::new(&observed.operation, observed.now, urls)
+            .retry_after(self.operations.retry_after(&observed));
+        let view = if was_held { view.waited(&preferences) } else { view };
+        let mut response = view.monitor(headers);
+        vary_on_prefer(response.headers_mut());
+        Ok(response)
     }
 
     async fn delete(&self, owner: &Owner, id: OperationId) -> Result<Response, Problem> {

@@ -32,6 +32,7 @@ pub(super) struct Settings {
     pub(super) live_limit: usize,
     pub(super) poll_interval: Duration,
     pub(super) wait_cap: Duration,
+    pub(super) waiters: usize,
     pub(super) concurrency: usize,
     pub(super) queue: usize,
     pub(super) owner_limit: Option<usize>,
@@ -69,6 +70,8 @@ impl OperationsBuilder {
     /// The longest that a request is held by `wait` if nothing else is said: below the 30 s after
     /// which many proxies hang up.
     pub const DEFAULT_WAIT_CAP: Duration = Duration::from_secs(25);
+    /// How many polls are held at once if nothing else is said.
+    pub const DEFAULT_WAITERS: usize = 10_000;
     /// How many tasks run at once if nothing else is said.
     pub const DEFAULT_CONCURRENCY: usize = 512;
     /// How many tasks wait for their turn if nothing else is said.
@@ -100,6 +103,7 @@ impl OperationsBuilder {
             live_limit: Self::DEFAULT_LIVE_LIMIT,
             poll_interval: Self::DEFAULT_POLL_INTERVAL,
             wait_cap: Self::DEFAULT_WAIT_CAP,
+            waiters: Self::DEFAULT_WAITERS,
             concurrency: Self::DEFAULT_CONCURRENCY,
             queue: Self::DEFAULT_QUEUE,
             owner_limit: None,
@@ -273,6 +277,13 @@ impl OperationsBuilder {
     /// The longest that a request is held by `wait`, whatever its client prefers.
     pub fn wait_cap(mut self, cap: Duration) -> Self {
         self.settings.wait_cap = cap;
+        self
+    }
+
+    /// How many polls this process holds at once (`Prefer: wait` on a monitor), however many operations
+    /// they ask about. One more is answered at once, as if it had no such preference.
+    pub fn waiters(mut self, polls: usize) -> Self {
+        self.settings.waiters = polls.min(tokio::sync::Semaphore::MAX_PERMITS);
         self
     }
 

@@ -1,71 +1,91 @@
-//! Requests whose operation is stored first, because they have an idempotency key: they are
-//! answered from the store, so that the first answer and each replay are the same bytes.
+//! Waiting for an operation on behalf of a request.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use super::calls::{store_problem, unavailable};
-use super::{Inner, Operations};
+use super::Operations;
+use crate::operation::Owner;
 use crate::problem::{Problem, types};
-use crate::store::{Observed, OperationStoreExt, StoreError};
+use crate::store::Observed;
+
+/// What a poll that may be held is answered with.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// The operation.
+    pub(crate) observed: Arc<Observed>,
+    /// Whether the poll was held: until there was something new, or until its time was over.
+    pub(crate) was_held: bool,
+}
 
 impl Operations {
     /// Waits until the operation has finished or that time is over, and gives it as it then stands.
+    /// Its request is answered from the store, so that the first answer and each replay are the same
+    /// bytes.
     pub(super) async fn follow(
         &self,
-        observed: Box<Observed>,
+        observed: Arc<Observed>,
         wait: Option<Duration>,
-    ) -> Result<Box<Observed>, Problem> {
+    ) -> Result<Arc<Observed>, Problem> {
         if observed.operation.status().is_finished() || wait == Some(Duration::ZERO) {
             return Ok(observed);
         }
-        // In a task of its own, because a read of the store should not be dropped half-way either.
-        // It ends when nobody waits for it any more.
-        let (waits, waiter) = oneshot::channel();
-        self.inner().runtime.spawn(until_finished(Arc::clone(self.inner()), observed, wait, waits));
-        match waiter.await {
-            Ok(Ok(Some(observed))) => Ok(observed),
-            Ok(Ok(None)) => Err(Problem::new(types::EXPIRED)),
-            Ok(Err(error)) => Err(store_problem(&error)),
-            Err(_) => Err(unavailable()),
-        }
-    }
-}
-
-type Followed = Result<Option<Box<Observed>>, StoreError>;
-
-async fn until_finished(
-    inner: Arc<Inner>,
-    mut observed: Box<Observed>,
-    wait: Option<Duration>,
-    mut waits: oneshot::Sender<Followed>,
-) {
-    let until = wait.and_then(|wait| Instant::now().checked_add(wait));
-    let answer = loop {
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        if left == Some(Duration::ZERO) || waits.is_closed() {
-            break Ok(Some(observed));
-        }
-        // A hint may be lost, so there is a look now and then.
-        let pause = left
-            .map_or(inner.settings.poll_interval, |left| left.min(inner.settings.poll_interval));
-        let over = async {
-            tokio::select! {
-                () = waits.closed() => {}
-                () = sleep(pause) => {}
+        let mut watch = self.watch(observed.operation.id());
+        let finished = async {
+            let mut seen = observed.operation.revision();
+            loop {
+                match watch.newer_than(seen).await? {
+                    Some(now) if now.operation.status().is_finished() => return Ok(now),
+                    Some(now) => seen = now.operation.revision(),
+                    None => return Err(Problem::new(types::EXPIRED)),
+                }
             }
         };
-        let (id, seen) = (observed.operation.id(), observed.operation.revision());
-        match inner.store.changed(id, seen, over).await {
-            Ok(Some(now)) if now.operation.status().is_finished() => break Ok(Some(Box::new(now))),
-            Ok(Some(now)) => *observed = now,
-            Ok(None) => break Ok(None),
-            Err(error) => break Err(error),
+        let Some(wait) = wait else { return finished.await };
+        tokio::select! {
+            biased;
+            answer = finished => return answer,
+            () = sleep(wait) => {}
         }
-    };
-    // If nobody waits any more, the answer has no reader.
-    let _ = waits.send(answer);
+        Ok(watch.latest().unwrap_or(observed))
+    }
+
+    /// Holds a poll of that owner, who has seen this revision, until there is a later one, the
+    /// operation is finished, `wait` or the [cap](super::OperationsBuilder::wait_cap) is over, or this
+    /// process shuts down. If as many are held as [may be](super::OperationsBuilder::waiters), it is
+    /// answered at once.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), also of an operation that has gone meanwhile.
+    ///
+    /// # Cancel safety
+    /// The wait ends with its future.
+    pub(crate) async fn hold(
+        &self,
+        owner: &Owner,
+        observed: Observed,
+        wait: Duration,
+    ) -> Result<Held, Problem> {
+        let inner = self.inner();
+        let (id, seen) = (observed.operation.id(), observed.operation.revision());
+        let observed = Arc::new(observed);
+        let wait = wait.min(inner.settings.wait_cap);
+        let at_once = Held { observed: Arc::clone(&observed), was_held: false };
+        if wait.is_zero() || observed.operation.status().is_finished() {
+            return Ok(at_once);
+        }
+        let Ok(_place) = inner.waiters.try_acquire() else { return Ok(at_once) };
+        let mut watch = self.watch(id);
+        let (now, was_held) = tokio::select! {
+            biased;
+            news = watch.newer_than(seen) => {
+                let now = news?.filter(|now| now.operation.owner() == owner);
+                (now.ok_or_else(|| self.absent(id))?, true)
+            }
+            () = inner.closed() => (watch.latest().unwrap_or(observed), false),
+            () = sleep(wait) => (watch.latest().unwrap_or(observed), true),
+        };
+        Ok(Held { observed: now, was_held })
+    }
 }

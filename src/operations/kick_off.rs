@@ -344,7 +344,7 @@ impl<'a> KickOff<'a> {
             (Answer::Existing(observed), Mode::Inline) => (observed, Some(Duration::ZERO), true),
             (Answer::Existing(observed), Mode::Within(wait)) => (observed, Some(wait), true),
         };
-        let observed = self.operations.follow(observed, wait).await?;
+        let observed = self.operations.follow((*observed).into(), wait).await?;
         let mut response = self.answer(&observed).await?;
         if is_replay {
             response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));

@@ -69,6 +69,7 @@ mod complete;
 mod context;
 mod follow;
 mod follow_up;
+mod hints;
 mod idempotency;
 mod job;
 mod kick_off;
@@ -76,17 +77,21 @@ mod pace;
 mod policy;
 mod sweep;
 mod task;
+mod watch;
 mod worker;
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 pub use builder::OperationsBuilder;
 pub use context::Context;
+pub(crate) use follow::Held;
 pub use job::{Job, JobInput, JobInputError};
 pub use kick_off::KickOff;
 pub use policy::JobPolicy;
@@ -106,6 +111,7 @@ pub(crate) use self::context::Signal;
 use self::follow_up::FollowUp;
 use self::job::{Jobs, Registration};
 use self::pace::Agenda;
+use self::watch::Watches;
 use crate::operation::{Change, IntoOutcome, OperationId, Outcome, Owner};
 use crate::prefer::Preferences;
 use crate::problem::{Problem, types};
@@ -147,7 +153,11 @@ struct Inner {
     /// The polls that clients were asked for, by the seconds since then.
     agenda: Mutex<Agenda>,
     began: Instant,
+    watches: Watches,
+    /// The polls that may still be held.
+    waiters: Semaphore,
     closing: AtomicBool,
+    closed: Notify,
     /// Where they were started. What goes on when its client hangs up runs there: the runtime that a
     /// request came in on may end before (actix has one for each of its threads).
     runtime: tokio::runtime::Handle,
@@ -168,6 +178,7 @@ impl Operations {
     ) -> Self {
         let admission = Admission::new(settings.concurrency, settings.queue);
         let jobs = Jobs::new(jobs, settings.concurrency, settings.queue);
+        let waiters = Semaphore::new(settings.waiters);
         let inner = Inner {
             store,
             settings,
@@ -178,7 +189,10 @@ impl Operations {
             runs: Runs::default(),
             agenda: Mutex::default(),
             began: Instant::now(),
+            watches: Watches::default(),
+            waiters,
             closing: AtomicBool::new(false),
+            closed: Notify::new(),
             runtime: tokio::runtime::Handle::current(),
         };
         Self { handle: Arc::new(Handle(Arc::new(inner))) }
@@ -361,9 +375,10 @@ impl Operations {
 }
 
 impl Inner {
-    /// Takes no new work.
+    /// Takes no new work, and holds no poll any longer.
     fn close(&self) {
         self.closing.store(true, Ordering::Release);
+        self.closed.notify_waiters();
         for job in self.jobs.iter() {
             job.wake.notify_one();
         }
@@ -371,6 +386,16 @@ impl Inner {
 
     fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
+    }
+
+    /// Waits until no new work is taken.
+    async fn closed(&self) {
+        let mut closed = pin!(self.closed.notified());
+        // From here on it is told.
+        closed.as_mut().enable();
+        if !self.is_closing() {
+            closed.await;
+        }
     }
 
     /// What counts the tasks of this process: that of work that is its own, and one for each kind of

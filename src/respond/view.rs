@@ -10,7 +10,7 @@ use super::document::{ListDocument, OperationDocument};
 use super::{Accepted, Body, MonitorUrls, Response};
 use crate::header::{CacheControl, EntityTag, JSON, Link, SUNSET, UriReference, retry_after};
 use crate::operation::{IntoOutcome, Operation, Outcome};
-use crate::prefer::Preferences;
+use crate::prefer::{PREFERENCE_APPLIED, PreferenceApplied, Preferences};
 use crate::problem::{Problem, types};
 use crate::time::Timestamp;
 
@@ -45,6 +45,7 @@ pub struct OperationView<'a> {
     now: Timestamp,
     urls: &'a MonitorUrls,
     retry_after: Duration,
+    applied: Option<HeaderValue>,
 }
 
 impl<'a> OperationView<'a> {
@@ -53,7 +54,7 @@ impl<'a> OperationView<'a> {
 
     /// The operation as it is seen at `now`, a time of the store's clock.
     pub fn new(operation: &'a Operation, now: Timestamp, urls: &'a MonitorUrls) -> Self {
-        Self { operation, now, urls, retry_after: Self::DEFAULT_RETRY_AFTER }
+        Self { operation, now, urls, retry_after: Self::DEFAULT_RETRY_AFTER, applied: None }
     }
 
     /// Says after how long the client should ask again while the operation is live.
@@ -65,6 +66,13 @@ impl<'a> OperationView<'a> {
     /// What the monitor says, as JSON.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::to_value(self.document()).unwrap_or_default()
+    }
+
+    /// Says that the monitor's answer was held as the client preferred (`Preference-Applied: wait`), if
+    /// these preferences carry a `wait`.
+    pub fn waited(mut self, preferences: &Preferences) -> Self {
+        self.applied = PreferenceApplied::of(preferences).wait().to_header_value();
+        self
     }
 
     /// The 202 to the request that began the operation. Its content is what a GET of the monitor
@@ -93,6 +101,9 @@ impl<'a> OperationView<'a> {
         };
         let headers = response.headers_mut();
         headers.insert(header::ETAG, tag.to_header_value());
+        if let Some(applied) = &self.applied {
+            headers.insert(PREFERENCE_APPLIED.clone(), applied.clone());
+        }
         match self.operation.expires() {
             None => {
                 headers.insert(header::RETRY_AFTER, retry_after(self.retry_after));

@@ -2,7 +2,21 @@
 //! memory store, with the same answers.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
+macro_rules! contract {
+    ($($case:ident)*) => {
+        mod behind_each_framework {
+            $(
+                #[test]
+                fn $case() {
+                    crate::front::behind_each(super::$case);
+                }
+            )*
+        }
+    };
+}
+
 mod front;
+mod waiting;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -567,19 +581,6 @@ async fn a_request_with_a_key_is_one_operation() {
     let fields = [("idempotency-key", "a b")];
     let bad = service.send(Method::POST, "/tasks/thing0", &fields).await;
     bad.is_problem(400, "invalid-idempotency-key");
-}
-
-macro_rules! contract {
-    ($($case:ident)*) => {
-        mod behind_each_framework {
-            $(
-                #[test]
-                fn $case() {
-                    super::front::behind_each(super::$case);
-                }
-            )*
-        }
-    };
 }
 
 contract! {
