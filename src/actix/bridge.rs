@@ -5,6 +5,11 @@
 //! which the older one lets through, are none by RFC 9110 §5.1.) Bodies are [`Bytes`] on both sides
 //! and are handed on, not copied.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::StatusCode as ActixStatus;
 use actix_web::http::header::{
     HeaderMap as ActixHeaders, HeaderName as ActixName, HeaderValue as ActixValue,
@@ -14,8 +19,9 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
+use crate::monitor::Content;
 use crate::problem::{Problem, types};
-use crate::respond::Response;
+use crate::respond::{Body, Response};
 
 /// The fields of a request, each line in its place.
 pub(super) fn headers(from: &ActixHeaders) -> HeaderMap {
@@ -44,9 +50,14 @@ pub(super) fn parts(from: &HttpRequest) -> Result<Parts, http::Error> {
 
 /// An answer. One that actix could not say would be a 500, rather than another answer than it was.
 pub(super) fn response(from: Response) -> HttpResponse<Bytes> {
+    response_with(from.map(Body::into_bytes))
+}
+
+/// The same with any body.
+pub(super) fn response_with<B: From<Body>>(from: http::Response<B>) -> HttpResponse<B> {
     let (parts, body) = from.into_parts();
     let Ok(status) = ActixStatus::from_u16(parts.status.as_u16()) else { return unspeakable() };
-    let mut response = HttpResponse::with_body(status, body.into_bytes());
+    let mut response = HttpResponse::with_body(status, body);
     for (name, value) in &parts.headers {
         let name = ActixName::from_bytes(name.as_str().as_bytes());
         let value = ActixValue::from_bytes(value.as_bytes());
@@ -56,9 +67,28 @@ pub(super) fn response(from: Response) -> HttpResponse<Bytes> {
     response
 }
 
-fn unspeakable() -> HttpResponse<Bytes> {
+fn unspeakable<B: From<Body>>() -> HttpResponse<B> {
     let body = serde_json::to_vec(&Problem::new(types::INTERNAL)).unwrap_or_default();
-    HttpResponse::with_body(ActixStatus::INTERNAL_SERVER_ERROR, body.into())
+    HttpResponse::with_body(ActixStatus::INTERNAL_SERVER_ERROR, Body::from(body).into())
+}
+
+impl MessageBody for Content {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        self.len().map_or(BodySize::Stream, |len| BodySize::Sized(len as u64))
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Infallible>>> {
+        self.poll_bytes(cx).map(|bytes| bytes.map(Ok))
+    }
+
+    fn try_into_bytes(self) -> Result<Bytes, Self> {
+        if self.is_stream() { Err(self) } else { Ok(self.into_body().into_bytes()) }
+    }
 }
 
 #[cfg(test)]
@@ -67,7 +97,6 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
-    use crate::respond::Body;
 
     #[test]
     fn both_take_the_same_names_and_values() {

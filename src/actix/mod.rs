@@ -79,7 +79,10 @@ pub fn monitor(operations: &Operations) -> impl FnOnce(&mut web::ServiceConfig) 
     move |scope| {
         let answer = move |owner: Owner, Head(parts): Head| {
             let monitor = monitor.clone();
-            async move { Answer(monitor.respond(&owner, &http::Request::from_parts(parts, ())).await) }
+            async move {
+                let request = http::Request::from_parts(parts, ());
+                bridge::response_with(monitor.answer(&owner, &request).await)
+            }
         };
         scope
             .service(web::resource("").to(answer.clone()))

@@ -61,7 +61,7 @@ pub fn monitor<S: Clone + Send + Sync + 'static>(operations: &Operations) -> Rou
     let answer = any(move |owner: Owner, request: Request| {
         let monitor = monitor.clone();
         let request = request.map(drop);
-        async move { monitor.respond(&owner, &request).await }
+        async move { monitor.answer(&owner, &request).await }
     });
     Router::new().route("/", answer.clone()).route("/{*path}", answer)
 }

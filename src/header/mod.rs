@@ -8,6 +8,7 @@
 //! | `Location`, `Content-Location`, target of `Link` | [`UriReference`] | [RFC 9110 §10.2.2], [§8.7] |
 //! | `Cache-Control` | [`CacheControl`] | [RFC 9111 §5.2] |
 //! | `ETag`, `If-None-Match` | [`EntityTag`] | [RFC 9110 §8.8.3] |
+//! | `Accept` | [`preferred_type`] | [RFC 9110 §12.5.1] |
 //! | `Link` | [`Link`] | [RFC 8288] |
 //! | `Retry-After` | [`retry_after`] | [RFC 9110 §10.2.3] |
 //!
@@ -17,9 +18,11 @@
 //! [§8.7]: https://www.rfc-editor.org/rfc/rfc9110#section-8.7
 //! [RFC 9111 §5.2]: https://www.rfc-editor.org/rfc/rfc9111#section-5.2
 //! [RFC 9110 §8.8.3]: https://www.rfc-editor.org/rfc/rfc9110#section-8.8.3
+//! [RFC 9110 §12.5.1]: https://www.rfc-editor.org/rfc/rfc9110#section-12.5.1
 //! [RFC 8288]: https://www.rfc-editor.org/rfc/rfc8288
 //! [RFC 9110 §10.2.3]: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
 
+mod accept;
 mod cache_control;
 mod entity_tag;
 mod link;
@@ -32,6 +35,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::{self, Entry, HeaderName, HeaderValue};
 
+pub use accept::{MAX_ACCEPT_BYTES, preferred_type};
 pub use cache_control::CacheControl;
 pub use entity_tag::{EntityTag, InvalidEntityTag, MAX_IF_NONE_MATCH_BYTES};
 pub use link::Link;

@@ -20,6 +20,28 @@
 //! crate::operations::OperationsBuilder::waiters) are held, or if the service shuts down. Then
 //! `Retry-After` says when to come.
 //!
+//! # Streams
+//! With `Accept: text/event-stream` [`answer`](Monitor::answer) gives events, as the
+//! [HTML standard](https://html.spec.whatwg.org/multipage/server-sent-events.html) has them. Each is named
+//! `operation`, and its data are that operation as JSON.
+//!
+//! | stream of | tells first | and then | `id` |
+//! | --- | --- | --- | --- |
+//! | an operation | how it stands, unless `Last-Event-ID` is its revision | each later state, until the last | the revision |
+//! | a list | the page that the query asks for, or what has changed since `Last-Event-ID` | each change of the owner's operations, new ones too | a cursor |
+//!
+//! Each revision is told once at the most, in their order, and the last one always: what comes faster than
+//! it can be told is told as the last of it. An id that makes no sense is as none. A client that has seen the
+//! last state of an operation is answered 204. On a list `kind` holds for all that is told, the rest of the
+//! query for the page; that an operation was removed is not told.
+//!
+//! A stream that has nothing to tell sends a comment [now and
+//! then](crate::operations::OperationsBuilder::heartbeat). It ends when its reader
+//! [stalls](crate::operations::OperationsBuilder::stall_limit), with its
+//! [lifetime](crate::operations::OperationsBuilder::stream_lifetime) and with the service; its client comes
+//! again after the time that `retry` says, and misses nothing. One stream [too
+//! many](crate::operations::OperationsBuilder::streams) tells how things stand, and ends.
+//!
 //! ```
 //! use http::Request;
 //! use respond_async::monitor::Monitor;
@@ -42,19 +64,25 @@
 //! # }
 //! ```
 
+mod content;
+mod cursor;
+mod events;
+mod pump;
 mod query;
+mod stream;
 
 use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode};
 
-use crate::header::{EntityTag, vary_on_prefer};
+pub use self::content::Content;
+use crate::header::{EntityTag, preferred_type};
 use crate::operation::{OperationId, Outcome, Owner};
 use crate::operations::{Held, Operations};
 use crate::prefer::Preferences;
 use crate::problem::{Problem, types};
-use crate::respond::{ListView, OperationView, Response, no_store};
+use crate::respond::{Event, ListView, OperationView, Response, no_store};
 
 /// Answers for the operations of a service. A clone is the same.
 #[derive(Debug, Clone)]
@@ -70,6 +98,27 @@ enum Target {
     List,
     Operation(OperationId),
     Result(OperationId),
+}
+
+/// In which form an answer is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    Events,
+}
+
+/// The forms, of which the first is given to who has no preference.
+const FORMS: [(&str, Form); 2] =
+    [("application/json", Form::Json), (Event::MEDIA_TYPE, Form::Events)];
+
+/// A request, as far as it decides about the answer.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    owner: &'a Owner,
+    method: &'a Method,
+    query: Option<&'a str>,
+    headers: &'a HeaderMap,
+    form: Form,
 }
 
 impl Monitor {
@@ -92,73 +141,100 @@ impl Monitor {
     }
 
     /// Answers a request of `owner`. The path may begin with that of the base URL, or be what a
-    /// router left of it.
+    /// router left of it. No answer is a stream: who prefers events is answered in another form.
     ///
     /// # Cancel safety
     /// A cancellation or removal that was begun is brought to its end.
     pub async fn respond<B>(&self, owner: &Owner, request: &Request<B>) -> Response {
-        let (path, query) = (request.uri().path(), request.uri().query());
-        let answer = match self.target(path) {
+        let response = self.negotiate(owner, request, &FORMS[..1]).await;
+        response.map(Content::into_body)
+    }
+
+    /// Answers as [`respond`](Self::respond) does, and with an event stream whoever prefers that.
+    ///
+    /// # Cancel safety
+    /// As [`respond`](Self::respond). A stream ends with its content.
+    pub async fn answer<B>(&self, owner: &Owner, request: &Request<B>) -> http::Response<Content> {
+        self.negotiate(owner, request, &FORMS).await
+    }
+
+    async fn negotiate<B>(
+        &self,
+        owner: &Owner,
+        request: &Request<B>,
+        forms: &[(&str, Form)],
+    ) -> http::Response<Content> {
+        let (path, headers) = (request.uri().path(), request.headers());
+        let target = self.target(path);
+        let media_types: Vec<&str> = forms.iter().map(|(media_type, _)| *media_type).collect();
+        // JSON if the client accepts nothing that there is: it says more than a 406.
+        let form = preferred_type(headers, &media_types).map_or(Form::Json, |form| forms[form].1);
+        let asked =
+            Asked { owner, method: request.method(), query: request.uri().query(), headers, form };
+        let negotiates = matches!(target, Some(Target::List | Target::Operation(_)));
+        let answer = match target {
             None => Err(Problem::new(types::NOT_FOUND)),
-            Some(target) => {
-                self.answer(owner, target, request.method(), query, request.headers()).await
-            }
+            Some(target) => self.answer_to(target, asked).await,
         };
-        answer.unwrap_or_else(|problem| {
+        let mut response = answer.unwrap_or_else(|problem| {
             let allow = problem.is(types::METHOD_NOT_ALLOWED).then(|| self.allow(path));
             let mut response = no_store(problem.into_response());
             if let Some(allow) = allow {
                 response.headers_mut().insert(header::ALLOW, allow);
             }
-            response
-        })
+            response.map(Content::from)
+        });
+        if negotiates {
+            let vary = HeaderValue::from_static("Accept, Prefer");
+            response.headers_mut().insert(header::VARY, vary);
+        }
+        response
     }
 
-    async fn answer(
+    async fn answer_to(
         &self,
-        owner: &Owner,
         target: Target,
-        method: &Method,
-        query: Option<&str>,
-        headers: &HeaderMap,
-    ) -> Result<Response, Problem> {
-        match (method, target) {
-            (&Method::GET | &Method::HEAD, Target::List) => self.list(owner, query).await,
+        asked: Asked<'_>,
+    ) -> Result<http::Response<Content>, Problem> {
+        let answer = match (asked.method, target) {
+            (&Method::GET | &Method::HEAD, Target::List) => return self.list(asked).await,
             (&Method::GET | &Method::HEAD, Target::Operation(id)) => {
-                self.status(owner, id, headers).await
+                return self.status(id, asked).await;
             }
             (&Method::GET | &Method::HEAD, Target::Result(id)) => {
-                let (observed, outcome) = self.operations.outcome(owner, id).await?;
+                let (observed, outcome) = self.operations.outcome(asked.owner, id).await?;
                 let view =
                     OperationView::new(&observed.operation, observed.now, self.operations.urls());
-                Ok(view.retry_after(self.operations.retry_after(&observed)).result(outcome))
+                view.retry_after(self.operations.retry_after(&observed)).result(outcome)
             }
-            (&Method::DELETE, Target::Operation(id)) => self.delete(owner, id).await,
-            _ => Err(Problem::new(types::METHOD_NOT_ALLOWED)),
-        }
+            (&Method::DELETE, Target::Operation(id)) => self.delete(asked.owner, id).await?,
+            _ => return Err(Problem::new(types::METHOD_NOT_ALLOWED)),
+        };
+        Ok(answer.map(Content::from))
     }
 
-    /// Holds the poll if its client prefers that, and has the operation as it stands.
     async fn status(
         &self,
-        owner: &Owner,
         id: OperationId,
-        headers: &HeaderMap,
-    ) -> Result<Response, Problem> {
-        let observed = self.operations.get(owner, id).await?;
+        asked: Asked<'_>,
+    ) -> Result<http::Response<Content>, Problem> {
+        let observed = self.operations.get(asked.owner, id).await?;
+        if asked.form == Form::Events {
+            return Ok(self.events(id, &observed, asked));
+        }
+        let headers = asked.headers;
         let preferences = Preferences::from_headers(headers);
         let tag = EntityTag::of_revision(observed.operation.revision());
+        // The client has another revision, so there is nothing to wait for.
         let is_known =
             !headers.contains_key(header::IF_NONE_MATCH) || tag.is_in_if_none_match(headers);
         let wait = preferences.wait().filter(|_| is_known).unwrap_or_default();
-        let Held { observed, was_held } = self.operations.hold(owner, observed, wait).await?;
+        let Held { observed, was_held } = self.operations.hold(asked.owner, observed, wait).await?;
         let urls = self.operations.urls();
         let view = OperationView::new(&observed.operation, observed.now, urls)
             .retry_after(self.operations.retry_after(&observed));
         let view = if was_held { view.waited(&preferences) } else { view };
-        let mut response = view.monitor(headers);
-        vary_on_prefer(response.headers_mut());
-        Ok(response)
+        Ok(view.monitor(headers).map(Content::from))
     }
 
     async fn delete(&self, owner: &Owner, id: OperationId) -> Result<Response, Problem> {
@@ -174,16 +250,20 @@ impl Monitor {
         Ok(view.retry_after(self.operations.retry_after(&observed)).cancellation())
     }
 
-    async fn list(&self, owner: &Owner, query: Option<&str>) -> Result<Response, Problem> {
+    async fn list(&self, asked: Asked<'_>) -> Result<http::Response<Content>, Problem> {
+        let owner = asked.owner;
         if owner.name().is_none() {
             let detail = "A list is given only to a client whose name the service knows.";
             return Err(Problem::new(types::OWNER_REQUIRED).detail(detail));
         }
-        let query = query::parse(query.unwrap_or_default())?;
+        let query = query::parse(asked.query.unwrap_or_default())?;
+        if asked.form == Form::Events {
+            return Ok(self.list_events(query, asked));
+        }
         let page = self.operations.list(owner, query.clone()).await?;
         let urls = self.operations.urls();
         let next = page.next.map(|next| query::next_page(&urls.list(), &query, next));
-        Ok(ListView::new(&page.operations, urls).next(next).into_response())
+        Ok(ListView::new(&page.operations, urls).next(next).into_response().map(Content::from))
     }
 
     fn target(&self, path: &str) -> Option<Target> {

@@ -33,6 +33,10 @@ pub(super) struct Settings {
     pub(super) poll_interval: Duration,
     pub(super) wait_cap: Duration,
     pub(super) waiters: usize,
+    pub(super) streams: usize,
+    pub(super) heartbeat: Duration,
+    pub(super) stall_limit: Duration,
+    pub(super) stream_lifetime: Duration,
     pub(super) concurrency: usize,
     pub(super) queue: usize,
     pub(super) owner_limit: Option<usize>,
@@ -72,6 +76,15 @@ impl OperationsBuilder {
     pub const DEFAULT_WAIT_CAP: Duration = Duration::from_secs(25);
     /// How many polls are held at once if nothing else is said.
     pub const DEFAULT_WAITERS: usize = 10_000;
+    /// How many event streams are open at once if nothing else is said.
+    pub const DEFAULT_STREAMS: usize = 10_000;
+    /// How often an event stream that has nothing to tell says so if nothing else is said: half of the
+    /// 30 s after which many proxies hang up.
+    pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(15);
+    /// How long the reader of an event stream may leave an event unread if nothing else is said.
+    pub const DEFAULT_STALL_LIMIT: Duration = Duration::from_secs(30);
+    /// How long an event stream goes on if nothing else is said: an hour.
+    pub const DEFAULT_STREAM_LIFETIME: Duration = Duration::from_secs(60 * 60);
     /// How many tasks run at once if nothing else is said.
     pub const DEFAULT_CONCURRENCY: usize = 512;
     /// How many tasks wait for their turn if nothing else is said.
@@ -104,6 +117,10 @@ impl OperationsBuilder {
             poll_interval: Self::DEFAULT_POLL_INTERVAL,
             wait_cap: Self::DEFAULT_WAIT_CAP,
             waiters: Self::DEFAULT_WAITERS,
+            streams: Self::DEFAULT_STREAMS,
+            heartbeat: Self::DEFAULT_HEARTBEAT,
+            stall_limit: Self::DEFAULT_STALL_LIMIT,
+            stream_lifetime: Self::DEFAULT_STREAM_LIFETIME,
             concurrency: Self::DEFAULT_CONCURRENCY,
             queue: Self::DEFAULT_QUEUE,
             owner_limit: None,
@@ -284,6 +301,34 @@ impl OperationsBuilder {
     /// they ask about. One more is answered at once, as if it had no such preference.
     pub fn waiters(mut self, polls: usize) -> Self {
         self.settings.waiters = polls.min(tokio::sync::Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// How many event streams of monitors and lists this process keeps open at once. One more tells how
+    /// things stand, and ends.
+    pub fn streams(mut self, streams: usize) -> Self {
+        self.settings.streams = streams.min(tokio::sync::Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// How often an event stream that has nothing to tell sends a comment, so that no proxy takes it for
+    /// dead; at least every 10 ms.
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.settings.heartbeat = interval.max(Duration::from_millis(10));
+        self
+    }
+
+    /// How long the reader of an event stream may leave an event or a heartbeat unread. Then the stream
+    /// ends; its client gets what it has missed when it comes again.
+    pub fn stall_limit(mut self, limit: Duration) -> Self {
+        self.settings.stall_limit = limit;
+        self
+    }
+
+    /// How long an event stream goes on. Then it ends, and its client comes again: so whether it may
+    /// still read is asked now and then.
+    pub fn stream_lifetime(mut self, lifetime: Duration) -> Self {
+        self.settings.stream_lifetime = lifetime;
         self
     }
 

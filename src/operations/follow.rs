@@ -31,7 +31,7 @@ impl Operations {
         if observed.operation.status().is_finished() || wait == Some(Duration::ZERO) {
             return Ok(observed);
         }
-        let mut watch = self.watch(observed.operation.id());
+        let mut watch = self.inner().watch(observed.operation.id());
         let finished = async {
             let mut seen = observed.operation.revision();
             loop {
@@ -76,7 +76,7 @@ impl Operations {
             return Ok(at_once);
         }
         let Ok(_place) = inner.waiters.try_acquire() else { return Ok(at_once) };
-        let mut watch = self.watch(id);
+        let mut watch = inner.watch(id);
         let (now, was_held) = tokio::select! {
             biased;
             news = watch.newer_than(seen) => {

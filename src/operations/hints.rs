@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -41,6 +42,15 @@ impl Listener {
             if self.hints.is_some() {
                 return Hint::Missed;
             }
+        }
+    }
+
+    /// The next hint, if it is there already.
+    pub(super) fn next_now(&mut self) -> Option<Hint> {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        match self.hints.as_mut()?.poll_hint(&mut cx) {
+            Poll::Ready(hint) => hint,
+            Poll::Pending => None,
         }
     }
 }

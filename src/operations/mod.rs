@@ -67,12 +67,14 @@ mod builder;
 mod calls;
 mod complete;
 mod context;
+mod feed;
 mod follow;
 mod follow_up;
 mod hints;
 mod idempotency;
 mod job;
 mod kick_off;
+mod observe;
 mod pace;
 mod policy;
 mod sweep;
@@ -91,9 +93,11 @@ use tokio::time::Instant;
 
 pub use builder::OperationsBuilder;
 pub use context::Context;
+pub(crate) use feed::{Feed, before};
 pub(crate) use follow::Held;
 pub use job::{Job, JobInput, JobInputError};
 pub use kick_off::KickOff;
+pub(crate) use observe::{Observer, StreamBounds};
 pub use policy::JobPolicy;
 
 #[cfg(feature = "amqp")]
@@ -108,6 +112,7 @@ use self::builder::Settings;
 use self::calls::{Call, detached, store_problem, unavailable};
 use self::context::Runs;
 pub(crate) use self::context::Signal;
+use self::feed::Feeds;
 use self::follow_up::FollowUp;
 use self::job::{Jobs, Registration};
 use self::pace::Agenda;
@@ -154,8 +159,11 @@ struct Inner {
     agenda: Mutex<Agenda>,
     began: Instant,
     watches: Watches,
+    feeds: Feeds,
     /// The polls that may still be held.
     waiters: Semaphore,
+    /// The streams that may still be opened.
+    streams: Arc<Semaphore>,
     closing: AtomicBool,
     closed: Notify,
     /// Where they were started. What goes on when its client hangs up runs there: the runtime that a
@@ -179,6 +187,7 @@ impl Operations {
         let admission = Admission::new(settings.concurrency, settings.queue);
         let jobs = Jobs::new(jobs, settings.concurrency, settings.queue);
         let waiters = Semaphore::new(settings.waiters);
+        let streams = Arc::new(Semaphore::new(settings.streams));
         let inner = Inner {
             store,
             settings,
@@ -190,7 +199,9 @@ impl Operations {
             agenda: Mutex::default(),
             began: Instant::now(),
             watches: Watches::default(),
+            feeds: Feeds::default(),
             waiters,
+            streams,
             closing: AtomicBool::new(false),
             closed: Notify::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -303,8 +314,7 @@ impl Operations {
     /// # Errors
     /// A problem of the type [`STORE_UNAVAILABLE`](types::STORE_UNAVAILABLE).
     pub async fn list(&self, owner: &Owner, query: ListQuery) -> Result<Page, Problem> {
-        let (store, who) = (self.store(), owner.clone());
-        self.call(async move { store.list(&who, &query).await }).await
+        self.inner().list(owner.clone(), query).await
     }
 
     /// After how long a client should ask for that operation again, by its progress, by how loaded this
@@ -345,10 +355,7 @@ impl Operations {
         &self,
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, Problem> {
-        match self.inner().detached(Box::pin(call)).await {
-            Some(answer) => answer.map_err(|error| store_problem(&error)),
-            None => Err(unavailable()),
-        }
+        self.inner().call(call).await
     }
 
     fn apply_problem(&self, error: &ApplyError, id: OperationId) -> Problem {
@@ -375,7 +382,7 @@ impl Operations {
 }
 
 impl Inner {
-    /// Takes no new work, and holds no poll any longer.
+    /// Takes no new work, and holds no poll and no stream any longer.
     fn close(&self) {
         self.closing.store(true, Ordering::Release);
         self.closed.notify_waiters();
@@ -414,6 +421,17 @@ impl Inner {
     /// Makes a call of the store that no client can cut short: see [`detached`].
     async fn detached<T: Send + 'static>(&self, call: Call<T>) -> Option<T> {
         detached(&self.runtime, call, self.settings.store_timeout).await
+    }
+
+    /// The same for a call whose failure a client is told of.
+    async fn call<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        match self.detached(Box::pin(call)).await {
+            Some(answer) => answer.map_err(|error| store_problem(&error)),
+            None => Err(unavailable()),
+        }
     }
 
     fn retry_after(&self, observed: &Observed) -> Duration {

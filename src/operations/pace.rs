@@ -77,6 +77,14 @@ pub(super) fn overloaded(load: Load) -> Duration {
     queue(load).clamp(MIN, MAX)
 }
 
+/// After how long the client of a stream should come again when it ends, with so many open: when all end
+/// at once, as they do with their process, they come no faster than polls may.
+pub(super) fn reconnect(streams: usize, poll_rate: u32, random: u64) -> Duration {
+    let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    let all = Duration::from_secs(1).mul_f64(f64::from(streams) / f64::from(poll_rate.max(1)));
+    MIN + all.min(MAX_UNDER_LOAD).mul_f64(part(random))
+}
+
 /// How long a task that comes now waits and runs.
 fn queue(load: Load) -> Duration {
     let rounds = load.tasks / load.concurrency.max(1) + 1;
@@ -87,8 +95,13 @@ fn queue(load: Load) -> Duration {
 fn spread(operation: &Operation) -> f64 {
     let (_, random) = operation.id().as_uuid().as_u64_pair();
     let mixed = random.wrapping_add(operation.revision()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let [a, b, c, d, ..] = mixed.to_be_bytes();
-    0.8 + 0.4 * f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX)
+    0.8 + 0.4 * part(mixed)
+}
+
+/// From 0 to 1, by the upper half of the bits.
+fn part(random: u64) -> f64 {
+    let [a, b, c, d, ..] = random.to_be_bytes();
+    f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]
@@ -201,6 +214,22 @@ mod tests {
         assert!(plan(0).as_secs() >= 480);
         assert_eq!(plan(u64::MAX).as_secs(), 1);
         assert_eq!(plan(u64::MAX).as_secs(), 2);
+    }
+
+    #[test]
+    fn streams_that_end_together_come_again_no_faster_than_polls() {
+        let second = Duration::from_secs(1);
+        assert_eq!(reconnect(0, 1_000, u64::MAX), second);
+        assert_eq!(reconnect(10_000, 1_000, 0), second);
+        assert_eq!(reconnect(10_000, 1_000, u64::MAX), 11 * second);
+        assert_eq!(reconnect(10_000, 0, u64::MAX), second + MAX_UNDER_LOAD);
+        assert_eq!(reconnect(usize::MAX, u32::MAX, u64::MAX), 2 * second);
+        let mut each_second = [0; 12];
+        for n in 0..10_000_u64 {
+            let after = reconnect(10_000, 1_000, n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            each_second[usize::try_from(after.as_secs()).unwrap()] += 1;
+        }
+        assert!(each_second.iter().all(|count| *count <= 1_100), "{each_second:?}");
     }
 
     #[test]

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
+use super::Inner;
 use super::calls::{store_problem, unavailable};
 use super::hints::Listener;
-use super::{Inner, Operations};
 use crate::operation::OperationId;
 use crate::problem::Problem;
 use crate::store::{Hint, Observed};
@@ -64,7 +64,7 @@ impl Watch {
     /// missed.
     ///
     /// # Errors
-    /// A problem, if a look that came after this call failed. The next call goes on.
+    /// A problem, if a look that came after this call failed. The next call goes on, unless it [is over](Self::is_over).
     ///
     /// # Cancel safety
     /// A future that is dropped has missed nothing.
@@ -92,6 +92,11 @@ impl Watch {
             }
             is_news = true;
         }
+    }
+
+    /// Whether there will be no more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.seen.has_changed().is_err()
     }
 
     /// The operation as it was seen last, no longer ago than the poll interval.
@@ -145,11 +150,10 @@ impl Watches {
     }
 }
 
-impl Operations {
+impl Inner {
     /// Word of an operation's changes from now on.
-    pub(crate) fn watch(&self, id: OperationId) -> Watch {
-        let inner = self.inner();
-        let mut state = inner.watches.lock();
+    pub(super) fn watch(self: &Arc<Self>, id: OperationId) -> Watch {
+        let mut state = self.watches.lock();
         if let Some(reader) = state.readers.get(&id) {
             let seen = reader.seen.subscribe();
             reader.wake.notify_one();
@@ -157,15 +161,15 @@ impl Operations {
         }
         if !state.is_listening {
             // Listened to before the first look, so that no change falls in between.
-            if let Some(listener) = Listener::new(&inner.store, inner.settings.poll_interval) {
+            if let Some(listener) = Listener::new(&self.store, self.settings.poll_interval) {
                 state.is_listening = true;
-                inner.runtime.spawn(listen(Arc::clone(inner), listener));
+                self.runtime.spawn(listen(Arc::clone(self), listener));
             }
         }
         let (sender, seen) = watch::channel(Seen::Nothing);
         let reader = Reader { seen: Arc::new(sender), wake: Arc::default() };
-        inner.runtime.spawn(read(
-            Arc::clone(inner),
+        self.runtime.spawn(read(
+            Arc::clone(self),
             id,
             Arc::clone(&reader.seen),
             Arc::clone(&reader.wake),

@@ -5,7 +5,7 @@
 //! | 201 Created | [`Created`] | the result is there |
 //! | 202 Accepted | [`Accepted`] | the work goes on; here is its status monitor |
 //! | 303 See Other | [`SeeOther`] | the answer is elsewhere |
-//! | the monitor's answers | [`OperationView`] | somebody reads, cancels or lists operations |
+//! | the monitor's answers, its events | [`OperationView`], [`Event`] | somebody reads, cancels or lists operations |
 //!
 //! Each gives a [`Response`], an [`http::Response`] whose body is plain bytes, so they fit every
 //! framework that speaks the `http` types.
@@ -38,6 +38,7 @@ mod body;
 mod check;
 mod created;
 mod document;
+mod event;
 mod see_other;
 mod urls;
 mod view;
@@ -48,6 +49,7 @@ pub use body::{Body, Response};
 pub(crate) use check::report;
 pub use check::{Violation, violations};
 pub use created::Created;
+pub use event::Event;
 pub use see_other::SeeOther;
 pub use urls::MonitorUrls;
 #[cfg(feature = "tokio")]

@@ -7,7 +7,7 @@ use http::{Response as HttpResponse, StatusCode};
 use serde::Serialize;
 
 use super::document::{ListDocument, OperationDocument};
-use super::{Accepted, Body, MonitorUrls, Response};
+use super::{Accepted, Body, Event, MonitorUrls, Response};
 use crate::header::{CacheControl, EntityTag, JSON, Link, SUNSET, UriReference, retry_after};
 use crate::operation::{IntoOutcome, Operation, Outcome};
 use crate::prefer::{PREFERENCE_APPLIED, PreferenceApplied, Preferences};
@@ -112,6 +112,17 @@ impl<'a> OperationView<'a> {
             Some(expires) => self.keep_until(expires, headers),
         }
         response
+    }
+
+    /// The event that tells of this state: its name is `operation`, its data are the content of the
+    /// monitor's answer. On the stream of one operation its id is the revision.
+    pub fn event(&self, id: &str) -> Event {
+        let event = Event::new().name("operation").id(id);
+        match serde_json::to_string(&self.document()) {
+            Ok(document) => event.data(&document),
+            // As `write` has it. Without data it is no event.
+            Err(_) => event,
+        }
     }
 
     /// The 202 to a DELETE of the monitor while the operation is live: its cancellation is

@@ -55,6 +55,12 @@ pub(crate) fn note(request: &str, answer: &Response<Bytes>, ids: &mut Vec<String
     let mut fields: Vec<_> = answer.headers().iter().map(field).collect();
     fields.sort();
     let body = String::from_utf8_lossy(answer.body());
+    let body: String = body.split_inclusive('\n').map(line).collect();
+    // What a client of a list's stream gives back is random too.
+    let request = match request.split_once("last-event-id") {
+        Some((before, given)) if given.contains('-') => before,
+        _ => request,
+    };
     let text = format!("{request}\n{}\n{}\n\n{body}", answer.status(), fields.join("\n"));
     let is_id = |word: &str| word.len() == 36 && word.matches('-').count() == 4;
     let mut noted = String::new();
@@ -77,6 +83,15 @@ fn field((name, value): (&HeaderName, &HeaderValue)) -> String {
     // Spread at random, so that clients do not come all at once.
     let value = if name == "retry-after" { "…" } else { value.to_str().unwrap() };
     format!("{name}: {value}")
+}
+
+/// A line of content, without what is random in an event stream.
+fn line(line: &str) -> &str {
+    match line {
+        line if line.starts_with("retry: ") => "retry: …\n",
+        line if line.starts_with("id: ") && line.contains('-') => "id: …\n",
+        line => line,
+    }
 }
 
 async fn through_axum(operations: &Operations, request: Request<Bytes>) -> Response<Bytes> {

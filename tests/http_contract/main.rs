@@ -16,6 +16,7 @@ macro_rules! contract {
 }
 
 mod front;
+mod streams;
 mod waiting;
 
 use std::cell::RefCell;

@@ -4,13 +4,16 @@
 #[path = "../interposed/mod.rs"]
 mod interposed;
 mod polls;
+mod reader;
+mod stalled;
+mod streams;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::Request;
 use interposed::{Call, Interposed, When};
-use respond_async::monitor::Monitor;
+use respond_async::monitor::{Content, Monitor};
 use respond_async::operation::{Change, NewOperation};
 use respond_async::operations::OperationsBuilder;
 use respond_async::respond::Response;
@@ -77,6 +80,21 @@ impl Service {
         }
         self.monitor.respond(&ann(), &request.body(()).unwrap()).await
     }
+}
+
+fn monitor_of(operations: &Operations) -> Monitor {
+    Monitor::new(operations)
+}
+
+/// The event stream of that resource, for a client that has seen so much of it.
+async fn stream_of(monitor: &Monitor, uri: &str, last: Option<&str>) -> Content {
+    let mut request = Request::get(uri).header("accept", "text/event-stream");
+    if let Some(last) = last {
+        request = request.header("last-event-id", last);
+    }
+    let answer = monitor.answer(&ann(), &request.body(()).unwrap()).await;
+    assert_eq!(answer.status(), 200);
+    answer.into_body()
 }
 
 fn ann() -> Owner {
