@@ -5,11 +5,22 @@
 //! | `GET /operations` | 200: the caller's own operations, newest first; `status`, `kind`, `limit` and `cursor` in the query |
 //! | `GET /operations/{id}` | 200 in every state, so that a failed operation is no failed poll; 304 to `If-None-Match` |
 //! | `GET /operations/{id}/result` | the outcome itself; before it is there, 404 and `Retry-After` |
+//! | `POST /operations/{id}/cancel` | 303: what the button of a page asks, by a form of the same origin; else 403 |
 //! | `DELETE /operations/{id}` | live: 202, cancellation is requested; finished: 204, forgotten |
 //!
 //! An unknown operation and somebody else's are one and the same 404; one whose retention has passed
 //! is a 410. `HEAD` is answered as `GET` is: your server leaves the content out. `respond-async` means
 //! nothing here, so a client that sends it along with every request gets no second operation.
+//!
+//! # Forms
+//! A monitor and a list are JSON; to who prefers `text/html`, a page for people; to who prefers
+//! `text/event-stream`, a [stream](#streams). Each has an entity tag of its own.
+//!
+//! A page says all without its script, and asks anew by itself where scripts do not run; with it, it follows
+//! the stream. It takes nothing from elsewhere, and its `Content-Security-Policy` lets nothing else in. Its
+//! button to cancel is a form, which is heeded only if the browser says that it comes from the same origin
+//! (`Sec-Fetch-Site`, or else `Origin`), so that no other site can press it. Who authenticates pages by
+//! cookies needs no more than that for it; DELETE cannot be sent by a form at all.
 //!
 //! # Waiting
 //! A poll with `Prefer: wait=20` is held until the operation has another revision than its client
@@ -67,22 +78,27 @@
 mod content;
 mod cursor;
 mod events;
+mod origin;
 mod pump;
 mod query;
 mod stream;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, Uri};
 
 pub use self::content::Content;
-use crate::header::{EntityTag, preferred_type};
+use crate::header::preferred_type;
 use crate::operation::{OperationId, Outcome, Owner};
 use crate::operations::{Held, Operations};
 use crate::prefer::Preferences;
 use crate::problem::{Problem, types};
-use crate::respond::{Event, ListView, OperationView, Response, no_store};
+use crate::respond::{Event, ListView, OperationView, Response, SeeOther, no_store, problem_page};
+
+/// After how long the page of a list is asked for anew where scripts do not run.
+const LIST_REFRESH: Duration = Duration::from_secs(10);
 
 /// Answers for the operations of a service. A clone is the same.
 #[derive(Debug, Clone)]
@@ -98,25 +114,32 @@ enum Target {
     List,
     Operation(OperationId),
     Result(OperationId),
+    /// What the button of a page asks.
+    Cancel(OperationId),
 }
 
 /// In which form an answer is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Json,
+    Page,
     Events,
 }
 
-/// The forms, of which the first is given to who has no preference.
-const FORMS: [(&str, Form); 2] =
-    [("application/json", Form::Json), (Event::MEDIA_TYPE, Form::Events)];
+/// The forms, of which the first is given to who has no preference, and the last is none of
+/// [`Monitor::respond`].
+const FORMS: [(&str, Form); 3] = [
+    ("application/json", Form::Json),
+    ("text/html", Form::Page),
+    (Event::MEDIA_TYPE, Form::Events),
+];
 
 /// A request, as far as it decides about the answer.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
     owner: &'a Owner,
     method: &'a Method,
-    query: Option<&'a str>,
+    uri: &'a Uri,
     headers: &'a HeaderMap,
     form: Form,
 }
@@ -146,7 +169,7 @@ impl Monitor {
     /// # Cancel safety
     /// A cancellation or removal that was begun is brought to its end.
     pub async fn respond<B>(&self, owner: &Owner, request: &Request<B>) -> Response {
-        let response = self.negotiate(owner, request, &FORMS[..1]).await;
+        let response = self.negotiate(owner, request, &FORMS[..2]).await;
         response.map(Content::into_body)
     }
 
@@ -169,16 +192,17 @@ impl Monitor {
         let media_types: Vec<&str> = forms.iter().map(|(media_type, _)| *media_type).collect();
         // JSON if the client accepts nothing that there is: it says more than a 406.
         let form = preferred_type(headers, &media_types).map_or(Form::Json, |form| forms[form].1);
-        let asked =
-            Asked { owner, method: request.method(), query: request.uri().query(), headers, form };
-        let negotiates = matches!(target, Some(Target::List | Target::Operation(_)));
+        let asked = Asked { owner, method: request.method(), uri: request.uri(), headers, form };
+        let negotiates = !matches!(target, None | Some(Target::Result(_)));
         let answer = match target {
             None => Err(Problem::new(types::NOT_FOUND)),
             Some(target) => self.answer_to(target, asked).await,
         };
         let mut response = answer.unwrap_or_else(|problem| {
             let allow = problem.is(types::METHOD_NOT_ALLOWED).then(|| self.allow(path));
-            let mut response = no_store(problem.into_response());
+            let in_words = negotiates && form == Form::Page;
+            let response = if in_words { problem_page(&problem) } else { problem.into_response() };
+            let mut response = no_store(response);
             if let Some(allow) = allow {
                 response.headers_mut().insert(header::ALLOW, allow);
             }
@@ -208,6 +232,7 @@ impl Monitor {
                 view.retry_after(self.operations.retry_after(&observed)).result(outcome)
             }
             (&Method::DELETE, Target::Operation(id)) => self.delete(asked.owner, id).await?,
+            (&Method::POST, Target::Cancel(id)) => self.cancel(id, asked).await?,
             _ => return Err(Problem::new(types::METHOD_NOT_ALLOWED)),
         };
         Ok(answer.map(Content::from))
@@ -224,7 +249,10 @@ impl Monitor {
         }
         let headers = asked.headers;
         let preferences = Preferences::from_headers(headers);
-        let tag = EntityTag::of_revision(observed.operation.revision());
+        let tag = match asked.form {
+            Form::Page => OperationView::page_tag(&observed.operation),
+            Form::Json | Form::Events => OperationView::tag(&observed.operation),
+        };
         // The client has another revision, so there is nothing to wait for.
         let is_known =
             !headers.contains_key(header::IF_NONE_MATCH) || tag.is_in_if_none_match(headers);
@@ -234,7 +262,21 @@ impl Monitor {
         let view = OperationView::new(&observed.operation, observed.now, urls)
             .retry_after(self.operations.retry_after(&observed));
         let view = if was_held { view.waited(&preferences) } else { view };
-        Ok(view.monitor(headers).map(Content::from))
+        let answer = match asked.form {
+            Form::Page => view.page(headers),
+            Form::Json | Form::Events => view.monitor(headers),
+        };
+        Ok(answer.map(Content::from))
+    }
+
+    /// Does what the button of a page asks, and shows the page again.
+    async fn cancel(&self, id: OperationId, asked: Asked<'_>) -> Result<Response, Problem> {
+        let urls = self.operations.urls();
+        if !origin::is_own_page(asked.headers, asked.uri, urls.list().as_str()) {
+            return Err(Problem::new(types::CROSS_SITE));
+        }
+        self.operations.cancel(asked.owner, id).await?;
+        Ok(no_store(SeeOther::to(urls.monitor(id)).into_response()))
     }
 
     async fn delete(&self, owner: &Owner, id: OperationId) -> Result<Response, Problem> {
@@ -256,14 +298,21 @@ impl Monitor {
             let detail = "A list is given only to a client whose name the service knows.";
             return Err(Problem::new(types::OWNER_REQUIRED).detail(detail));
         }
-        let query = query::parse(asked.query.unwrap_or_default())?;
+        let query = query::parse(asked.uri.query().unwrap_or_default())?;
         if asked.form == Form::Events {
             return Ok(self.list_events(query, asked));
         }
         let page = self.operations.list(owner, query.clone()).await?;
         let urls = self.operations.urls();
         let next = page.next.map(|next| query::next_page(&urls.list(), &query, next));
-        Ok(ListView::new(&page.operations, urls).next(next).into_response().map(Content::from))
+        let view = ListView::new(&page.operations, urls).next(next);
+        let answer = if asked.form == Form::Page {
+            let is_newest = query.before.is_none() && query.status.is_none();
+            view.page(is_newest, LIST_REFRESH)
+        } else {
+            view.into_response()
+        };
+        Ok(answer.map(Content::from))
     }
 
     fn target(&self, path: &str) -> Option<Target> {
@@ -276,6 +325,7 @@ impl Monitor {
             (Some("") | None, None, _) => Some(Target::List),
             (Some(id), None, _) => id.parse().ok().map(Target::Operation),
             (Some(id), Some("result"), None) => id.parse().ok().map(Target::Result),
+            (Some(id), Some("cancel"), None) => id.parse().ok().map(Target::Cancel),
             _ => None,
         }
     }
@@ -283,6 +333,7 @@ impl Monitor {
     fn allow(&self, path: &str) -> HeaderValue {
         HeaderValue::from_static(match self.target(path) {
             Some(Target::Operation(_)) => "GET, HEAD, DELETE",
+            Some(Target::Cancel(_)) => "POST",
             _ => "GET, HEAD",
         })
     }

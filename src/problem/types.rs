@@ -27,6 +27,8 @@ problem_types! {
     RESULT_NOT_AVAILABLE = "result-not-available", "Result not available", NOT_FOUND;
     /// The resource does not know this method; `Allow` lists those that it knows.
     METHOD_NOT_ALLOWED = "method-not-allowed", "Method not allowed", METHOD_NOT_ALLOWED;
+    /// A form was sent by a page of another origin, or by something that does not say by which.
+    CROSS_SITE = "cross-site", "Cross-site request", FORBIDDEN;
     /// A list cannot be given to somebody whose name is not known.
     OWNER_REQUIRED = "owner-required", "Not found", NOT_FOUND;
     /// The query of a list is malformed.

@@ -5,7 +5,7 @@
 //! | 201 Created | [`Created`] | the result is there |
 //! | 202 Accepted | [`Accepted`] | the work goes on; here is its status monitor |
 //! | 303 See Other | [`SeeOther`] | the answer is elsewhere |
-//! | the monitor's answers, its events | [`OperationView`], [`Event`] | somebody reads, cancels or lists operations |
+//! | the monitor's answers, its events and pages | [`OperationView`], [`Event`] | somebody reads, cancels or lists operations |
 //!
 //! Each gives a [`Response`], an [`http::Response`] whose body is plain bytes, so they fit every
 //! framework that speaks the `http` types.
@@ -39,6 +39,7 @@ mod check;
 mod created;
 mod document;
 mod event;
+mod page;
 mod see_other;
 mod urls;
 mod view;
@@ -52,6 +53,6 @@ pub use created::Created;
 pub use event::Event;
 pub use see_other::SeeOther;
 pub use urls::MonitorUrls;
-#[cfg(feature = "tokio")]
-pub(crate) use view::no_store;
 pub use view::{ListView, OperationView};
+#[cfg(feature = "tokio")]
+pub(crate) use view::{no_store, problem_page};

@@ -39,6 +39,11 @@ impl MonitorUrls {
         self.below(id, "/result")
     }
 
+    /// Where a page's button sends the request for an operation's cancellation.
+    pub(crate) fn cancel(&self, id: OperationId) -> UriReference {
+        self.below(id, "/cancel")
+    }
+
     fn below(&self, id: OperationId, rest: &str) -> UriReference {
         let mut buffer = uuid::Uuid::encode_buffer();
         let id: &str = id.as_uuid().hyphenated().encode_lower(&mut buffer);

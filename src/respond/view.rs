@@ -7,7 +7,7 @@ use http::{Response as HttpResponse, StatusCode};
 use serde::Serialize;
 
 use super::document::{ListDocument, OperationDocument};
-use super::{Accepted, Body, Event, MonitorUrls, Response};
+use super::{Accepted, Body, Event, MonitorUrls, Response, page};
 use crate::header::{CacheControl, EntityTag, JSON, Link, SUNSET, UriReference, retry_after};
 use crate::operation::{IntoOutcome, Operation, Outcome};
 use crate::prefer::{PREFERENCE_APPLIED, PreferenceApplied, Preferences};
@@ -94,11 +94,16 @@ impl<'a> OperationView<'a> {
     /// revision ([RFC 9110 §13.1.2](https://www.rfc-editor.org/rfc/rfc9110#section-13.1.2)).
     pub fn monitor(&self, request: &HeaderMap) -> Response {
         let tag = EntityTag::of_revision(self.operation.revision());
-        let mut response = if tag.is_in_if_none_match(request) {
+        let response = if tag.is_in_if_none_match(request) {
             not_modified()
         } else {
             json(StatusCode::OK, &self.document())
         };
+        self.finish(&tag, response)
+    }
+
+    /// What stands in the monitor's answer in whichever form.
+    fn finish(&self, tag: &EntityTag, mut response: Response) -> Response {
         let headers = response.headers_mut();
         headers.insert(header::ETAG, tag.to_header_value());
         if let Some(applied) = &self.applied {
@@ -112,6 +117,31 @@ impl<'a> OperationView<'a> {
             Some(expires) => self.keep_until(expires, headers),
         }
         response
+    }
+
+    /// The same as a page for people. Its tag is another: the two are not the same bytes.
+    pub fn page(&self, request: &HeaderMap) -> Response {
+        let tag = Self::page_tag(self.operation);
+        let mut response = page::operation(self.operation, self.urls, self.retry_after);
+        if tag.is_in_if_none_match(request) {
+            // The fields of the page still hold.
+            *response.body_mut() = Body::default();
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            response.headers_mut().remove(header::CONTENT_TYPE);
+        }
+        self.finish(&tag, response)
+    }
+
+    /// The tag of the operation as JSON.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn tag(operation: &Operation) -> EntityTag {
+        EntityTag::of_revision(operation.revision())
+    }
+
+    /// The tag of the operation as a page.
+    pub(crate) fn page_tag(operation: &Operation) -> EntityTag {
+        let text = format!("{}-{}", operation.revision(), page::EDITION);
+        EntityTag::new(&text).unwrap_or_else(|_| EntityTag::of_revision(operation.revision()))
     }
 
     /// The event that tells of this state: its name is `operation`, its data are the content of the
@@ -217,6 +247,19 @@ impl<'a> ListView<'a> {
         self
     }
 
+    /// The same as a page for people, which is asked for anew after `refresh` where scripts do not run.
+    /// `is_newest` says that new operations belong on it, which its script then adds.
+    pub fn page(self, is_newest: bool, refresh: Duration) -> Response {
+        let next = self.next.as_ref();
+        let mut response = page::list(self.operations, self.urls, next, is_newest, refresh);
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, ASK_AGAIN);
+        if let Some(next) = self.next {
+            headers.insert(header::LINK, Link::next(next).to_header_value());
+        }
+        response
+    }
+
     /// The answer to a GET of the list: 200 with `Link: rel="next"` if there is more.
     pub fn into_response(self) -> Response {
         let document = ListDocument::new(self.operations, self.next.clone(), self.urls);
@@ -228,6 +271,12 @@ impl<'a> ListView<'a> {
         }
         response
     }
+}
+
+/// A problem as a page for people.
+#[cfg(feature = "tokio")]
+pub(crate) fn problem_page(problem: &Problem) -> Response {
+    page::problem(problem)
 }
 
 /// Keeps a 404 or 410 from being cached by heuristics

@@ -88,6 +88,7 @@ fn field((name, value): (&HeaderName, &HeaderValue)) -> String {
 /// A line of content, without what is random in an event stream.
 fn line(line: &str) -> &str {
     match line {
+        line if line.contains("http-equiv=\"refresh\"") => "refresh …\n",
         line if line.starts_with("retry: ") => "retry: …\n",
         line if line.starts_with("id: ") && line.contains('-') => "id: …\n",
         line => line,

@@ -16,6 +16,7 @@ macro_rules! contract {
 }
 
 mod front;
+mod pages;
 mod streams;
 mod waiting;
 
