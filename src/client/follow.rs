@@ -149,12 +149,14 @@ impl Follow {
         let mut headers = HeaderMap::new();
         let Some(result) = &self.result else {
             headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, */*;q=0.1"));
-            if !policy.wait.is_zero() {
-                let wait = PreferField::new().wait(policy.wait).to_header_value();
-                headers.extend(wait.map(|wait| (PREFER.clone(), wait)));
-            }
             if let Some(Ok(etag)) = self.etag.as_deref().map(HeaderValue::from_str) {
                 headers.insert(header::IF_NONE_MATCH, etag);
+                // Only for what is newer than what was seen: what changed before the poll would be waited
+                // for in vain.
+                if !policy.wait.is_zero() {
+                    let wait = PreferField::new().wait(policy.wait).to_header_value();
+                    headers.extend(wait.map(|wait| (PREFER.clone(), wait)));
+                }
             }
             return (&self.monitor, headers);
         };
