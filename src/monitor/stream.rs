@@ -86,17 +86,18 @@ pub(super) async fn list(
     pump.beating(feed.ready()).await?;
     let mut list = List { observer, owner, query, feed, cursor: Cursor::new(Timestamp::MIN) };
     let mut told = list.feed.told();
+    // Boxed, so that the stream need not have room for them while it waits.
     match cursor {
         Some(cursor) => {
             list.cursor = cursor;
-            list.catch_up(&mut pump, told.settled).await?;
+            Box::pin(list.catch_up(&mut pump, told.settled)).await?;
         }
-        None => list.page(&mut pump, told.settled).await?,
+        None => Box::pin(list.page(&mut pump, told.settled)).await?,
     }
     loop {
         let Ok(news) = pump.beating(list.feed.next()).await? else {
             told = list.feed.told();
-            list.catch_up(&mut pump, told.settled).await?;
+            Box::pin(list.catch_up(&mut pump, told.settled)).await?;
             continue;
         };
         let news = news?;

@@ -24,8 +24,8 @@ use crate::time::Timestamp;
 /// the change is decided; it is written after that, or not at all, within the time that a call may take.
 pub(crate) const LATE: Duration = Duration::from_secs(10);
 
-/// How many changes who follows may be behind before it has to look for itself.
-const MAX_BEHIND: usize = 256;
+/// How many changes who follows may be behind before it has to look for itself. Each owner has room for them.
+const MAX_BEHIND: usize = 64;
 /// How many operations that hints name are read at once.
 const MAX_READS: usize = 64;
 /// How many times as long as a look takes there is none after it, so that it costs the store little however
@@ -36,7 +36,7 @@ const SHORT_REST: u32 = 4;
 /// That an operation is new or has changed.
 #[derive(Debug, Clone)]
 pub(crate) struct News {
-    pub(crate) operation: Operation,
+    pub(crate) operation: Arc<Operation>,
     /// Counts the news of its owner.
     pub(crate) number: u64,
     /// All that bears this time or an earlier one had been told before.
@@ -174,7 +174,8 @@ impl Shared {
             known.told.number += 1;
             let Told { number, settled } = known.told;
             // Under the lock, so that the order is the one of the numbers. Nobody need be there.
-            let _ = self.news.send(News { operation: operation.clone(), number, settled });
+            let _ =
+                self.news.send(News { operation: Arc::new(operation.clone()), number, settled });
         }
     }
 
