@@ -1,6 +1,7 @@
 //! Ten thousand who wait at once: what each takes while it waits and when it is woken, and that nothing of
 //! it stays.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+#![allow(clippy::print_stdout, reason = "it prints what it measured")]
 
 use std::alloc::System;
 use std::fs;
@@ -113,11 +114,11 @@ async fn measure(what: &str, way: Way, operations_of_all: usize) {
     sleep(Duration::from_millis(500)).await;
     assert_eq!(waiting.len(), WAITERS);
     let each = live_bytes().saturating_sub(before) / WAITERS;
-    let let_in = (used() - start) / u32::try_from(WAITERS).unwrap();
+    let let_in = used().saturating_sub(start) / u32::try_from(WAITERS).unwrap();
 
     let start = used();
     sleep(Duration::from_secs(2)).await;
-    let idle = (used() - start) / 2;
+    let idle = used().saturating_sub(start) / 2;
     assert!(waiting.try_join_next().is_none(), "woken by nothing");
 
     let (start, began) = (used(), Instant::now());
@@ -127,7 +128,7 @@ async fn measure(what: &str, way: Way, operations_of_all: usize) {
     while let Some(done) = waiting.join_next().await {
         done.unwrap();
     }
-    let woken = (used() - start) / u32::try_from(WAITERS).unwrap();
+    let woken = used().saturating_sub(start) / u32::try_from(WAITERS).unwrap();
     let last = began.elapsed();
     println!(
         "{what}: {each} bytes each, {let_in:.1?} to let it in, {idle:.1?} a second for all while they wait, \
