@@ -8,7 +8,8 @@
 //! | `POST /operations/{id}/cancel` | 303: what the button of a page asks, by a form of the same origin; else 403 |
 //! | `DELETE /operations/{id}` | live: 202, cancellation is requested; finished: 204, forgotten |
 //!
-//! An unknown operation and somebody else's are one and the same 404; one whose retention has passed
+//! Who asks more often than [it may](crate::operations::OperationsBuilder::owner_poll_rate) is answered 429 before
+//! anything is read. An unknown operation and somebody else's are one and the same 404; one whose retention has passed
 //! is a 410. `HEAD` is answered as `GET` is: your server leaves the content out. `respond-async` means
 //! nothing here, so a client that sends it along with every request gets no second operation.
 //!
@@ -118,6 +119,15 @@ enum Target {
     Cancel(OperationId),
 }
 
+impl Target {
+    fn operation(&self) -> Option<OperationId> {
+        match self {
+            Self::List => None,
+            Self::Operation(id) | Self::Result(id) | Self::Cancel(id) => Some(*id),
+        }
+    }
+}
+
 /// In which form an answer is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -196,7 +206,10 @@ impl Monitor {
         let negotiates = !matches!(target, None | Some(Target::Result(_)));
         let answer = match target {
             None => Err(Problem::new(types::NOT_FOUND)),
-            Some(target) => self.answer_to(target, asked).await,
+            Some(target) => match self.operations.spend(owner, target.operation()) {
+                Ok(()) => self.answer_to(target, asked).await,
+                Err(problem) => Err(problem),
+            },
         };
         let mut response = answer.unwrap_or_else(|problem| {
             let allow = problem.is(types::METHOD_NOT_ALLOWED).then(|| self.allow(path));

@@ -47,6 +47,7 @@ pub(super) struct Settings {
     pub(super) store_timeout: Duration,
     pub(super) max_outcome_bytes: usize,
     pub(super) poll_rate: u32,
+    pub(super) owner_poll_rate: Option<u32>,
 }
 
 /// The shortest and the longest retention that a request may ask for.
@@ -131,6 +132,7 @@ impl OperationsBuilder {
             store_timeout: Self::DEFAULT_STORE_TIMEOUT,
             max_outcome_bytes: Self::DEFAULT_MAX_OUTCOME_BYTES,
             poll_rate: Self::DEFAULT_POLL_RATE,
+            owner_poll_rate: None,
         };
         Self {
             store,
@@ -411,6 +413,16 @@ impl OperationsBuilder {
     /// than 600 times as many; no client is asked to wait for longer than about ten minutes.
     pub fn poll_rate(mut self, polls_per_second: u32) -> Self {
         self.settings.poll_rate = polls_per_second.max(1);
+        self
+    }
+
+    /// How many requests a second the monitors answer one owner in this process, at least 1 (default: no bound
+    /// of its own). Who has not asked for a while may ask ten seconds' worth at once; one more is answered
+    /// 429 with `Retry-After`, before anything is read. A client without a name has such a budget for each
+    /// operation. Whoever holds polls asks again when they end, so let it be no less than the polls that
+    /// one owner may hold.
+    pub fn owner_poll_rate(mut self, polls_per_second: u32) -> Self {
+        self.settings.owner_poll_rate = Some(polls_per_second.max(1));
         self
     }
 

@@ -63,6 +63,7 @@
 
 mod admission;
 mod attempt;
+mod budget;
 mod builder;
 mod calls;
 mod complete;
@@ -108,6 +109,7 @@ pub(crate) use calls::without_panic;
 pub(crate) use context::Run;
 
 use self::admission::Admission;
+use self::budget::Budget;
 use self::builder::Settings;
 use self::calls::{Call, detached, store_problem, unavailable};
 use self::context::Runs;
@@ -157,6 +159,8 @@ struct Inner {
     runs: Runs,
     /// The polls that clients were asked for, by the seconds since then.
     agenda: Mutex<Agenda>,
+    /// What clients have spent of their polls.
+    budget: Mutex<Budget>,
     began: Instant,
     watches: Watches,
     feeds: Feeds,
@@ -197,6 +201,7 @@ impl Operations {
             follow_ups,
             runs: Runs::default(),
             agenda: Mutex::default(),
+            budget: Mutex::default(),
             began: Instant::now(),
             watches: Watches::default(),
             feeds: Feeds::default(),
@@ -322,6 +327,19 @@ impl Operations {
     /// [poll rate](OperationsBuilder::poll_rate): each call about a live operation plans one poll.
     pub fn retry_after(&self, observed: &Observed) -> Duration {
         self.inner().retry_after(observed)
+    }
+
+    /// Counts a request of that owner about an operation or its list, before anything is read for it.
+    ///
+    /// # Errors
+    /// A problem of the type [`TOO_MANY_POLLS`](types::TOO_MANY_POLLS), if it asks more often than
+    /// [it may](OperationsBuilder::owner_poll_rate).
+    pub(crate) fn spend(&self, owner: &Owner, id: Option<OperationId>) -> Result<(), Problem> {
+        let inner = self.inner();
+        let Some(rate) = inner.settings.owner_poll_rate else { return Ok(()) };
+        let mut budget = inner.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let spent = budget.spend(owner, id, rate, inner.began.elapsed());
+        spent.map_err(|delay| Problem::new(types::TOO_MANY_POLLS).retry_after(delay))
     }
 
     /// Where the monitors are.

@@ -45,6 +45,8 @@ problem_types! {
     OVERLOADED = "overloaded", "Overloaded", SERVICE_UNAVAILABLE;
     /// The owner has as much unfinished work as one may have; nothing of the request was stored.
     TOO_MANY_OPERATIONS = "too-many-operations", "Too many operations", TOO_MANY_REQUESTS;
+    /// The owner asks more often than one may; nothing was read.
+    TOO_MANY_POLLS = "too-many-polls", "Too many requests", TOO_MANY_REQUESTS;
     /// The store does not answer, so it is not known what became of the request.
     STORE_UNAVAILABLE = "store-unavailable", "Temporarily unavailable", SERVICE_UNAVAILABLE;
     /// The service is shutting down and takes no new work.

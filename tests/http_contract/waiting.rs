@@ -143,7 +143,39 @@ async fn shutdown_ends_held_polls_at_once_with_the_plain_answer() {
     assert!(!held.0.field("retry-after").is_empty());
 }
 
+async fn an_owner_who_asks_too_often_is_refused_and_nobody_else() {
+    let service = Service::with(|builder| builder.owner_poll_rate(1));
+    let post = async |owner| {
+        let fields = [("owner", owner), ("prefer", "respond-async")];
+        service.send(Method::POST, "/tasks/ignore", &fields).await.monitor()
+    };
+    let (of_ann, of_bob) = (post("ann").await, post("bob").await);
+    let ann = [("owner", "ann")];
+    for uri in ["/operations", &of_ann, &of_bob, "/operations", &of_ann].repeat(2) {
+        assert_ne!(service.send(Method::GET, uri, &ann).await.status, 429);
+    }
+    for (method, uri) in [
+        (Method::GET, of_ann.clone()),
+        (Method::GET, "/operations".to_owned()),
+        (Method::GET, format!("{of_ann}/result")),
+        (Method::DELETE, of_ann.clone()),
+    ] {
+        let refused = service.send(method, &uri, &ann).await;
+        refused.is_problem(429, "too-many-polls");
+        assert_eq!(
+            (refused.field("retry-after"), refused.field("cache-control")),
+            ("1", "no-store")
+        );
+    }
+    let own = service.send(Method::GET, &of_bob, &[("owner", "bob")]).await;
+    assert_eq!(own.json()["cancel_requested"], serde_json::Value::Null);
+    sleep(Duration::from_secs(1)).await;
+    let again = service.send(Method::GET, &of_ann, &ann).await;
+    assert_eq!((again.status, &again.json()["status"]), (StatusCode::OK, &"running".into()));
+}
+
 contract! {
+    an_owner_who_asks_too_often_is_refused_and_nobody_else
     a_poll_is_held_until_there_is_something_new
     a_poll_is_held_no_longer_than_it_prefers_and_the_cap
     a_poll_is_answered_at_once_where_there_is_nothing_to_wait_for

@@ -65,6 +65,17 @@ async fn without_hints_a_change_is_seen_by_looking() {
     assert!((100..=1_100).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_asks_too_often_costs_the_store_nothing() {
+    let service = Service::with(|store| store, |builder| builder.owner_poll_rate(1));
+    let id = service.begun().await;
+    let mut refused = 0;
+    for _ in 0..1_000 {
+        refused += usize::from(service.poll(id, &[]).await.status() == 429);
+    }
+    assert_eq!((refused, service.reads()), (990, 10));
+}
+
 /// Somebody changes the operation as fast as can be, and others wait for what is newer than what they
 /// have. Nobody looks unasked, so a wake-up that is missed is a poll that is held to its end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
