@@ -88,8 +88,12 @@ fn constants() -> Router {
             .into_response()
     };
     let monitor = || async {
-        let fields =
-            [JSON, (header::ETAG, "\"2\""), (header::CACHE_CONTROL, "private, max-age=10")];
+        let fields = [
+            JSON,
+            (header::ETAG, "\"2\""),
+            (header::VARY, "Accept, Prefer"),
+            (header::CACHE_CONTROL, "private, max-age=10"),
+        ];
         (fields, [SUNSET], include_str!("by_hand/succeeded.json")).into_response()
     };
     let result = || async {

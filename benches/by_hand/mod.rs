@@ -219,12 +219,13 @@ async fn monitor(
     } else {
         Json(operation.document(id)).into_response()
     };
+    let always = [(header::ETAG, tag), (header::VARY, "Accept, Prefer".to_owned())];
     match operation.expires() {
         None => {
             let fields = [(header::CACHE_CONTROL, "no-cache, private"), (header::RETRY_AFTER, "1")];
-            ([(header::ETAG, tag)], fields, content).into_response()
+            (always, fields, content).into_response()
         }
-        Some(expires) => ([(header::ETAG, tag)], keep_until(expires), content).into_response(),
+        Some(expires) => (always, keep_until(expires), content).into_response(),
     }
 }
 
