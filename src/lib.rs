@@ -11,7 +11,7 @@
 //! | `serve` | a server for axum's routers that bounds what a client can hold | `serve` |
 //! | `tower` | an asynchronous mode around a service that knows nothing of it | `tower` |
 //! | `amqp` | the work in another service, over RabbitMQ | `amqp` |
-//! | `client` | the other side: sends, polls, resumes; a private cache | (`client`, `client-rustls`, `client-cache`) |
+//! | `client` | the other side: sends, follows, resumes; a private cache | (`client`, `client-rustls`, `client-cache`) |
 //! | `monitor` | status monitors: `http::Request` in, `http::Response` out | `tokio` |
 //! | `operations` | the facade: durable jobs and other work, workers, idempotency keys, bounds, shutdown | `tokio` |
 //! | [`store`] | [`OperationStore`](store::OperationStore), [`MemoryStore`](store::MemoryStore), `SqliteStore`, `PostgresStore`, `RedisStore`, a conformance suite | (`sqlite`, `sqlite-bundled`, `postgres`, `redis`, `conformance`) |

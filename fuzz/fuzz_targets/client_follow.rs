@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use libfuzzer_sys::fuzz_target;
-use respond_async::client::{Client, Transport, TransportError, TransportErrorKind};
+use respond_async::client::{
+    Client, Opened, StreamTransport, Transport, TransportError, TransportErrorKind,
+};
 use tokio::runtime::Builder;
 
 /// No operation is followed longer than that, by a clock that jumps to what is waited for.
@@ -34,9 +37,32 @@ impl Transport for Script {
         assert!(*asked < MOST, "asked without a pause");
         let answer = &self.answers[(*asked).min(self.answers.len() - 1)];
         *asked += 1;
-        let lost = || TransportError::new(TransportErrorKind::Ambiguous, "lost");
         answer.clone().ok_or_else(lost)
     }
+
+    fn streaming(&self) -> Option<&dyn StreamTransport> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl StreamTransport for Script {
+    /// A stream comes in pieces of three bytes, and then breaks.
+    async fn open(&self, request: Request<Bytes>) -> Result<Opened, TransportError> {
+        let answer = self.send(request).await?;
+        let content_type = answer.headers().get(header::CONTENT_TYPE);
+        if content_type.is_none_or(|value| value != "text/event-stream") {
+            return Ok(Opened::Whole(answer));
+        }
+        Ok(Opened::Stream(answer.map(|body| {
+            let pieces: Vec<_> = body.chunks(3).map(|piece| Ok(body.slice_ref(piece))).collect();
+            stream::iter(pieces.into_iter().chain([Err(lost())])).boxed()
+        })))
+    }
+}
+
+fn lost() -> TransportError {
+    TransportError::new(TransportErrorKind::Ambiguous, "lost")
 }
 
 /// None is an answer that does not arrive.

@@ -1,9 +1,11 @@
 //! One poll after another, without I/O: what to ask, what an answer means, and when to ask again.
 
+mod events;
+
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,6 +24,10 @@ use crate::time::Timestamp;
 
 /// How often links may lead on, for the monitor and for the result.
 const MAX_REDIRECTS: u8 = 5;
+/// What polls accept, without and with a stream.
+const DOCUMENT: &str = "application/json, */*;q=0.1";
+const EVENTS_OR_DOCUMENT: &str = "text/event-stream, application/json;q=0.9, */*;q=0.1";
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// A replica may not have heard of an operation yet that another has just accepted.
 const UNKNOWN_AT_FIRST: u32 = 3;
 
@@ -48,6 +54,11 @@ pub(super) struct Follow {
     style: Style,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     etag: Option<String>,
+    /// The id of the last event of its stream that was understood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_event_id: Option<String>,
+    #[serde(skip)]
+    streams: Streams,
     #[serde(skip)]
     error: Option<Problem>,
     #[serde(skip)]
@@ -61,6 +72,16 @@ pub(super) struct Follow {
     seen: bool,
     #[serde(skip)]
     redirects: u8,
+}
+
+/// Whether a monitor tells of changes by an event stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Streams {
+    #[default]
+    Unknown,
+    Yes,
+    /// It does not, or something between holds the stream back.
+    No,
 }
 
 /// How an operation ended.
@@ -103,6 +124,8 @@ impl Finished {
 /// What follows from an answer.
 #[derive(Debug)]
 pub(super) enum Step {
+    /// Wait for the next event.
+    Listen,
     /// Ask again after that time.
     Again(Duration),
     Finished(Finished),
@@ -135,6 +158,8 @@ impl Follow {
             snapshot,
             style,
             etag: None,
+            last_event_id: None,
+            streams: Streams::Unknown,
             error: None,
             result_status: None,
             unasked: 0,
@@ -144,11 +169,17 @@ impl Follow {
         })
     }
 
-    /// What to ask next: where, and the fields besides the client's own.
-    pub(super) fn request(&self, policy: &PollPolicy) -> (&Url, HeaderMap) {
+    /// What to ask next: where, and the fields besides the client's own. `streams` says that the answer may
+    /// be an event stream.
+    pub(super) fn request(&self, policy: &PollPolicy, streams: bool) -> (&Url, HeaderMap) {
         let mut headers = HeaderMap::new();
         let Some(result) = &self.result else {
-            headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, */*;q=0.1"));
+            let accept = if streams { EVENTS_OR_DOCUMENT } else { DOCUMENT };
+            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            let seen = self.last_event_id.as_ref().filter(|_| streams);
+            if let Some(Ok(id)) = seen.map(|id| HeaderValue::from_bytes(id.as_bytes())) {
+                headers.insert(LAST_EVENT_ID, id);
+            }
             if let Some(Ok(etag)) = self.etag.as_deref().map(HeaderValue::from_str) {
                 headers.insert(header::IF_NONE_MATCH, etag);
                 // Only for what is newer than what was seen: what changed before the poll would be waited
@@ -163,7 +194,7 @@ impl Follow {
         (result, headers)
     }
 
-    /// What follows from the answer to the last [request](Self::request).
+    /// What follows from the whole answer to the last [request](Self::request).
     pub(super) fn received(
         &mut self,
         answer: Result<Response<Bytes>, TransportError>,

@@ -9,7 +9,8 @@
 //! A monitor is found by `Link: rel="monitor"`, `Operation-Location`, `Content-Location` or `Location`, relative
 //! or absolute, and may be one of this crate's, or of OData, FHIR, OGC API Processes, Azure or Google. It is
 //! asked when it says (`Retry-After` in both forms, within bounds), cheaply (`If-None-Match`), and may
-//! hold the poll (`Prefer: wait`). That a poll failed and that the operation failed are two things: a
+//! hold the poll (`Prefer: wait`), or tell of each change as it comes (`text/event-stream`, taken up again by
+//! `Last-Event-ID`). That a poll failed and that the operation failed are two things: a
 //! [`ClientError`], and a [`Finished::Failed`].
 //!
 //! - Credentials stay with their origin: a monitor or a result of another one is not followed unless
@@ -46,7 +47,9 @@
 #[cfg(feature = "client-cache")]
 pub mod cache;
 mod error;
+mod events;
 mod follow;
+mod listen;
 mod origin;
 mod policy;
 mod poller;
@@ -62,4 +65,4 @@ pub use poller::{Poller, PollerState, Update};
 pub use reqwest::ReqwestTransport;
 pub use send::{Answer, Client, Send};
 pub use snapshot::Snapshot;
-pub use transport::{Transport, TransportError, TransportErrorKind};
+pub use transport::{Opened, StreamTransport, Transport, TransportError, TransportErrorKind};

@@ -7,6 +7,7 @@ pub struct PollPolicy {
     pub(super) shortest: Duration,
     pub(super) longest: Duration,
     pub(super) wait: Duration,
+    pub(super) events: bool,
     pub(super) failure_limit: u32,
 }
 
@@ -29,6 +30,7 @@ impl PollPolicy {
             shortest: Self::DEFAULT_SHORTEST,
             longest: Self::DEFAULT_LONGEST,
             wait: Self::DEFAULT_WAIT,
+            events: true,
             failure_limit: Self::DEFAULT_FAILURE_LIMIT,
         }
     }
@@ -43,6 +45,13 @@ impl PollPolicy {
     /// to. Keep it below your transport's timeout.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
+        self
+    }
+
+    /// Whether a server that can may tell of changes by an event stream, in place of polls (default: yes).
+    /// Over HTTP/1.1 each operation that is followed so has a connection of its own.
+    pub fn events(mut self, are_taken: bool) -> Self {
+        self.events = are_taken;
         self
     }
 

@@ -12,9 +12,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::error::{ClientError, ClientErrorKind};
 use super::follow::{Finished, Follow, Step};
+use super::listen::Listening;
 use super::send::Shared;
 use super::snapshot::Snapshot;
-use super::transport::TransportError;
+use super::transport::{Opened, TransportError};
 use crate::time::{Clock, SystemClock};
 
 /// Follows an operation to its end.
@@ -25,6 +26,8 @@ use crate::time::{Clock, SystemClock};
 pub struct Poller {
     shared: Arc<Shared>,
     follow: Box<Follow>,
+    /// Its monitor's event stream, while there is one.
+    stream: Option<Listening>,
     /// The client's own fields, for each poll.
     headers: HeaderMap,
     due: Instant,
@@ -66,7 +69,15 @@ impl Poller {
         deadline: Option<Instant>,
     ) -> Self {
         let due = Instant::now() + pause;
-        Self { shared, follow: Box::new(follow), headers, due, deadline, ended: false }
+        Self {
+            shared,
+            follow: Box::new(follow),
+            stream: None,
+            headers,
+            due,
+            deadline,
+            ended: false,
+        }
     }
 
     pub(super) fn resume(shared: Arc<Shared>, state: PollerState, headers: HeaderMap) -> Self {
@@ -118,26 +129,21 @@ impl Poller {
 
     async fn until_new(&mut self) -> Result<Update, ClientError> {
         loop {
-            let late = || ClientError::new(ClientErrorKind::DeadlinePassed);
-            if self.deadline.is_some_and(|deadline| self.due >= deadline) {
-                sleep_until(self.deadline.unwrap_or(self.due)).await;
-                return Err(late().with_url(self.follow.monitor.clone()));
-            }
-            sleep_until(self.due).await;
-            let (url, fields) = self.follow.request(&self.shared.policy);
-            let request = self.request(Method::GET, url, &fields)?;
-            let sent = self.shared.transport.send(request);
-            let answer = match self.deadline {
-                None => sent.await,
-                Some(deadline) => match timeout_at(deadline, sent).await {
-                    Ok(answer) => answer,
-                    Err(_) => return Err(late().with_url(self.follow.monitor.clone())),
-                },
-            };
             let before = self.follow.snapshot.clone();
-            let Shared { origins, policy, .. } = &*self.shared;
-            let now = SystemClock.now();
-            match self.follow.received(answer, origins, policy, now, random()) {
+            let deadline = self.deadline;
+            let step = self.step();
+            let step = match deadline {
+                None => step.await?,
+                Some(deadline) => timeout_at(deadline, step).await.map_err(|_| {
+                    let late = ClientError::new(ClientErrorKind::DeadlinePassed);
+                    late.with_url(self.follow.monitor.clone())
+                })??,
+            };
+            if !matches!(step, Step::Listen) {
+                self.stream = None;
+            }
+            match step {
+                Step::Listen => {}
                 Step::Finished(finished) => return Ok(Update::Finished(finished)),
                 Step::Failed(error) => return Err(error),
                 Step::Again(pause) => self.due = Instant::now() + pause,
@@ -146,6 +152,41 @@ impl Poller {
                 return Ok(Update::Progress(self.follow.snapshot.clone()));
             }
         }
+    }
+
+    /// Waits for the next event, or else asks when it is time to.
+    async fn step(&mut self) -> Result<Step, ClientError> {
+        let Shared { transport, origins, policy, .. } = &*self.shared;
+        if let Some(stream) = &mut self.stream {
+            let told = stream.next().await;
+            return Ok(match told {
+                Ok(Some(event)) => {
+                    self.follow.heard(event, origins, policy, SystemClock.now(), random())
+                }
+                Ok(None) => self.follow.hushed(None, stream.retry(), policy, random()),
+                Err(error) => self.follow.hushed(Some(error), None, policy, random()),
+            });
+        }
+        sleep_until(self.due).await;
+        let streaming = transport.streaming().filter(|_| self.follow.takes_stream(policy));
+        let (url, fields) = self.follow.request(policy, streaming.is_some());
+        let request = self.request(Method::GET, url, &fields)?;
+        let answer = match streaming {
+            None => transport.send(request).await,
+            Some(streaming) => {
+                let answer = match streaming.open(request).await {
+                    Ok(Opened::Stream(stream)) => {
+                        self.stream = Some(Listening::new(stream.into_body()));
+                        return Ok(Step::Listen);
+                    }
+                    Ok(Opened::Whole(answer)) => Ok(answer),
+                    Err(error) => Err(error),
+                };
+                self.follow.no_stream(&answer);
+                answer
+            }
+        };
+        Ok(self.follow.received(answer, origins, policy, SystemClock.now(), random()))
     }
 
     /// Asks for the cancellation of the operation, and says whether the server takes that: go on to see how

@@ -2,10 +2,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response};
+use futures_util::stream::{StreamExt, unfold};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use reqwest::redirect::Policy;
 
-use super::transport::{Transport, TransportError, TransportErrorKind};
+use super::transport::{Opened, StreamTransport, Transport, TransportError, TransportErrorKind};
+use crate::respond::Event;
 
 /// Sends by [reqwest].
 ///
@@ -41,7 +43,8 @@ impl ReqwestTransport {
     }
 
     /// A client of your own. Give it timeouts, and a redirect policy of `none`: a redirect that it follows
-    /// takes your credentials along unseen.
+    /// takes your credentials along unseen. A timeout for the whole of an exchange cuts event streams off; they
+    /// are taken up again.
     pub fn with(client: reqwest::Client) -> Self {
         Self { client, max_response_bytes: Self::DEFAULT_MAX_RESPONSE_BYTES, is_own: false }
     }
@@ -52,11 +55,11 @@ impl ReqwestTransport {
         self.max_response_bytes = bytes;
         self
     }
-}
 
-#[async_trait]
-impl Transport for ReqwestTransport {
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
+    async fn execute(
+        &self,
+        request: Request<Bytes>,
+    ) -> Result<(Response<()>, reqwest::Response), TransportError> {
         let is_https = request.uri().scheme_str() == Some("https");
         if is_https && self.is_own && cfg!(not(feature = "client-rustls")) {
             let why = "https needs the feature client-rustls, or a client of your own";
@@ -69,6 +72,10 @@ impl Transport for ReqwestTransport {
         let mut response = Response::new(());
         *response.status_mut() = answer.status();
         *response.headers_mut() = std::mem::take(answer.headers_mut());
+        Ok((response, answer))
+    }
+
+    async fn whole(&self, mut answer: reqwest::Response) -> Result<Bytes, TransportError> {
         let mut body = BytesMut::new();
         while let Some(piece) = answer.chunk().await.map_err(failed)? {
             if body.len() + piece.len() > self.max_response_bytes {
@@ -77,8 +84,47 @@ impl Transport for ReqwestTransport {
             }
             body.extend_from_slice(&piece);
         }
-        Ok(response.map(|()| body.freeze()))
+        Ok(body.freeze())
     }
+}
+
+#[async_trait]
+impl Transport for ReqwestTransport {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
+        let (response, answer) = self.execute(request).await?;
+        let body = self.whole(answer).await?;
+        Ok(response.map(|()| body))
+    }
+
+    fn streaming(&self) -> Option<&dyn StreamTransport> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl StreamTransport for ReqwestTransport {
+    async fn open(&self, request: Request<Bytes>) -> Result<Opened, TransportError> {
+        let (response, answer) = self.execute(request).await?;
+        if !response.status().is_success() || !is_event_stream(response.headers()) {
+            let body = self.whole(answer).await?;
+            return Ok(Opened::Whole(response.map(|()| body)));
+        }
+        let pieces = unfold(Some(answer), |answer| async {
+            let mut answer = answer?;
+            match answer.chunk().await.transpose()? {
+                Ok(piece) => Some((Ok(piece), Some(answer))),
+                Err(error) => Some((Err(failed(error)), None)),
+            }
+        });
+        Ok(Opened::Stream(response.map(|()| pieces.boxed())))
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    content_type
+        .and_then(|value| value.split(|&byte| byte == b';').next())
+        .is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(Event::MEDIA_TYPE.as_bytes()))
 }
 
 fn failed(error: reqwest::Error) -> TransportError {

@@ -3,6 +3,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use http::{Request, Response};
 
 /// What sends a request and brings back its answer: one exchange, without redirects, retries or cache.
@@ -16,6 +17,32 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// If there is no whole answer.
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError>;
+
+    /// The same, if it can give event streams as they come. Without it, operations are followed by polls.
+    fn streaming(&self) -> Option<&dyn StreamTransport> {
+        None
+    }
+}
+
+/// A transport that gives event streams as they come.
+#[async_trait]
+pub trait StreamTransport: Transport {
+    /// Sends a request whose target is absolute, as [`send`](Transport::send) does; but a successful
+    /// answer whose content is `text/event-stream` is given as soon as it begins. It has no end that is
+    /// known, so no time for the whole of it: the client bounds how long it is silent.
+    ///
+    /// # Errors
+    /// If there is no answer, or no whole one that is no stream.
+    async fn open(&self, request: Request<Bytes>) -> Result<Opened, TransportError>;
+}
+
+/// An answer as it comes.
+#[expect(missing_debug_implementations, reason = "a stream has none")]
+pub enum Opened {
+    /// All of it.
+    Whole(Response<Bytes>),
+    /// Its head, and its content piece by piece. An error is the last of them.
+    Stream(Response<BoxStream<'static, Result<Bytes, TransportError>>>),
 }
 
 /// A request that got no whole answer.

@@ -4,3 +4,4 @@
 mod cached;
 mod real;
 mod scripted;
+mod streams;

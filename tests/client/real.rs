@@ -3,15 +3,19 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, Request, StatusCode, header};
 use respond_async::client::{
-    Answer, Client, ClientErrorKind, Finished, PollPolicy, ReqwestTransport, Update,
+    Answer, Client, ClientErrorKind, Finished, Opened, PollPolicy, ReqwestTransport,
+    StreamTransport, Transport, TransportError, Update,
 };
 use respond_async::operations::Job;
 use respond_async::prefer::Preferences;
@@ -149,9 +153,65 @@ impl Drop for Server {
     }
 }
 
+fn policy() -> PollPolicy {
+    PollPolicy::new().pauses(Duration::from_millis(20), Duration::from_millis(100))
+}
+
 fn client() -> Client {
-    let pauses = PollPolicy::new().pauses(Duration::from_millis(20), Duration::from_millis(100));
-    Client::new().unwrap().poll_policy(pauses)
+    Client::new().unwrap().poll_policy(policy())
+}
+
+/// Both ways to follow an operation: by its event stream, and by polls.
+fn clients() -> [(&'static str, Client); 2] {
+    let polling = Client::new().unwrap().poll_policy(policy().events(false));
+    [("events", client()), ("polls", polling)]
+}
+
+/// A client that notes how it asks.
+#[derive(Debug, Clone)]
+struct Noting {
+    transport: ReqwestTransport,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Noting {
+    fn new() -> Self {
+        Self { transport: ReqwestTransport::new().unwrap(), asked: Arc::default() }
+    }
+
+    fn note(&self, how: &str, request: &Request<Bytes>) {
+        let seen = request.headers().get("last-event-id");
+        let seen = seen.map(|id| format!(" after {}", id.to_str().unwrap())).unwrap_or_default();
+        let path = request.uri().path();
+        let name = if path.ends_with("/result") {
+            "result"
+        } else if path.starts_with("/operations/") {
+            "monitor"
+        } else {
+            path
+        };
+        self.asked.lock().unwrap().push(format!("{how} {name}{seen}"));
+    }
+}
+
+#[async_trait]
+impl Transport for Noting {
+    async fn send(&self, request: Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
+        self.note("send", &request);
+        self.transport.send(request).await
+    }
+
+    fn streaming(&self) -> Option<&dyn StreamTransport> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl StreamTransport for Noting {
+    async fn open(&self, request: Request<Bytes>) -> Result<Opened, TransportError> {
+        self.note("open", &request);
+        self.transport.open(request).await
+    }
 }
 
 #[tokio::test]
@@ -169,8 +229,14 @@ async fn what_is_there_in_time_is_the_answer() {
 
 #[tokio::test]
 async fn an_operation_is_followed_to_its_result() {
+    for (how, client) in clients() {
+        follow_to_the_result(how, &client).await;
+    }
+}
+
+async fn follow_to_the_result(how: &str, client: &Client) {
     let server = Server::in_memory();
-    let Answer::Accepted(poller) = client().send(server.post("400")).respond_async().await.unwrap()
+    let Answer::Accepted(poller) = client.send(server.post("400")).respond_async().await.unwrap()
     else {
         panic!()
     };
@@ -180,41 +246,90 @@ async fn an_operation_is_followed_to_its_result() {
         let Ok(Update::Progress(snapshot)) = update else { panic!("{update:?}") };
         fractions.extend(snapshot.progress().and_then(respond_async::Progress::fraction));
     }
-    assert!(fractions.len() > 1 && fractions.is_sorted(), "{fractions:?}");
+    assert!(fractions.len() > 1 && fractions.is_sorted(), "{how}: {fractions:?}");
     let Some(Ok(Update::Finished(Finished::Succeeded(outcome)))) = updates.last() else { panic!() };
     assert_eq!(outcome.status, StatusCode::CREATED);
     assert_eq!(outcome.headers[header::LOCATION], "/things/17");
 }
 
 #[tokio::test]
-async fn a_late_error_is_the_same_problem() {
+async fn one_stream_tells_it_all() {
     let server = Server::in_memory();
-    let finished = client().send(server.post("20!")).respond_async().finished().await.unwrap();
-    let Finished::Failed(problem, Some(outcome)) = finished else { panic!("{finished:?}") };
-    assert_eq!(problem.detail_text(), Some("no luck"));
-    assert_eq!(outcome.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let noting = Noting::new();
+    let client = Client::with(noting.clone()).poll_policy(policy());
+    let Answer::Accepted(mut poller) =
+        client.send(server.post("400")).respond_async().await.unwrap()
+    else {
+        panic!()
+    };
+    let mut updates = 0;
+    while let Some(update) = poller.next().await {
+        update.unwrap();
+        updates += 1;
+    }
+    assert!(updates > 3, "{updates}");
+    let asked = std::mem::take(&mut *noting.asked.lock().unwrap());
+    assert_eq!(asked, ["send /things", "open monitor", "send result"]);
+
+    // Taken up again where it was left.
+    let Answer::Accepted(mut poller) =
+        client.send(server.post("400")).respond_async().await.unwrap()
+    else {
+        panic!()
+    };
+    while poller.snapshot().progress().is_none() {
+        poller.next().await.unwrap().unwrap();
+    }
+    let state = serde_json::to_string(&poller.state()).unwrap();
+    drop(poller);
+    let resumed = client.resume(serde_json::from_str(&state).unwrap(), HeaderMap::new());
+    assert!(matches!(resumed.await.unwrap(), Finished::Succeeded(_)));
+    let asked = noting.asked.lock().unwrap().split_off(2);
+    let after = asked[0].strip_prefix("open monitor after ").unwrap().parse::<u64>().unwrap();
+    assert!(after > 1 && asked[1..] == ["send result"], "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_late_error_is_the_same_problem() {
+    for (how, client) in clients() {
+        let server = Server::in_memory();
+        let finished = client.send(server.post("20!")).respond_async().finished().await.unwrap();
+        let Finished::Failed(problem, Some(outcome)) = finished else {
+            panic!("{how}: {finished:?}")
+        };
+        assert_eq!(problem.detail_text(), Some("no luck"));
+        assert_eq!(outcome.status, StatusCode::UNPROCESSABLE_ENTITY);
+    }
 }
 
 #[tokio::test]
 async fn a_cancellation_arrives() {
-    let server = Server::in_memory();
-    let sending = client().send(server.post("60000")).respond_async();
-    let Answer::Accepted(mut poller) = sending.await.unwrap() else { panic!() };
-    while poller.snapshot().status() != Status::Running {
-        poller.next().await.unwrap().unwrap();
+    for (how, client) in clients() {
+        let server = Server::in_memory();
+        let sending = client.send(server.post("60000")).respond_async();
+        let Answer::Accepted(mut poller) = sending.await.unwrap() else { panic!() };
+        while poller.snapshot().status() != Status::Running {
+            poller.next().await.unwrap().unwrap();
+        }
+        poller.cancel().await.unwrap();
+        assert_eq!(poller.await.unwrap(), Finished::Canceled, "{how}");
     }
-    poller.cancel().await.unwrap();
-    assert_eq!(poller.await.unwrap(), Finished::Canceled);
 }
 
 #[tokio::test]
 async fn a_server_that_is_killed_and_started_again_is_waited_for() {
+    for (_, client) in clients() {
+        wait_for_a_killed_server(&client).await;
+    }
+}
+
+async fn wait_for_a_killed_server(client: &Client) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("operations.db");
     let address = free_address();
     let server = Process::start(&file, address);
     let request = Request::post(format!("http://{address}/things")).body("600").unwrap();
-    let sending = client().tries(100).send(request).respond_async();
+    let sending = client.clone().tries(100).send(request).respond_async();
     let Answer::Accepted(mut poller) = sending.await.unwrap() else { panic!() };
     while poller.snapshot().status() != Status::Running {
         poller.next().await.unwrap().unwrap();
@@ -229,7 +344,7 @@ async fn a_server_that_is_killed_and_started_again_is_waited_for() {
     let _server = starting.await.unwrap();
     assert_eq!(finished.json::<u32>().unwrap(), 2, "the second attempt");
     // And by another client, from what was kept.
-    let resumed = client().resume(serde_json::from_str(&kept).unwrap(), HeaderMap::new());
+    let resumed = client.resume(serde_json::from_str(&kept).unwrap(), HeaderMap::new());
     assert_eq!(resumed.await.unwrap(), finished);
 }
 

@@ -6,28 +6,32 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use http::{HeaderMap, Method, Request, Response};
 use respond_async::client::{
-    Answer, Client, ClientErrorKind, Finished, PollPolicy, PollerState, Transport, TransportError,
-    TransportErrorKind, Update,
+    Answer, Client, ClientErrorKind, Finished, Opened, PollPolicy, PollerState, StreamTransport,
+    Transport, TransportError, TransportErrorKind, Update,
 };
 use respond_async::{Progress, Status};
 use tokio::time::{Instant, sleep};
 
-enum Turn {
+pub(crate) enum Turn {
     Answer(Response<Bytes>),
     Lost(TransportErrorKind),
     Silence,
+    /// An event stream: what it tells after which time, or that it breaks.
+    Stream(Vec<(Duration, Result<&'static str, TransportErrorKind>)>),
 }
 
 /// What was asked, and when.
-struct Asked {
-    request: Request<Bytes>,
-    at: Instant,
+pub(crate) struct Asked {
+    pub(crate) request: Request<Bytes>,
+    pub(crate) at: Instant,
 }
 
 #[derive(Clone)]
-struct Script {
+pub(crate) struct Script {
+    streams: bool,
     turns: Arc<Mutex<VecDeque<Turn>>>,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
@@ -48,26 +52,59 @@ impl Transport for Script {
             Turn::Answer(answer) => Ok(answer),
             Turn::Lost(kind) => Err(TransportError::new(kind, "lost")),
             Turn::Silence => std::future::pending().await,
+            Turn::Stream(_) => panic!("it was not asked for a stream"),
         }
+    }
+
+    fn streaming(&self) -> Option<&dyn StreamTransport> {
+        self.streams.then_some(self)
+    }
+}
+
+#[async_trait]
+impl StreamTransport for Script {
+    async fn open(&self, request: Request<Bytes>) -> Result<Opened, TransportError> {
+        let is_stream = matches!(self.turns.lock().unwrap().front(), Some(Turn::Stream(_)));
+        if !is_stream {
+            return self.send(request).await.map(Opened::Whole);
+        }
+        let at = Instant::now();
+        self.asked.lock().unwrap().push(Asked { request, at });
+        let Some(Turn::Stream(told)) = self.turns.lock().unwrap().pop_front() else { panic!() };
+        let pieces = stream::iter(told).then(async |(pause, piece)| {
+            sleep(pause).await;
+            piece.map(Bytes::from).map_err(|kind| TransportError::new(kind, "broken"))
+        });
+        Ok(Opened::Stream(Response::new(pieces.boxed())))
     }
 }
 
 impl Script {
-    fn new(turns: impl IntoIterator<Item = Turn>) -> (Self, Client) {
+    pub(crate) fn new(turns: impl IntoIterator<Item = Turn>) -> (Self, Client) {
+        Self::with(turns, false)
+    }
+
+    /// Of a server that has event streams.
+    pub(crate) fn streaming(turns: impl IntoIterator<Item = Turn>) -> (Self, Client) {
+        Self::with(turns, true)
+    }
+
+    fn with(turns: impl IntoIterator<Item = Turn>, streams: bool) -> (Self, Client) {
         let script = Self {
+            streams,
             turns: Arc::new(Mutex::new(turns.into_iter().collect())),
             asked: Arc::default(),
         };
         (script.clone(), Client::with(script))
     }
 
-    fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         assert!(self.turns.lock().unwrap().is_empty(), "fewer requests than expected");
         std::mem::take(&mut self.asked.lock().unwrap())
     }
 }
 
-fn say(status: u16, fields: &[(&str, &str)], body: &'static str) -> Turn {
+pub(crate) fn say(status: u16, fields: &[(&str, &str)], body: &'static str) -> Turn {
     let mut response = Response::builder().status(status);
     for (name, value) in fields {
         response = response.header(*name, *value);
@@ -75,17 +112,17 @@ fn say(status: u16, fields: &[(&str, &str)], body: &'static str) -> Turn {
     Turn::Answer(response.body(Bytes::from_static(body.as_bytes())).unwrap())
 }
 
-fn document(retry_after: &str, body: &'static str) -> Turn {
+pub(crate) fn document(retry_after: &str, body: &'static str) -> Turn {
     let fields =
         [("content-type", "application/json"), ("retry-after", retry_after), ("etag", "\"1\"")];
     say(200, &fields, body)
 }
 
-fn accepted() -> Turn {
+pub(crate) fn accepted() -> Turn {
     say(202, &[("location", "/o/1"), ("retry-after", "2")], "")
 }
 
-fn post() -> Request<Bytes> {
+pub(crate) fn post() -> Request<Bytes> {
     Request::post("http://api.example/images")
         .header("authorization", "Bearer x")
         .header("content-type", "image/png")

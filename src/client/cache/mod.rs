@@ -42,7 +42,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use self::entry::Variant;
-use super::transport::{Transport, TransportError, TransportErrorKind};
+use super::transport::{Opened, StreamTransport, Transport, TransportError, TransportErrorKind};
 use crate::operation::IntoOutcome;
 use crate::problem::Problem;
 
@@ -230,6 +230,22 @@ impl<T: Transport> Transport for Cached<T> {
             self.invalidate(&request, &answer).await;
         }
         Ok(answer)
+    }
+
+    fn streaming(&self) -> Option<&dyn StreamTransport> {
+        let streams = self.transport.streaming().filter(|_| !self.offline);
+        streams.map(|_| self as &dyn StreamTransport)
+    }
+}
+
+/// Passes on: what may be a stream is not kept, nor taken from what is kept.
+#[async_trait]
+impl<T: Transport> StreamTransport for Cached<T> {
+    async fn open(&self, request: Request<Bytes>) -> Result<Opened, TransportError> {
+        match self.transport.streaming() {
+            Some(transport) => transport.open(request).await,
+            None => self.send(request).await.map(Opened::Whole),
+        }
     }
 }
 

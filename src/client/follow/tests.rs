@@ -19,7 +19,7 @@ fn url() -> Url {
 }
 
 /// An operation that was accepted with just a link.
-fn follow() -> Follow {
+pub(super) fn follow() -> Follow {
     accepted(&[("location", "/o/1")], "").unwrap()
 }
 
@@ -27,11 +27,11 @@ fn accepted(fields: &[(&str, &str)], body: &str) -> Result<Follow, ClientError> 
     Follow::accepted(&url(), &response(202, fields, body), &Origins::default())
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::from_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap()
 }
 
-fn give(follow: &mut Follow, status: u16, fields: &[(&str, &str)], body: &str) -> Step {
+pub(super) fn give(follow: &mut Follow, status: u16, fields: &[(&str, &str)], body: &str) -> Step {
     let answer = Ok(response(status, fields, body));
     follow.received(answer, &Origins::default(), &PollPolicy::new(), now(), 0)
 }
@@ -45,7 +45,7 @@ fn again(step: Step, millis: u64) {
 }
 
 #[track_caller]
-fn failed(step: Step, kind: ClientErrorKind) {
+pub(super) fn failed(step: Step, kind: ClientErrorKind) {
     match step {
         Step::Failed(error) => assert_eq!(error.kind(), kind),
         other => panic!("{other:?}"),
@@ -53,7 +53,7 @@ fn failed(step: Step, kind: ClientErrorKind) {
 }
 
 #[track_caller]
-fn finished(step: Step) -> Finished {
+pub(super) fn finished(step: Step) -> Finished {
     match step {
         Step::Finished(finished) => finished,
         other => panic!("{other:?}"),
@@ -106,12 +106,12 @@ fn pauses_are_the_servers_within_bounds() {
 fn a_poll_is_held_only_for_what_is_newer_than_what_was_seen() {
     let policy = PollPolicy::new();
     let mut follow = follow();
-    assert!(!follow.request(&policy).1.contains_key(&PREFER));
+    assert!(!follow.request(&policy, false).1.contains_key(&PREFER));
     let running = r#"{"status":"running"}"#;
     give(&mut follow, 200, DOCUMENT, running);
-    assert!(!follow.request(&policy).1.contains_key(&PREFER), "no tag to compare with");
+    assert!(!follow.request(&policy, false).1.contains_key(&PREFER), "no tag to compare with");
     give(&mut follow, 200, &[DOCUMENT[0], ("etag", "\"2\"")], running);
-    let (_, fields) = follow.request(&policy);
+    let (_, fields) = follow.request(&policy, false);
     assert_eq!(
         (&fields[&PREFER], &fields[header::IF_NONE_MATCH]),
         (&"wait=20".parse().unwrap(), &"\"2\"".parse().unwrap())
@@ -146,7 +146,7 @@ fn a_document_leads_to_its_result() {
         follow.snapshot.progress().and_then(crate::operation::Progress::fraction),
         Some(0.5)
     );
-    let (url, fields) = follow.request(&PollPolicy::new());
+    let (url, fields) = follow.request(&PollPolicy::new(), false);
     assert_eq!(url.as_str(), "https://api.example/o/1");
     assert_eq!(fields[header::IF_NONE_MATCH], "\"2\"");
     assert_eq!(fields["prefer"], "wait=20");
@@ -155,7 +155,7 @@ fn a_document_leads_to_its_result() {
 
     let done = r#"{"status":"succeeded","result":{"status":201,"href":"/o/1/result"}}"#;
     again(give(&mut follow, 200, DOCUMENT, done), 0);
-    let (url, fields) = follow.request(&PollPolicy::new());
+    let (url, fields) = follow.request(&PollPolicy::new(), false);
     assert_eq!((url.as_str(), fields.len()), ("https://api.example/o/1/result", 0));
     let Finished::Succeeded(outcome) = finished(give(&mut follow, 201, &[], "made")) else {
         panic!()
@@ -298,7 +298,7 @@ fn redirects_are_followed_a_few_times_and_never_abroad() {
     for status in [301, 307, 308] {
         let mut follow = follow();
         again(give(&mut follow, status, &[("location", "/moved")], ""), 0);
-        assert_eq!(follow.request(&PollPolicy::new()).0.path(), "/moved");
+        assert_eq!(follow.request(&PollPolicy::new(), false).0.path(), "/moved");
         assert!(follow.result.is_none());
     }
     for status in [302, 303] {
@@ -331,7 +331,7 @@ fn what_is_kept_is_all_that_is_needed_and_no_more() {
     );
     let read: Follow = serde_json::from_str(&kept).unwrap();
     assert_eq!(
-        read.request(&PollPolicy::new()).1[HeaderName::from_static("if-none-match")],
+        read.request(&PollPolicy::new(), false).1[HeaderName::from_static("if-none-match")],
         "\"2\""
     );
 }
