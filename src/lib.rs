@@ -76,6 +76,11 @@ mod readme {}
 #[doc = include_str!("../docs/other-frameworks.md")]
 mod other_frameworks {}
 
+/// The operator's examples, compiled.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../docs/operating.md")]
+mod operating {}
+
 /// The architecture's examples, compiled.
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../docs/architecture.md")]

@@ -16,6 +16,7 @@ use lapin::{BasicProperties, Channel};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::Instrument;
 
 use super::connection::{Amqp, Message, PublishError, Publisher, ended, jittered};
 use super::message::{
@@ -23,7 +24,9 @@ use super::message::{
 };
 use super::topology;
 use crate::operation::{IntoOutcome, Kind, OperationId, Outcome};
-use crate::operations::{Context, Job, JobInputError, Run, Signal, Work, without_panic};
+use crate::operations::{
+    Context, Job, JobInputError, Run, RunInfo, RunSpan, Signal, Work, without_panic,
+};
 use crate::problem::{Problem, types};
 use crate::time::{Clock, SystemClock};
 
@@ -42,6 +45,7 @@ pub struct Worker {
 pub struct WorkerBuilder {
     amqp: Amqp,
     settings: Settings,
+    run_span: RunSpan,
     handlers: HashMap<Kind, Handler>,
 }
 
@@ -58,6 +62,7 @@ type Handler = Box<dyn Fn(Bytes, Context) -> Result<Work, JobInputError> + Send 
 
 struct Inner {
     settings: Settings,
+    run_span: RunSpan,
     handlers: HashMap<Kind, Handler>,
     publisher: Publisher,
     running: Mutex<HashMap<OperationId, Arc<Run>>>,
@@ -160,14 +165,25 @@ impl WorkerBuilder {
         self
     }
 
+    /// How the span is made that an attempt runs in: see
+    /// [`OperationsBuilder::run_span`](crate::operations::OperationsBuilder::run_span).
+    pub fn run_span(
+        mut self,
+        span: impl Fn(RunInfo<'_>) -> tracing::Span + Send + Sync + 'static,
+    ) -> Self {
+        self.run_span = RunSpan::new(span);
+        self
+    }
+
     /// Begins to take jobs, as soon as there is a broker.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn start(self) -> Worker {
-        let Self { amqp, settings, handlers } = self;
+        let Self { amqp, settings, run_span, handlers } = self;
         let inner = Arc::new(Inner {
             settings,
+            run_span,
             publisher: Publisher::new(&amqp),
             running: Mutex::default(),
             canceled: Mutex::default(),
@@ -194,7 +210,8 @@ impl Worker {
             progress_interval: WorkerBuilder::DEFAULT_PROGRESS_INTERVAL,
             cancel_grace: WorkerBuilder::DEFAULT_CANCEL_GRACE,
         };
-        WorkerBuilder { amqp: amqp.clone(), settings, handlers: HashMap::new() }
+        let (amqp, run_span) = (amqp.clone(), RunSpan::default());
+        WorkerBuilder { amqp, settings, run_span, handlers: HashMap::new() }
     }
 
     /// Takes no new jobs, and waits up to `grace` for those that run. What runs still then goes back to its
@@ -310,9 +327,10 @@ impl Inner {
         if self.lock_canceled().ids.contains(&id) {
             return (problem(types::CANCELED), End::Done);
         }
+        let span = self.run_span.make(run.info(kind));
         tokio::select! {
             biased;
-            outcome = without_panic(work.as_mut()) => match outcome {
+            outcome = without_panic(work.as_mut()).instrument(span) => match outcome {
                 Ok(outcome) => (outcome, End::Done),
                 Err(panicked) => (panicked.into_outcome(), End::Dead),
             },

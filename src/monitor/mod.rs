@@ -93,7 +93,7 @@ use http::{Method, Request, StatusCode, Uri};
 pub use self::content::Content;
 use crate::header::preferred_type;
 use crate::operation::{OperationId, Outcome, Owner};
-use crate::operations::{Held, Operations};
+use crate::operations::{Held, Operations, polled};
 use crate::prefer::Preferences;
 use crate::problem::{Problem, types};
 use crate::respond::{Event, ListView, OperationView, Response, SeeOther, no_store, problem_page};
@@ -120,6 +120,16 @@ enum Target {
 }
 
 impl Target {
+    /// A word for what it is, as metrics have it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Operation(_) => "operation",
+            Self::Result(_) => "result",
+            Self::Cancel(_) => "cancel",
+        }
+    }
+
     fn operation(&self) -> Option<OperationId> {
         match self {
             Self::List => None,
@@ -203,6 +213,7 @@ impl Monitor {
         // JSON if the client accepts nothing that there is: it says more than a 406.
         let form = preferred_type(headers, &media_types).map_or(Form::Json, |form| forms[form].1);
         let asked = Asked { owner, method: request.method(), uri: request.uri(), headers, form };
+        let resource = target.as_ref().map_or("unknown", Target::name);
         let negotiates = !matches!(target, None | Some(Target::Result(_)));
         let answer = match target {
             None => Err(Problem::new(types::NOT_FOUND)),
@@ -221,6 +232,7 @@ impl Monitor {
             }
             response.map(Content::from)
         });
+        polled(resource, response.status());
         if negotiates {
             let vary = HeaderValue::from_static("Accept, Prefer");
             response.headers_mut().insert(header::VARY, vary);

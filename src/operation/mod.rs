@@ -175,6 +175,13 @@ impl Operation {
         self.cancel_requested
     }
 
+    /// From when on it could be worked on: when it was accepted, was to be tried again or was given back,
+    /// and its delay.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn available(&self) -> Timestamp {
+        self.available
+    }
+
     /// When it was accepted, by the store's clock, as all its times.
     pub fn created(&self) -> Timestamp {
         self.created

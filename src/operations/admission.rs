@@ -58,6 +58,11 @@ impl Admission {
         self.concurrency
     }
 
+    /// How many run now.
+    pub(super) fn running(&self) -> usize {
+        self.concurrency.saturating_sub(self.places.available_permits())
+    }
+
     /// Waits for a place to run in and takes what else is free, up to `most` places; the queue's
     /// bound is not for them, for what is to run there waits elsewhere.
     pub(super) async fn places(self: &Arc<Self>, most: usize) -> Vec<Place> {

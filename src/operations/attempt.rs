@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
+use tracing::Instrument;
 
-use super::Inner;
 use super::calls::{is_passing, without_panic};
 use super::context::{Run, Signal};
 use super::policy::JobPolicy;
-use crate::operation::{Change, IntoOutcome, Outcome, TransitionError};
+use super::{Inner, telemetry};
+use crate::operation::{Change, IntoOutcome, Kind, Outcome, TransitionError};
 use crate::problem::{Problem, types};
-use crate::store::{ApplyError, Observed, OperationStoreExt};
+use crate::store::{ApplyError, Observed};
 
 /// The work of a handler, its answer being whatever a synchronous caller would get.
 pub(crate) type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -33,6 +34,10 @@ pub(super) struct Attempt {
     limit: u32,
     left: u32,
     deadline: Option<Instant>,
+    kind: Kind,
+    /// How long it could have been worked on when this was made.
+    waited: Duration,
+    made: Instant,
 }
 
 /// How the work ended.
@@ -66,21 +71,30 @@ impl Attempt {
             limit: operation.attempt_limit(),
             left: operation.attempts_left(),
             deadline: operation.deadline().and_then(|at| Instant::now().checked_add(in_time(at))),
+            kind: operation.kind().clone(),
+            waited: now.duration_since(operation.available()),
+            made: Instant::now(),
         }
     }
 
     /// Drives the work and, beside it, what keeps the operation. Dropping the work ends it.
     pub(super) async fn work_on(
+        &self,
         mut work: Work,
         mut keep: Pin<&mut impl Future<Output = End>>,
     ) -> End {
-        tokio::select! {
+        let began = Instant::now();
+        telemetry::begun(&self.kind, self.waited + (began - self.made));
+        let end = tokio::select! {
             biased;
-            outcome = without_panic(work.as_mut()) => {
-                End::Outcome(outcome.unwrap_or_else(Problem::into_outcome))
-            }
+            outcome = without_panic(work.as_mut()) => End::Outcome(outcome.unwrap_or_else(|problem| {
+                telemetry::panicked(&self.kind);
+                problem.into_outcome()
+            })),
             end = keep.as_mut() => end,
-        }
+        };
+        telemetry::ended(&self.kind, began.elapsed());
+        end
     }
 
     /// Renews the lease, writes progress, ends the operation at its deadline, and gives the work
@@ -135,7 +149,10 @@ impl Attempt {
                 {
                     deadline = Some(now + DEADLINE_AGAIN);
                 }
-                Some(Err(error)) if !is_passing(&error) => run.send(Signal::LeaseLost),
+                Some(Err(error)) if !is_passing(&error) => {
+                    telemetry::lease_lost(&self.kind);
+                    run.send(Signal::LeaseLost);
+                }
                 Some(Err(_)) if is_settle => deadline = Some(now + DEADLINE_AGAIN),
                 // While the store is away the lease is the holder's until somebody takes it.
                 _ => {}
@@ -191,6 +208,7 @@ impl Attempt {
                 let random = getrandom::u32().unwrap_or(u32::MAX);
                 let pause = policy.backoff.after(attempt, random);
                 let delay = pause.max(error.retry_delay().unwrap_or_default());
+                telemetry::retried(&self.kind, &error, delay);
                 (Change::Retry { attempt, delay, error }, Some(outcome))
             }
         }
@@ -228,13 +246,9 @@ impl Attempt {
         change: Change,
         outcome: Option<Outcome>,
     ) -> Option<Result<Observed, ApplyError>> {
-        let (store, id) = (Arc::clone(&self.inner.store), self.run.id());
-        let inner = Arc::clone(&self.inner);
-        let call = Box::pin(async move {
-            let follow_ups = |next: &_| inner.follow_ups(next);
-            store.apply_with(id, change, outcome, follow_ups).await
-        });
-        self.inner.detached(call).await
+        let (inner, id) = (Arc::clone(&self.inner), self.run.id());
+        let call = async move { inner.apply(id, change, outcome).await };
+        self.inner.detached(Box::pin(call.in_current_span())).await
     }
 }
 

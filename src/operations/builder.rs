@@ -6,6 +6,7 @@ use super::context::Context;
 use super::follow_up::FollowUp;
 use super::job::{Job, Registration};
 use super::policy::JobPolicy;
+use super::telemetry::{RunInfo, RunSpan};
 use super::{Operations, sweep, worker};
 use crate::operation::{IntoOutcome, NewOperation, Operation};
 use crate::respond::MonitorUrls;
@@ -48,6 +49,7 @@ pub(super) struct Settings {
     pub(super) max_outcome_bytes: usize,
     pub(super) poll_rate: u32,
     pub(super) owner_poll_rate: Option<u32>,
+    pub(super) run_span: RunSpan,
 }
 
 /// The shortest and the longest retention that a request may ask for.
@@ -133,6 +135,7 @@ impl OperationsBuilder {
             max_outcome_bytes: Self::DEFAULT_MAX_OUTCOME_BYTES,
             poll_rate: Self::DEFAULT_POLL_RATE,
             owner_poll_rate: None,
+            run_span: RunSpan::default(),
         };
         Self {
             store,
@@ -426,6 +429,18 @@ impl OperationsBuilder {
         self
     }
 
+    /// How the span is made that an attempt runs in, wherever it runs (default: `operation.run`, at the level
+    /// `INFO`, with the operation's id and kind, the attempt and the trace's parent). A tracing system is
+    /// told here which trace it belongs to: see docs/operating.md. If the span has a field
+    /// `operation.status`, the operation's end is written to it.
+    pub fn run_span(
+        mut self,
+        span: impl Fn(RunInfo<'_>) -> tracing::Span + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.run_span = RunSpan::new(span);
+        self
+    }
+
     /// The clock by which ids are made, and by which an id that is not known is told from one that has
     /// expired (default: the operating system's). All else is judged by the store's clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
@@ -450,6 +465,8 @@ impl OperationsBuilder {
             assert!(is_registered, "no handler is registered for {kind:?}, which follows");
         }
         let Self { store, settings, clock, jobs, follow_ups } = self;
+        #[cfg(feature = "metrics")]
+        super::telemetry::describe();
         let operations = Operations::new(store, settings, clock, &jobs, follow_ups);
         sweep::spawn(&operations);
         worker::spawn(&operations);

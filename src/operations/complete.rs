@@ -6,7 +6,7 @@ use super::Operations;
 use super::context::Signal;
 use crate::operation::{Change, IntoOutcome, OperationId, Outcome, TransitionError};
 use crate::problem::{Problem, types};
-use crate::store::{ApplyError, Observed, OperationStoreExt};
+use crate::store::{ApplyError, Observed};
 
 impl Operations {
     /// Records how an operation ended whose work was done elsewhere, and gives it as it then stands.
@@ -25,14 +25,13 @@ impl Operations {
         } else {
             outcome.without_connection_fields()
         };
-        let (store, inner) = (self.store(), Arc::clone(self.inner()));
+        let inner = Arc::clone(self.inner());
         let call = async move {
             let end = outcome.problem().map_or_else(|| Ok(outcome.head()), Err);
             let complete = Change::Complete { end };
-            let follow_ups = |next: &_| inner.follow_ups(next);
-            Ok(match store.apply_with(id, complete, Some(outcome), follow_ups).await {
+            Ok(match inner.apply(id, complete, Some(outcome)).await {
                 Err(ApplyError::Refused(TransitionError::DeadlinePassed, _)) => {
-                    store.apply_with(id, Change::Settle, None, follow_ups).await
+                    inner.apply(id, Change::Settle, None).await
                 }
                 answer => answer,
             })

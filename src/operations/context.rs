@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::operation::{OperationId, Progress, TraceContext};
+use super::telemetry::RunInfo;
+use crate::operation::{Kind, OperationId, Progress, TraceContext};
 use crate::problem::{Problem, types};
 
 /// What a handler is given: where to report progress, and where to learn that it should stop.
@@ -139,6 +140,10 @@ impl Run {
 
     pub(super) fn id(&self) -> OperationId {
         self.id
+    }
+
+    pub(crate) fn info<'a>(&'a self, kind: &'a Kind) -> RunInfo<'a> {
+        RunInfo { id: self.id, kind, attempt: self.attempt, trace: self.trace.as_ref() }
     }
 
     pub(super) fn attempt(&self) -> u32 {

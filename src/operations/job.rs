@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::admission::Admission;
 use super::attempt::Work;
 use super::context::Context;
+use super::health::Pulse;
 use super::policy::JobPolicy;
 use crate::operation::{IntoOutcome, Kind};
 
@@ -113,6 +114,8 @@ pub(super) struct Registered {
     pub(super) admission: Arc<Admission>,
     /// Wakes whoever claims jobs of this kind.
     pub(super) wake: Notify,
+    /// How whoever claims them is doing.
+    pub(super) pulse: Pulse,
     handler: Arc<dyn Handler>,
 }
 
@@ -203,6 +206,7 @@ impl Jobs {
                 policy: *policy,
                 admission: Admission::new(policy.concurrency.unwrap_or(concurrency), queue),
                 wake: Notify::new(),
+                pulse: Pulse::default(),
                 handler: Arc::clone(handler),
             };
             let before = jobs.insert(kind, Arc::new(registered));

@@ -15,7 +15,7 @@ use super::calls::{unavailable, without_panic};
 use super::context::{Context, Run};
 use super::job::{Job, Registered};
 use super::task::{Answer, Task, accept};
-use super::{Operations, pace};
+use super::{Operations, pace, telemetry};
 use crate::header::vary_on_prefer;
 use crate::operation::{
     IntoOutcome, Kind, NewOperation, OperationId, Outcome, Owner, TraceContext,
@@ -169,7 +169,7 @@ impl<'a> KickOff<'a> {
     {
         let preferences = self.preferences;
         let mut response = match self.mode() {
-            Err(problem) => problem.into_response(),
+            Err(problem) => rejected(problem),
             Ok(Mode::Inline) if self.idempotency.is_none() => {
                 let context = Context::inline(self.trace);
                 let mut work =
@@ -180,7 +180,7 @@ impl<'a> KickOff<'a> {
                 let work = |context| -> Work {
                     Box::pin(async move { work(context).await.into_outcome() })
                 };
-                self.begin(mode, None, work).await.unwrap_or_else(Problem::into_response)
+                self.begin(mode, None, work).await.unwrap_or_else(rejected)
             }
         };
         vary_on_prefer(response.headers_mut());
@@ -194,7 +194,7 @@ impl<'a> KickOff<'a> {
     /// As [`Operations::respond_with`].
     pub async fn respond<J: Job>(self, job: J) -> Response {
         let preferences = self.preferences;
-        let mut response = self.respond_job(job).await.unwrap_or_else(Problem::into_response);
+        let mut response = self.respond_job(job).await.unwrap_or_else(rejected);
         vary_on_prefer(response.headers_mut());
         report(preferences, &response);
         response
@@ -215,7 +215,10 @@ impl<'a> KickOff<'a> {
         let submission = self.submission(id, Some((&registered, input)));
         match self.store(&registered, submission).await {
             Answer::Accepted(observed) | Answer::Existing(observed) => Ok(*observed),
-            Answer::Refused(problem) => Err(problem),
+            Answer::Refused(problem) => {
+                telemetry::rejected(&problem);
+                Err(problem)
+            }
             Answer::Ready(_) => Err(Problem::new(types::INTERNAL)),
         }
     }
@@ -417,6 +420,11 @@ impl<'a> KickOff<'a> {
 
 /// Marks an answer that an earlier request with the same idempotency key has begun.
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+fn rejected(problem: Problem) -> Response {
+    telemetry::rejected(&problem);
+    problem.into_response()
+}
 
 fn encode<J: Job>(job: &J) -> Result<Bytes, Problem> {
     // Whatever the reason, it is not the client's.

@@ -71,6 +71,7 @@ mod context;
 mod feed;
 mod follow;
 mod follow_up;
+mod health;
 mod hints;
 mod idempotency;
 mod job;
@@ -80,6 +81,7 @@ mod pace;
 mod policy;
 mod sweep;
 mod task;
+mod telemetry;
 mod watch;
 mod worker;
 
@@ -96,10 +98,13 @@ pub use builder::OperationsBuilder;
 pub use context::Context;
 pub(crate) use feed::{Feed, before};
 pub(crate) use follow::Held;
+pub use health::{Health, HealthStatus, WorkerHealth};
 pub use job::{Job, JobInput, JobInputError};
 pub use kick_off::KickOff;
 pub(crate) use observe::{Observer, StreamBounds};
 pub use policy::JobPolicy;
+pub use telemetry::RunInfo;
+pub(crate) use telemetry::polled;
 
 #[cfg(feature = "amqp")]
 pub(crate) use attempt::Work;
@@ -107,6 +112,8 @@ pub(crate) use attempt::Work;
 pub(crate) use calls::without_panic;
 #[cfg(feature = "amqp")]
 pub(crate) use context::Run;
+#[cfg(feature = "amqp")]
+pub(crate) use telemetry::RunSpan;
 
 use self::admission::Admission;
 use self::budget::Budget;
@@ -116,6 +123,7 @@ use self::context::Runs;
 pub(crate) use self::context::Signal;
 use self::feed::Feeds;
 use self::follow_up::FollowUp;
+use self::health::{Probe, Pulse};
 use self::job::{Jobs, Registration};
 use self::pace::Agenda;
 use self::watch::Watches;
@@ -168,6 +176,8 @@ struct Inner {
     waiters: Semaphore,
     /// The streams that may still be opened.
     streams: Arc<Semaphore>,
+    sweeper: Pulse,
+    probe: Probe,
     closing: AtomicBool,
     closed: Notify,
     /// Where they were started. What goes on when its client hangs up runs there: the runtime that a
@@ -207,6 +217,8 @@ impl Operations {
             feeds: Feeds::default(),
             waiters,
             streams,
+            sweeper: Pulse::default(),
+            probe: Probe::default(),
             closing: AtomicBool::new(false),
             closed: Notify::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -290,10 +302,8 @@ impl Operations {
     /// As [`get`](Self::get).
     pub async fn cancel(&self, owner: &Owner, id: OperationId) -> Result<Observed, Problem> {
         self.get(owner, id).await?;
-        let store = self.store();
         let inner = Arc::clone(self.inner());
-        let follow_ups = move |next: &_| inner.follow_ups(next);
-        let call = async move { Ok(store.apply_with(id, Change::Cancel, None, follow_ups).await) };
+        let call = async move { Ok(inner.apply(id, Change::Cancel, None).await) };
         match self.call(call).await? {
             Ok(observed) => {
                 self.inner().runs.send(id, Signal::Cancel);
@@ -446,10 +456,28 @@ impl Inner {
         &self,
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, Problem> {
-        match self.detached(Box::pin(call)).await {
-            Some(answer) => answer.map_err(|error| store_problem(&error)),
-            None => Err(unavailable()),
+        let answer = self.detached(Box::pin(call)).await;
+        if let None | Some(Err(_)) = answer {
+            telemetry::store_failed(None, answer.as_ref().and_then(|answer| answer.as_ref().err()));
         }
+        answer.map_or_else(|| Err(unavailable()), |answer| answer.map_err(|e| store_problem(&e)))
+    }
+
+    /// Makes a change, and has follow what follows from it.
+    async fn apply(
+        &self,
+        id: OperationId,
+        change: Change,
+        outcome: Option<Outcome>,
+    ) -> Result<Observed, ApplyError> {
+        let follow_ups = |next: &_| self.follow_ups(next);
+        let applied = self.store.apply_with(id, change, outcome, follow_ups).await;
+        if let Ok(Observed { operation, .. }) = &applied {
+            if operation.status().is_finished() {
+                telemetry::finished(operation);
+            }
+        }
+        applied
     }
 
     fn retry_after(&self, observed: &Observed) -> Duration {

@@ -5,9 +5,9 @@ use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
 
 use super::calls::{detached, is_passing};
-use super::{Inner, Operations};
+use super::{Inner, Operations, telemetry};
 use crate::operation::{Change, Due};
-use crate::store::{DueQuery, Observed, OperationStore, OperationStoreExt, StoreError};
+use crate::store::{DueQuery, Observed, OperationStore, StoreError};
 
 /// How many operations one step settles or purges; steps follow each other while there are more.
 const BATCH: usize = 500;
@@ -16,18 +16,30 @@ const BATCH: usize = 500;
 pub(super) fn spawn(operations: &Operations) {
     let settings = &operations.inner().settings;
     let (interval, timeout) = (settings.sweep_interval, settings.store_timeout);
-    let inner: Weak<Inner> = Arc::downgrade(operations.inner());
+    let weak: Weak<Inner> = Arc::downgrade(operations.inner());
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(interval).await;
-            let Some(inner) = inner.upgrade() else { return };
+            let Some(inner) = weak.upgrade() else { return };
             // What is at work in the store holds up no end of the operations.
-            let (store, weak) = (Arc::clone(&inner.store), Arc::downgrade(&inner));
+            let store = Arc::clone(&inner.store);
             drop(inner);
             // One batch after another as long as there is more. What failed is due still, and is
             // tried again with the next sweep; a store that does not answer holds up none.
             let sweep = || Box::pin(sweep(Arc::clone(&store), Weak::clone(&weak)));
-            while let Some(Ok(true)) = detached(&Handle::current(), sweep(), timeout).await {}
+            let swept = loop {
+                match detached(&Handle::current(), sweep(), timeout).await {
+                    Some(Ok(true)) => {}
+                    Some(swept) => break swept.map_err(Some),
+                    None => break Err(None),
+                }
+            };
+            let Some(inner) = weak.upgrade() else { return };
+            inner.sweeper.beat(swept.is_ok());
+            if let Err(error) = swept {
+                telemetry::store_failed(Some("sweeper"), error.as_ref());
+            }
+            inner.gauge();
         }
     });
 }
@@ -38,8 +50,7 @@ async fn sweep(store: Arc<dyn OperationStore>, inner: Weak<Inner>) -> Result<boo
     let mut settled = 0;
     for Observed { operation, .. } in &due {
         let Some(inner) = inner.upgrade() else { break };
-        let follow_ups = |next: &_| inner.follow_ups(next);
-        match store.apply_with(operation.id(), Change::Settle, None, follow_ups).await {
+        match inner.apply(operation.id(), Change::Settle, None).await {
             Ok(_) => settled += 1,
             // Somebody else was first, or this one cannot be written: it holds up no other.
             Err(error) if !is_passing(&error) => {}

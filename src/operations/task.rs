@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
+use tracing::Instrument;
 
-use super::Inner;
 use super::admission::Admitted;
 use super::attempt::{Attempt, End, RunGuard, Work};
 use super::calls::{store_problem, unavailable, without_panic};
 use super::context::{Run, Signal};
 use super::job::Registered;
+use super::{Inner, telemetry};
 use crate::operation::{Change, IntoOutcome, Outcome};
 use crate::problem::{Problem, types};
 use crate::store::{Acceptance, Full, Observed, OperationStoreExt, Submission};
@@ -49,8 +50,10 @@ impl Task {
         // Whatever way the task ends, its entry goes with it.
         let guard = RunGuard::new(&self.inner, &self.run);
         let runtime = self.inner.runtime.clone();
+        let span =
+            self.inner.settings.run_span.make(self.run.info(self.submission.operation.kind()));
         // Boxed, because the runtime moves a task several times before it stands still.
-        let run = Box::pin(self.run(work));
+        let run = Box::pin(self.run(work).instrument(span));
         runtime.spawn(async move {
             run.await;
             drop(guard);
@@ -75,6 +78,11 @@ impl Task {
                 biased;
                 outcome = in_time => {
                     admitted.ran(began.elapsed());
+                    let kind = submission.operation.kind();
+                    telemetry::answered_in_time(kind);
+                    if outcome.is_err() {
+                        telemetry::panicked(kind);
+                    }
                     // If nobody waits any more, the answer has no reader.
                     let _ = answer.send(Answer::Ready(outcome.unwrap_or_else(Problem::into_outcome)));
                     return;
@@ -135,7 +143,7 @@ impl Task {
         let end = match end {
             Some(_) if run.signal() == Signal::Interrupt => End::Interrupted,
             Some(end) => end,
-            None => Attempt::work_on(work, keep).await,
+            None => attempt.work_on(work, keep).await,
         };
         if place.take().is_some() {
             admitted.ran(began.elapsed());
@@ -153,9 +161,12 @@ pub(super) async fn accept(
     limits.owner = inner.settings.owner_limit;
     let submission = submission.with_limits(limits);
     let store = Arc::clone(&inner.store);
-    let call = Box::pin(async move { store.submit(submission).await });
-    match inner.detached(call).await {
+    let operation = &submission.operation;
+    let span = telemetry::accept_span(operation.id(), operation.kind());
+    let call = async move { store.submit(submission).await }.instrument(span);
+    match inner.detached(Box::pin(call)).await {
         Some(Ok(Acceptance::Created(observed))) => {
+            telemetry::accepted(&observed.operation);
             inner.follow_acceptance(&observed.operation);
             Ok((observed, true))
         }
@@ -168,7 +179,13 @@ pub(super) async fn accept(
             Err(Problem::new(kind).retry_after(inner.overloaded()))
         }
         Some(Ok(Acceptance::KeyReused)) => Err(Problem::new(types::KEY_REUSED)),
-        Some(Err(error)) => Err(store_problem(&error)),
-        None => Err(unavailable()),
+        Some(Err(error)) => {
+            telemetry::store_failed(None, Some(&error));
+            Err(store_problem(&error))
+        }
+        None => {
+            telemetry::store_failed(None, None);
+            Err(unavailable())
+        }
     }
 }

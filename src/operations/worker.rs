@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
+use tracing::Instrument;
 
 use super::admission::Place;
 use super::attempt::{Attempt, End, RunGuard, Work};
 use super::context::{Context, Run};
+use super::health::PulseGuard;
 use super::job::Registered;
-use super::{Inner, Operations};
+use super::{Inner, Operations, telemetry};
 use crate::operation::{IntoOutcome, OperationId, Outcome};
 use crate::problem::{Problem, types};
 use crate::store::{ClaimRequest, Hint, Hints, Observed, OperationStore};
@@ -42,11 +44,14 @@ async fn work(inner: Weak<Inner>, job: Arc<Registered>) {
         return;
     };
     let mut pause = interval;
+    let _guard = PulseGuard(&job.pulse);
     loop {
         let places = job.admission.places(BATCH).await;
         let Some(inner) = inner.upgrade().filter(|inner| !inner.is_closing()) else { return };
         let asked = places.len();
-        if let Some(claimed) = claim(&inner, &job, asked).await {
+        let claimed = claim(&inner, &job, asked).await;
+        job.pulse.beat(claimed.is_some());
+        if let Some(claimed) = claimed {
             pause = interval;
             let found = claimed.len();
             for (observed, place) in claimed.into_iter().zip(places) {
@@ -69,7 +74,8 @@ async fn work(inner: Weak<Inner>, job: Arc<Registered>) {
 async fn claim(inner: &Inner, job: &Registered, most: usize) -> Option<Vec<Observed>> {
     let request = ClaimRequest::new(most, inner.settings.lease).with_kinds(vec![job.kind.clone()]);
     let store = Arc::clone(&inner.store);
-    tokio::spawn(async move { store.claim(&request).await.ok() }).await.ok().flatten()
+    let claimed = tokio::spawn(async move { store.claim(&request).await }).await.ok()?;
+    claimed.inspect_err(|error| telemetry::store_failed(Some("worker"), Some(error))).ok()
 }
 
 /// Waits until there may be work: until somebody says so, or for that time.
@@ -103,11 +109,17 @@ async fn run(inner: Arc<Inner>, job: Arc<Registered>, observed: Observed, place:
     if inner.is_closing() {
         return attempt.finish(End::NotBegun).await;
     }
-    let began = Instant::now();
-    let work = stored_work(Arc::clone(&inner), Arc::clone(&job), Context::of(&run), run.id());
-    let end = Attempt::work_on(work, pin!(attempt.keep())).await;
-    place.admitted.ran(began.elapsed());
-    attempt.finish(end).await;
+    let span = inner.settings.run_span.make(run.info(operation.kind()));
+    let context = Context::of(&run);
+    async {
+        let began = Instant::now();
+        let work = stored_work(Arc::clone(&inner), Arc::clone(&job), context, run.id());
+        let end = attempt.work_on(work, pin!(attempt.keep())).await;
+        place.admitted.ran(began.elapsed());
+        attempt.finish(end).await;
+    }
+    .instrument(span)
+    .await;
 }
 
 /// The work of a job, its input included, which is read while the lease is kept already.

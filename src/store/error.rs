@@ -27,6 +27,19 @@ pub enum StoreErrorKind {
     Corrupt,
 }
 
+impl StoreErrorKind {
+    /// A word for it, as metrics have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Ambiguous => "ambiguous",
+            Self::OutOfSpace => "out_of_space",
+            Self::TooLarge => "too_large",
+            Self::Corrupt => "corrupt",
+        }
+    }
+}
+
 impl StoreError {
     /// An error of that kind; `message` says in lower case what could not be done.
     pub fn new(kind: StoreErrorKind, message: &'static str) -> Self {

@@ -56,6 +56,11 @@ fn routes(app: &mut web::ServiceConfig, images: &Images) {
         .service(upload)
         .service(download)
         .service(web::scope("/operations").configure(monitor))
+        .service(
+            web::resource("/health")
+                .route(web::get().to(health))
+                .default_service(web::to(async || not_allowed("GET,HEAD"))),
+        )
         .default_service(web::to(async || Problem::from_status(StatusCode::NOT_FOUND)));
 }
 
@@ -75,6 +80,10 @@ async fn upload(
 
 async fn download(images: Data<Images>, id: Path<String>, head: Head) -> Result<Answer, Problem> {
     images.download(id.into_inner(), &head.0.headers).await.map(Answer)
+}
+
+async fn health(images: Data<Images>) -> Answer {
+    Answer(images.operations().health().await.into_response())
 }
 
 fn not_allowed(methods: &'static str) -> Answer {

@@ -28,6 +28,7 @@ pub fn app(images: Images) -> Router {
         .layer(negotiates)
         .route("/images/{id}", get(download))
         .nest("/operations", respond_async::axum::monitor(images.operations()))
+        .route("/health", get(health))
         .fallback(async || Problem::from_status(StatusCode::NOT_FOUND))
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn(name_the_client))
@@ -51,6 +52,10 @@ async fn download(
     request: HeaderMap,
 ) -> Result<respond::Response, Problem> {
     images.download(id, &request).await
+}
+
+async fn health(State(images): State<Images>) -> respond::Response {
+    images.operations().health().await.into_response()
 }
 
 /// Puts who asks where [`Owner`] is extracted from.

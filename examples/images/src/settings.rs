@@ -122,6 +122,7 @@ impl Images {
   curl -i {base}/operations/ID -H 'X-User: ann'         # the Content-Location of the 202
   curl -i {base}/operations/ID/result -H 'X-User: ann'  # what the first command got at once
   curl -i {base}/operations -H 'X-User: ann'
+  curl -i {base}/health                                 # of the store and the workers
 "
         );
     }
