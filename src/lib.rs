@@ -11,6 +11,7 @@
 //! | `serve` | a server for axum's routers that bounds what a client can hold | `serve` |
 //! | `tower` | an asynchronous mode around a service that knows nothing of it | `tower` |
 //! | `amqp` | the work in another service, over RabbitMQ | `amqp` |
+//! | `webhook` | calls of a client's own URL when its operation ends; the receiver's side | `webhook` |
 //! | `client` | the other side: sends, follows, resumes; a private cache | (`client`, `client-rustls`, `client-cache`) |
 //! | `monitor` | status monitors: `http::Request` in, `http::Response` out | `tokio` |
 //! | `operations` | the facade: durable jobs and other work, workers, idempotency keys, bounds, shutdown | `tokio` |
@@ -59,6 +60,8 @@ pub mod store;
 pub mod time;
 #[cfg(feature = "tower")]
 pub mod tower;
+#[cfg(feature = "webhook")]
+pub mod webhook;
 
 pub use operation::{Operation, OperationId, Outcome, Owner, Progress, Status};
 #[cfg(feature = "tokio")]
@@ -80,6 +83,11 @@ mod other_frameworks {}
 #[cfg(all(doctest, feature = "tokio"))]
 #[doc = include_str!("../docs/operating.md")]
 mod operating {}
+
+/// The receiver's example, compiled.
+#[cfg(all(doctest, feature = "webhook"))]
+#[doc = include_str!("../docs/webhooks.md")]
+mod webhooks {}
 
 /// The architecture's examples, compiled.
 #[cfg(all(doctest, feature = "axum"))]

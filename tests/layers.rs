@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["store"],
     &["operations"],
     &["conformance"],
-    &["amqp", "client", "monitor"],
+    &["amqp", "client", "monitor", "webhook"],
     &["actix", "axum", "serve", "tower"],
 ];
 

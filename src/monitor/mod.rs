@@ -117,9 +117,17 @@ enum Target {
     Result(OperationId),
     /// What the button of a page asks.
     Cancel(OperationId),
+    /// How its callback goes.
+    #[cfg(feature = "webhook")]
+    Callback(OperationId),
 }
 
 impl Target {
+    /// Whether it has several forms.
+    fn negotiates(&self) -> bool {
+        matches!(self, Self::List | Self::Operation(_) | Self::Cancel(_))
+    }
+
     /// A word for what it is, as metrics have it.
     fn name(&self) -> &'static str {
         match self {
@@ -127,6 +135,8 @@ impl Target {
             Self::Operation(_) => "operation",
             Self::Result(_) => "result",
             Self::Cancel(_) => "cancel",
+            #[cfg(feature = "webhook")]
+            Self::Callback(_) => "callback",
         }
     }
 
@@ -134,6 +144,8 @@ impl Target {
         match self {
             Self::List => None,
             Self::Operation(id) | Self::Result(id) | Self::Cancel(id) => Some(*id),
+            #[cfg(feature = "webhook")]
+            Self::Callback(id) => Some(*id),
         }
     }
 }
@@ -214,7 +226,7 @@ impl Monitor {
         let form = preferred_type(headers, &media_types).map_or(Form::Json, |form| forms[form].1);
         let asked = Asked { owner, method: request.method(), uri: request.uri(), headers, form };
         let resource = target.as_ref().map_or("unknown", Target::name);
-        let negotiates = !matches!(target, None | Some(Target::Result(_)));
+        let negotiates = target.as_ref().is_some_and(Target::negotiates);
         let answer = match target {
             None => Err(Problem::new(types::NOT_FOUND)),
             Some(target) => match self.operations.spend(owner, target.operation()) {
@@ -255,6 +267,11 @@ impl Monitor {
                 let view =
                     OperationView::new(&observed.operation, observed.now, self.operations.urls());
                 view.retry_after(self.operations.retry_after(&observed)).result(outcome)
+            }
+            #[cfg(feature = "webhook")]
+            (&Method::GET | &Method::HEAD, Target::Callback(id)) => {
+                let delivery = self.operations.delivery(asked.owner, id).await?;
+                delivery.ok_or_else(|| Problem::new(types::NOT_FOUND))?.into_response()
             }
             (&Method::DELETE, Target::Operation(id)) => self.delete(asked.owner, id).await?,
             (&Method::POST, Target::Cancel(id)) => self.cancel(id, asked).await?,
@@ -351,6 +368,8 @@ impl Monitor {
             (Some(id), None, _) => id.parse().ok().map(Target::Operation),
             (Some(id), Some("result"), None) => id.parse().ok().map(Target::Result),
             (Some(id), Some("cancel"), None) => id.parse().ok().map(Target::Cancel),
+            #[cfg(feature = "webhook")]
+            (Some(id), Some("callback"), None) => id.parse().ok().map(Target::Callback),
             _ => None,
         }
     }

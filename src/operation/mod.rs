@@ -27,6 +27,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod callback;
 mod change;
 mod due;
 mod id;
@@ -43,6 +44,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+pub use callback::Callback;
 pub use change::{Change, TransitionError};
 pub use due::Due;
 pub use id::{InvalidOperationId, OperationId, RandomSourceError};
@@ -82,6 +84,8 @@ pub struct Operation {
     deadline: Option<Timestamp>,
     retention: Duration,
     trace: Option<TraceContext>,
+    callback: Option<Callback>,
+    last_error: Option<Problem>,
     /// Members of its record that another version wrote.
     unknown: Option<Arc<Map<String, Value>>>,
 }
@@ -245,6 +249,16 @@ impl Operation {
     /// The trace that its request belongs to.
     pub fn trace(&self) -> Option<&TraceContext> {
         self.trace.as_ref()
+    }
+
+    /// Where it is told besides its monitor.
+    pub fn callback(&self) -> Option<&Callback> {
+        self.callback.as_ref()
+    }
+
+    /// Why the last attempt failed that another was to follow.
+    pub fn last_error(&self) -> Option<&Problem> {
+        self.last_error.as_ref()
     }
 
     /// Whether its retention has passed at `now`, so that nobody may see it any more.

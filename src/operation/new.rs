@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Kind, Operation, OperationId, Owner, Progress, Stage, TraceContext};
+use super::{Callback, Kind, Operation, OperationId, Owner, Progress, Stage, TraceContext};
 use crate::time::Timestamp;
 
 /// What a store is asked to accept. It becomes an [`Operation`] by the store's own clock.
@@ -17,6 +17,7 @@ pub struct NewOperation {
     progress: Option<Progress>,
     held: Option<Held>,
     trace: Option<TraceContext>,
+    callback: Option<Callback>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +46,7 @@ impl NewOperation {
             progress: None,
             held: None,
             trace: None,
+            callback: None,
         }
     }
 
@@ -103,6 +105,12 @@ impl NewOperation {
         self
     }
 
+    /// Where it is told besides its monitor.
+    pub fn with_callback(mut self, callback: Option<Callback>) -> Self {
+        self.callback = callback;
+        self
+    }
+
     /// The operation's name.
     pub fn id(&self) -> OperationId {
         self.id
@@ -152,6 +160,8 @@ impl NewOperation {
             deadline: self.deadline.map(|deadline| now + deadline),
             retention: self.retention,
             trace: self.trace.clone(),
+            callback: self.callback.clone(),
+            last_error: None,
             unknown: None,
         }
     }

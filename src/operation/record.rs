@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Ending, Kind, Operation, OperationId, Outcome, OutcomeHead, Owner, Progress, Stage, Status,
-    TraceContext, UnknownStatus,
+    Callback, Ending, Kind, Operation, OperationId, Outcome, OutcomeHead, Owner, Progress, Stage,
+    Status, TraceContext, UnknownStatus,
 };
 use crate::header::UriReference;
 use crate::problem::Problem;
@@ -129,6 +129,15 @@ impl Serialize for Record<'_> {
                 map.serialize_entry("trace_state", trace.state())?;
             }
         }
+        if let Some(callback) = &operation.callback {
+            map.serialize_entry("callback_url", callback.url())?;
+            if !callback.also().is_empty() {
+                map.serialize_entry("callback_also", callback.also())?;
+            }
+        }
+        if let Some(error) = &operation.last_error {
+            map.serialize_entry("last_error", error)?;
+        }
         for (name, value) in operation.unknown.iter().flat_map(|unknown| unknown.iter()) {
             map.serialize_entry(name, value)?;
         }
@@ -170,6 +179,9 @@ struct Parsed {
     retention: Option<Duration>,
     trace_parent: Option<String>,
     trace_state: Option<String>,
+    callback_url: Option<String>,
+    callback_also: Option<String>,
+    last_error: Option<Problem>,
     unknown: Map<String, Value>,
 }
 
@@ -227,6 +239,11 @@ impl Parsed {
             trace: self.trace_parent.and_then(|parent| {
                 TraceContext::new(&parent, self.trace_state.as_deref().unwrap_or_default())
             }),
+            callback: self.callback_url.and_then(|url| {
+                let callback = Callback::new(&url)?;
+                Some(callback.with_also(self.callback_also.as_deref().unwrap_or_default()))
+            }),
+            last_error: self.last_error,
             unknown: (!self.unknown.is_empty()).then(|| Arc::new(self.unknown)),
         })
     }
@@ -288,6 +305,9 @@ impl<'de> Visitor<'de> for Members {
                 "retention_ms" => parsed.retention = Some(duration(&mut map)?),
                 "trace_parent" => parsed.trace_parent = Some(map.next_value()?),
                 "trace_state" => parsed.trace_state = Some(map.next_value()?),
+                "callback_url" => parsed.callback_url = Some(map.next_value()?),
+                "callback_also" => parsed.callback_also = Some(map.next_value()?),
+                "last_error" => parsed.last_error = Some(map.next_value()?),
                 _ if parsed.unknown.contains_key(&*name) => {
                     map.next_value::<IgnoredAny>()?;
                 }

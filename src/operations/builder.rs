@@ -287,7 +287,7 @@ impl OperationsBuilder {
     }
 
     /// The same for what is told of the operation by its links.
-    #[cfg(feature = "amqp")]
+    #[cfg(any(feature = "amqp", feature = "webhook"))]
     pub(crate) fn follow_up_with<J: Job>(
         mut self,
         job: impl Fn(&Operation, &MonitorUrls) -> Option<J> + Send + Sync + 'static,

@@ -53,7 +53,7 @@ impl Inner {
             let settings = &self.settings;
             let input = (follow_up.input)(operation, &settings.urls)?;
             let policy = job.policy;
-            let new = NewOperation::new(name(operation, place))
+            let new = NewOperation::new(self.follower(operation, place))
                 .with_kind(job.kind.clone())
                 .with_owner(Owner::new(OWNER).ok()?)
                 .with_attempt_limit(policy.attempt_limit)
@@ -62,6 +62,22 @@ impl Inner {
             Some(Submission::new(new).with_input(input))
         };
         self.follow_ups.iter().enumerate().filter_map(submission).collect()
+    }
+
+    /// What follows is called the same for the same change, in each process: so one that is written again has the
+    /// same followers.
+    pub(super) fn follower(&self, operation: &Operation, place: usize) -> OperationId {
+        let kind = self.follow_ups[place].kind;
+        let of_its_kind = self.follow_ups[..place].iter().filter(|other| other.kind == kind);
+        let hash = Sha256::new()
+            .chain_update(operation.id().as_uuid().as_bytes())
+            .chain_update(operation.revision().to_be_bytes())
+            .chain_update(u64::try_from(of_its_kind.count()).unwrap_or(u64::MAX).to_be_bytes())
+            .chain_update(kind)
+            .finalize();
+        let mut random = [0; 10];
+        random.copy_from_slice(&hash[..10]);
+        OperationId::from_parts(operation.updated(), random)
     }
 
     /// Accepts what follows from an acceptance, after it: nobody waits for it.
@@ -83,16 +99,4 @@ impl Inner {
             }
         });
     }
-}
-
-/// The same for the same change, so that one that is written again has the same followers.
-fn name(operation: &Operation, place: usize) -> OperationId {
-    let hash = Sha256::new()
-        .chain_update(operation.id().as_uuid().as_bytes())
-        .chain_update(operation.revision().to_be_bytes())
-        .chain_update(place.to_be_bytes())
-        .finalize();
-    let mut random = [0; 10];
-    random.copy_from_slice(&hash[..10]);
-    OperationId::from_parts(operation.updated(), random)
 }

@@ -18,9 +18,9 @@ use super::task::{Answer, Task, accept};
 use super::{Operations, pace, telemetry};
 use crate::header::vary_on_prefer;
 use crate::operation::{
-    IntoOutcome, Kind, NewOperation, OperationId, Outcome, Owner, TraceContext,
+    Callback, IntoOutcome, Kind, NewOperation, OperationId, Outcome, Owner, TraceContext,
 };
-use crate::prefer::{Handling, PreferErrorKind, Preferences};
+use crate::prefer::{CALLBACKS, Handling, PreferErrorKind, Preferences};
 use crate::problem::{Problem, types};
 use crate::respond::{OperationView, Response, report};
 use crate::store::{Idempotency, Observed, Submission};
@@ -43,6 +43,7 @@ pub struct KickOff<'a> {
     accepts_overdue: bool,
     strict: Option<&'a [&'a str]>,
     trace: Option<TraceContext>,
+    callback: Option<Callback>,
 }
 
 /// How a request is answered. Pure: what the preferences and the route's policy say, and no more.
@@ -78,6 +79,7 @@ impl<'a> KickOff<'a> {
             accepts_overdue: false,
             strict: None,
             trace: None,
+            callback: None,
         }
     }
 
@@ -133,6 +135,13 @@ impl<'a> KickOff<'a> {
     /// given to the handler on whichever replica, and passed on with messages.
     pub fn trace(mut self, trace: Option<TraceContext>) -> Self {
         self.trace = trace;
+        self
+    }
+
+    /// Where the operation's end is told besides its monitor, if there is an operation: an answer in time is
+    /// told to nobody else. The feature `webhook` makes one of what the client prefers, and calls it.
+    pub fn callback(mut self, callback: Option<Callback>) -> Self {
+        self.callback = callback;
         self
     }
 
@@ -277,7 +286,11 @@ impl<'a> KickOff<'a> {
         }
         for preference in self.preferences.iter() {
             let name = preference.name();
-            if !KNOWN.iter().chain(also).any(|known| known.eq_ignore_ascii_case(name)) {
+            let is_callback = self.callback.is_some()
+                && CALLBACKS.iter().any(|known| known.eq_ignore_ascii_case(name));
+            if !is_callback
+                && !KNOWN.iter().chain(also).any(|known| known.eq_ignore_ascii_case(name))
+            {
                 return refused(format!("This resource does not know the preference {name:?}."));
             }
             if name.eq_ignore_ascii_case("wait") && self.preferences.wait().is_none() {
@@ -398,6 +411,7 @@ impl<'a> KickOff<'a> {
             .with_retention(retention.unwrap_or(settings.retention))
             .with_delay(delay)
             .with_trace(self.trace.take())
+            .with_callback(self.callback.take())
             .with_deadline(deadline.unwrap_or(settings.deadline.saturating_add(delay)));
         let mut submission = Submission::new(operation);
         submission.input = job.map(|(_, input)| input);

@@ -68,6 +68,8 @@ mod builder;
 mod calls;
 mod complete;
 mod context;
+#[cfg(feature = "webhook")]
+mod delivery;
 mod feed;
 mod follow;
 mod follow_up;
@@ -96,6 +98,10 @@ use tokio::time::Instant;
 
 pub use builder::OperationsBuilder;
 pub use context::Context;
+#[cfg(feature = "webhook")]
+pub(crate) use delivery::WEBHOOK;
+#[cfg(feature = "webhook")]
+pub use delivery::{Delivery, DeliveryStatus};
 pub(crate) use feed::{Feed, before};
 pub(crate) use follow::Held;
 pub use health::{Health, HealthStatus, WorkerHealth};

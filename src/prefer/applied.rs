@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::field::{write_list, write_pair};
 use super::list::MAX_PREFERENCES;
 use super::preference::{Preference, Value};
-use super::preferences::Preferences;
+use super::preferences::{CALLBACKS, Preferences};
 
 /// The name of the `Preference-Applied` field
 /// ([RFC 7240 §3](https://www.rfc-editor.org/rfc/rfc7240.html#section-3)).
@@ -91,6 +91,11 @@ impl PreferenceApplied {
     pub fn handling(self) -> Self {
         let stated = self.preferences.handling().is_some();
         self.preference_if(stated, "handling")
+    }
+
+    /// Adds `callback`, under whichever of its names [`Preferences::callback`] has it.
+    pub fn callback(self) -> Self {
+        CALLBACKS.into_iter().fold(self, Self::preference)
     }
 
     /// Adds the preference of this name, in whatever case, if the request has it.

@@ -71,5 +71,7 @@ pub use error::{PreferError, PreferErrorKind};
 pub use field::PreferField;
 pub use list::MAX_PREFERENCES;
 pub use preference::{Parameter, Preference, Value};
+#[cfg(feature = "tokio")]
+pub(crate) use preferences::CALLBACKS;
 pub use preferences::{Handling, PREFER, Preferences, Return};
 pub use text::MAX_FIELD_BYTES;

@@ -10,6 +10,9 @@ use super::list::{Distinct, Members};
 use super::preference::{Preference, Value};
 use super::text::Text;
 
+/// The names of the preference to be told at a URL.
+pub(crate) const CALLBACKS: [&str; 2] = ["callback", "odata.callback"];
+
 /// The name of the `Prefer` field ([RFC 7240 §2](https://www.rfc-editor.org/rfc/rfc7240.html#section-2)).
 pub static PREFER: HeaderName = HeaderName::from_static("prefer");
 
@@ -159,6 +162,13 @@ impl Preferences {
     #[inline]
     pub const fn handling(&self) -> Option<Handling> {
         self.registered.handling
+    }
+
+    /// `callback; url="…"`: where the client wants to be told of the operation's end. OData has it
+    /// ([OData 4.01 §8.2.8.2](https://docs.oasis-open.org/odata/odata/v4.01/odata-v4.01-part1-protocol.html#sec_Preferencecallbackodatacallback)),
+    /// of old as `odata.callback`.
+    pub fn callback(&self) -> Option<Preference<'_>> {
+        CALLBACKS.into_iter().find_map(|name| self.get(name))
     }
 
     /// The preference of this name, in whatever case. Of several instances it is the first.

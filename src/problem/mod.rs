@@ -182,6 +182,12 @@ impl Problem {
         self.0.extensions.get(name)
     }
 
+    /// The same without a word on when to try again.
+    pub(crate) fn without_retry_delay(mut self) -> Self {
+        self.0.retry_after = None;
+        self
+    }
+
     /// After how long the client may try again, if that is known.
     pub fn retry_delay(&self) -> Option<Duration> {
         self.0.retry_after

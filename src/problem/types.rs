@@ -63,6 +63,12 @@ problem_types! {
     UNREADABLE_INPUT = "unreadable-input", "Unreadable input", INTERNAL_SERVER_ERROR;
     /// The work did not finish before its deadline.
     DEADLINE_PASSED = "deadline-passed", "Deadline passed", GATEWAY_TIMEOUT;
+    /// The URL that the client wants to be told at is none that may be called.
+    CALLBACK_REFUSED = "callback-refused", "Callback refused", BAD_REQUEST;
+    /// The URL that the client wants to be told at could not be called, or did not take the call.
+    CALLBACK_FAILED = "callback-failed", "Callback failed", BAD_GATEWAY;
+    /// The URL that the client wanted to be told at wants no calls any more.
+    CALLBACK_GONE = "callback-gone", "Callback gone", GONE;
     /// The message broker cannot be reached, so that the request could not be passed on.
     BROKER_UNAVAILABLE = "broker-unavailable", "Temporarily unavailable", SERVICE_UNAVAILABLE;
     /// No service takes requests of this kind at present.

@@ -63,8 +63,16 @@ impl Accepted {
 
     /// Says that `respond-async` was applied, if these preferences carry it. `wait`, which then did
     /// not come true, is not named.
-    pub fn applied(mut self, preferences: &Preferences) -> Self {
-        let applied = PreferenceApplied::of(preferences).respond_async();
+    pub fn applied(self, preferences: &Preferences) -> Self {
+        self.applied_with(preferences, false)
+    }
+
+    /// The same, and whether `callback` was.
+    pub(super) fn applied_with(mut self, preferences: &Preferences, callback: bool) -> Self {
+        let mut applied = PreferenceApplied::of(preferences).respond_async();
+        if callback {
+            applied = applied.callback();
+        }
         if let Some(applied) = applied.to_header_value() {
             self.outcome.headers.insert(PREFERENCE_APPLIED.clone(), applied);
         }

@@ -47,6 +47,8 @@ struct LinksDocument {
     monitor: UriReference,
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<UriReference>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback: Option<UriReference>,
 }
 
 #[derive(Serialize)]
@@ -90,6 +92,7 @@ impl<'a> OperationDocument<'a> {
             links: LinksDocument {
                 monitor,
                 result: result.as_ref().map(|result| result.href.clone()),
+                callback: operation.callback().map(|_| urls.callback(id)),
             },
             result,
         }

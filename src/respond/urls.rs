@@ -44,6 +44,11 @@ impl MonitorUrls {
         self.below(id, "/cancel")
     }
 
+    /// How the telling of an operation's last change to its callback goes.
+    pub(crate) fn callback(&self, id: OperationId) -> UriReference {
+        self.below(id, "/callback")
+    }
+
     fn below(&self, id: OperationId, rest: &str) -> UriReference {
         let mut buffer = uuid::Uuid::encode_buffer();
         let id: &str = id.as_uuid().hyphenated().encode_lower(&mut buffer);

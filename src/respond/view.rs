@@ -84,7 +84,7 @@ impl<'a> OperationView<'a> {
             Ok(content) => Accepted::at(monitor)
                 .content(content)
                 .retry_after(self.retry_after)
-                .applied(preferences)
+                .applied_with(preferences, self.operation.callback().is_some())
                 .into_response(),
             Err(problem) => problem.into_response(),
         }

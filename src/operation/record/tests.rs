@@ -59,11 +59,27 @@ fn what_the_first_version_wrote_is_read_and_goes_on() {
     assert_eq!(records.len(), operations.len());
     for (record, expected) in records.iter().zip(operations) {
         let read = Operation::from_record(record.as_bytes()).unwrap();
+        // The first version did not keep why an attempt failed.
+        let expected = Operation { last_error: None, ..expected };
         assert_eq!(read, expected);
         assert_eq!(String::from_utf8(read.to_record()).unwrap(), *record);
         for change in [Change::Claim { lease: LEASE }, Change::Cancel, Change::Settle] {
             assert_eq!(read.apply(&change, at(60)), expected.apply(&change, at(60)));
         }
+    }
+}
+
+#[test]
+fn a_callback_is_kept_by_every_change_and_a_broken_one_is_left_out() {
+    let callback = Callback::new("https://client.example/done?x=1").map(Callback::with_progress);
+    let pending = new().with_callback(callback.clone()).accept(at(0));
+    let running = pending.apply(&Change::Claim { lease: LEASE }, at(1)).unwrap();
+    let read = Operation::from_record(&running.to_record()).unwrap();
+    assert_eq!((read.callback(), &read), (callback.as_ref(), &running));
+    let record = String::from_utf8(pending.to_record()).unwrap();
+    for broken in ["", " ", "\\n"] {
+        let record = record.replace("https://client.example/done?x=1", broken);
+        assert_eq!(Operation::from_record(record.as_bytes()).unwrap().callback(), None);
     }
 }
 

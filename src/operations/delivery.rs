@@ -1,0 +1,99 @@
+//! How the telling of an operation's last change goes.
+
+use std::sync::Arc;
+
+use http::{StatusCode, header};
+use serde::Serialize;
+
+use super::Operations;
+use crate::operation::{OperationId, Owner, Status};
+use crate::problem::Problem;
+use crate::respond::{Body, Response, no_store};
+use crate::store::OperationStore;
+use crate::time::Timestamp;
+
+/// The kind of job that tells a change to the operation's [callback](crate::operation::Callback).
+pub(crate) const WEBHOOK: &str = "respond-async.webhook";
+
+/// How the telling of an operation's last change to its callback goes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// What it is called in `webhook-id`.
+    pub id: OperationId,
+    /// Where it stands.
+    pub status: DeliveryStatus,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Why it did not succeed the last time. It says as much to everybody: an answer's status, or that there
+    /// was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<Problem>,
+    /// When it is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_attempt: Option<Timestamp>,
+    /// When this became so.
+    pub updated: Timestamp,
+}
+
+/// Where a delivery stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum DeliveryStatus {
+    /// It is being tried, or will be again.
+    Pending,
+    /// The receiver has it.
+    Delivered,
+    /// It is tried no more.
+    Dead,
+}
+
+impl Delivery {
+    /// The answer to a GET of it.
+    pub(crate) fn into_response(self) -> Response {
+        // Of such a type, nothing fails to be written.
+        let mut response = Response::new(Body::from(serde_json::to_vec(&self).unwrap_or_default()));
+        *response.status_mut() = StatusCode::OK;
+        let json = header::HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        no_store(response)
+    }
+}
+
+impl Operations {
+    /// How the telling of the last change of that owner's operation to its callback goes; none if it has none,
+    /// or does not want to be told of this one.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn delivery(
+        &self,
+        owner: &Owner,
+        id: OperationId,
+    ) -> Result<Option<Delivery>, Problem> {
+        let observed = self.get(owner, id).await?;
+        let operation = &observed.operation;
+        let place = self.inner().follow_ups.iter().position(|next| next.kind == WEBHOOK);
+        let (Some(place), Some(_)) = (place, operation.callback()) else { return Ok(None) };
+        let name = self.inner().follower(operation, place);
+        let store = Arc::clone(&self.inner().store);
+        let Some(found) = self.call(async move { store.get(name).await }).await? else {
+            return Ok(None);
+        };
+        let job = found.operation;
+        let status = match job.status() {
+            Status::Succeeded => DeliveryStatus::Delivered,
+            Status::Pending | Status::Running => DeliveryStatus::Pending,
+            Status::Failed | Status::Canceled => DeliveryStatus::Dead,
+        };
+        Ok(Some(Delivery {
+            id: job.id(),
+            status,
+            attempts: job.attempt(),
+            last_error: job.error().or(job.last_error()).cloned(),
+            next_attempt: (job.status() == Status::Pending).then(|| job.available()),
+            updated: job.updated(),
+        }))
+    }
+}
