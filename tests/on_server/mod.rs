@@ -7,6 +7,7 @@ pub(crate) mod facade;
 pub(crate) mod losses;
 pub(crate) mod outage;
 pub(crate) mod proxy;
+pub(crate) mod waiting;
 pub(crate) mod word;
 
 use std::time::{Duration, Instant};
@@ -55,6 +56,8 @@ macro_rules! tests_on_server {
             facade: while_the_server_is_away_it_is_503_and_what_was_accepted_is_done_after_it
                 no_lease_is_stolen_before_its_time
                 a_flood_is_shed_and_what_was_accepted_is_finished,
+            waiting: a_poll_at_one_replica_ends_with_a_change_at_another
+                a_stream_at_one_replica_tells_what_another_does,
         }
     };
     ($store:ty, $reason:literal, $($subject:ident: $($test:ident)*,)*) => {
