@@ -1,10 +1,13 @@
 //! [`PostgresStore`]: operations in PostgreSQL, for services on many machines.
 
+mod accept;
 mod error;
 mod lane;
 mod open;
 mod read;
 mod sql;
+mod step;
+mod transaction;
 mod wire;
 mod write;
 
@@ -17,14 +20,16 @@ use bytes::Bytes;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Config, Socket};
 
+use self::accept::{Accept, Verdict, created, existing, insert};
 use self::error::Failure;
 use self::lane::{Connected, Foreign, Line, Run};
 use self::open::{By, Settings};
 pub use self::open::{PostgresOpenError, PostgresOpenErrorKind};
 use self::read::{Read, Reader};
 use self::sql::Sql;
+use self::step::{Step, Stepper};
 use self::wire::Wire;
-use self::write::{Accept, Step, Stepper, Verdict, Write, Writer, created, existing, insert};
+use self::write::{Write, Writer};
 use super::hints::Hub;
 use super::server::{Calls, ServerClock};
 use super::{
