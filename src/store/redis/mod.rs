@@ -1,5 +1,7 @@
 //! [`RedisStore`]: operations in Redis, for services on many machines.
 
+mod answers;
+mod call;
 mod error;
 mod lane;
 mod open;
@@ -14,7 +16,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::Client;
 
-use self::lane::{Accept, Call, Connected, Found, Line, observe, value};
+use self::answers::Found;
+use self::call::{Accept, Call, observe, value};
+use self::lane::{Connected, Line};
 use self::open::Settings;
 pub use self::open::{RedisOpenError, RedisOpenErrorKind};
 use self::scripts::Scripts;
