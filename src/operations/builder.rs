@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::follow_up::FollowUp;
+use super::inner::Inner;
 use super::job::{Job, Registration};
 use super::policy::JobPolicy;
 use super::telemetry::{RunInfo, RunSpan};
@@ -467,7 +468,7 @@ impl OperationsBuilder {
         let Self { store, settings, clock, jobs, follow_ups } = self;
         #[cfg(feature = "metrics")]
         super::telemetry::describe();
-        let operations = Operations::new(store, settings, clock, &jobs, follow_ups);
+        let operations = Operations::of(Inner::new(store, settings, clock, &jobs, follow_ups));
         sweep::spawn(&operations);
         worker::spawn(&operations);
         operations

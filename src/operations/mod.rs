@@ -76,6 +76,7 @@ mod follow_up;
 mod health;
 mod hints;
 mod idempotency;
+mod inner;
 mod job;
 mod kick_off;
 mod observe;
@@ -88,13 +89,8 @@ mod watch;
 mod worker;
 
 use std::future::Future;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-
-use tokio::sync::{Notify, Semaphore};
-use tokio::time::Instant;
 
 pub use builder::OperationsBuilder;
 pub use context::Context;
@@ -121,18 +117,9 @@ pub(crate) use context::Run;
 #[cfg(feature = "amqp")]
 pub(crate) use telemetry::RunSpan;
 
-use self::admission::Admission;
-use self::budget::Budget;
-use self::builder::Settings;
-use self::calls::{Call, detached, store_problem, unavailable};
-use self::context::Runs;
+use self::calls::{store_problem, unavailable};
 pub(crate) use self::context::Signal;
-use self::feed::Feeds;
-use self::follow_up::FollowUp;
-use self::health::{Probe, Pulse};
-use self::job::{Jobs, Registration};
-use self::pace::Agenda;
-use self::watch::Watches;
+use self::inner::Inner;
 use crate::operation::{Change, IntoOutcome, OperationId, Outcome, Owner};
 use crate::prefer::Preferences;
 use crate::problem::{Problem, types};
@@ -140,7 +127,6 @@ use crate::respond::{MonitorUrls, Response};
 use crate::store::{
     ApplyError, ListQuery, Observed, OperationStore, OperationStoreExt, Page, StoreError,
 };
-use crate::time::Clock;
 
 /// How long after its grace a shutdown waits for interrupted work to be recorded.
 const SHUTDOWN_RECORDING: Duration = Duration::from_secs(5);
@@ -162,73 +148,13 @@ impl Drop for Handle {
     }
 }
 
-#[derive(Debug)]
-struct Inner {
-    store: Arc<dyn OperationStore>,
-    settings: Settings,
-    clock: Arc<dyn Clock>,
-    admission: Arc<Admission>,
-    jobs: Jobs,
-    follow_ups: Vec<FollowUp>,
-    runs: Runs,
-    /// The polls that clients were asked for, by the seconds since then.
-    agenda: Mutex<Agenda>,
-    /// What clients have spent of their polls.
-    budget: Mutex<Budget>,
-    began: Instant,
-    watches: Watches,
-    feeds: Feeds,
-    /// The polls that may still be held.
-    waiters: Semaphore,
-    /// The streams that may still be opened.
-    streams: Arc<Semaphore>,
-    sweeper: Pulse,
-    probe: Probe,
-    closing: AtomicBool,
-    closed: Notify,
-    /// Where they were started. What goes on when its client hangs up runs there: the runtime that a
-    /// request came in on may end before (actix has one for each of its threads).
-    runtime: tokio::runtime::Handle,
-}
-
 impl Operations {
     /// Sets up operations that are kept in `store`. [`start`](OperationsBuilder::start) them.
     pub fn builder(store: impl OperationStore) -> OperationsBuilder {
         OperationsBuilder::new(Arc::new(store))
     }
 
-    fn new(
-        store: Arc<dyn OperationStore>,
-        settings: Settings,
-        clock: Arc<dyn Clock>,
-        jobs: &[Registration],
-        follow_ups: Vec<FollowUp>,
-    ) -> Self {
-        let admission = Admission::new(settings.concurrency, settings.queue);
-        let jobs = Jobs::new(jobs, settings.concurrency, settings.queue);
-        let waiters = Semaphore::new(settings.waiters);
-        let streams = Arc::new(Semaphore::new(settings.streams));
-        let inner = Inner {
-            store,
-            settings,
-            clock,
-            admission,
-            jobs,
-            follow_ups,
-            runs: Runs::default(),
-            agenda: Mutex::default(),
-            budget: Mutex::default(),
-            began: Instant::now(),
-            watches: Watches::default(),
-            feeds: Feeds::default(),
-            waiters,
-            streams,
-            sweeper: Pulse::default(),
-            probe: Probe::default(),
-            closing: AtomicBool::new(false),
-            closed: Notify::new(),
-            runtime: tokio::runtime::Handle::current(),
-        };
+    fn of(inner: Inner) -> Self {
         Self { handle: Arc::new(Handle(Arc::new(inner))) }
     }
 
@@ -412,94 +338,5 @@ impl Operations {
         } else {
             Problem::new(types::NOT_FOUND)
         }
-    }
-}
-
-impl Inner {
-    /// Takes no new work, and holds no poll and no stream any longer.
-    fn close(&self) {
-        self.closing.store(true, Ordering::Release);
-        self.closed.notify_waiters();
-        for job in self.jobs.iter() {
-            job.wake.notify_one();
-        }
-    }
-
-    fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
-    }
-
-    /// Waits until no new work is taken.
-    async fn closed(&self) {
-        let mut closed = pin!(self.closed.notified());
-        // From here on it is told.
-        closed.as_mut().enable();
-        if !self.is_closing() {
-            closed.await;
-        }
-    }
-
-    /// What counts the tasks of this process: that of work that is its own, and one for each kind of
-    /// job.
-    fn admissions(&self) -> impl Iterator<Item = &Arc<Admission>> {
-        self.jobs.iter().map(|job| &job.admission).chain([&self.admission])
-    }
-
-    /// Waits until there is no task.
-    async fn emptied(&self) {
-        for admission in self.admissions() {
-            admission.emptied().await;
-        }
-    }
-
-    /// Makes a call of the store that no client can cut short: see [`detached`].
-    async fn detached<T: Send + 'static>(&self, call: Call<T>) -> Option<T> {
-        detached(&self.runtime, call, self.settings.store_timeout).await
-    }
-
-    /// The same for a call whose failure a client is told of.
-    async fn call<T: Send + 'static>(
-        &self,
-        call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-    ) -> Result<T, Problem> {
-        let answer = self.detached(Box::pin(call)).await;
-        if let None | Some(Err(_)) = answer {
-            telemetry::store_failed(None, answer.as_ref().and_then(|answer| answer.as_ref().err()));
-        }
-        answer.map_or_else(|| Err(unavailable()), |answer| answer.map_err(|e| store_problem(&e)))
-    }
-
-    /// Makes a change, and has follow what follows from it.
-    async fn apply(
-        &self,
-        id: OperationId,
-        change: Change,
-        outcome: Option<Outcome>,
-    ) -> Result<Observed, ApplyError> {
-        let follow_ups = |next: &_| self.follow_ups(next);
-        let applied = self.store.apply_with(id, change, outcome, follow_ups).await;
-        if let Ok(Observed { operation, .. }) = &applied {
-            if operation.status().is_finished() {
-                telemetry::finished(operation);
-            }
-        }
-        applied
-    }
-
-    fn retry_after(&self, observed: &Observed) -> Duration {
-        let Observed { operation, now, .. } = observed;
-        if operation.status().is_finished() {
-            return pace::MIN;
-        }
-        let job = self.jobs.get(operation.kind().as_str());
-        let load = job.map_or(&self.admission, |job| &job.admission).load();
-        let delay = pace::retry_after(operation, *now, load);
-        let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
-        let second = self.began.elapsed().as_secs();
-        agenda.plan(operation, second, delay, self.settings.poll_rate)
-    }
-
-    fn overloaded(&self) -> Duration {
-        pace::overloaded(self.admission.load())
     }
 }

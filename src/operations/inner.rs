@@ -1,0 +1,179 @@
+//! What the clones of an [`Operations`](super::Operations) and its tasks share.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+use super::admission::Admission;
+use super::budget::Budget;
+use super::builder::Settings;
+use super::calls::{Call, detached, store_problem, unavailable};
+use super::context::Runs;
+use super::feed::Feeds;
+use super::follow_up::FollowUp;
+use super::health::{Probe, Pulse};
+use super::job::{Jobs, Registration};
+use super::pace::Agenda;
+use super::watch::Watches;
+use super::{pace, telemetry};
+use crate::operation::{Change, OperationId, Outcome};
+use crate::problem::Problem;
+use crate::store::{ApplyError, Observed, OperationStore, OperationStoreExt, StoreError};
+use crate::time::Clock;
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) store: Arc<dyn OperationStore>,
+    pub(super) settings: Settings,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) jobs: Jobs,
+    pub(super) follow_ups: Vec<FollowUp>,
+    pub(super) runs: Runs,
+    /// The polls that clients were asked for, by the seconds since then.
+    pub(super) agenda: Mutex<Agenda>,
+    /// What clients have spent of their polls.
+    pub(super) budget: Mutex<Budget>,
+    pub(super) began: Instant,
+    pub(super) watches: Watches,
+    pub(super) feeds: Feeds,
+    /// The polls that may still be held.
+    pub(super) waiters: Semaphore,
+    /// The streams that may still be opened.
+    pub(super) streams: Arc<Semaphore>,
+    pub(super) sweeper: Pulse,
+    pub(super) probe: Probe,
+    pub(super) closing: AtomicBool,
+    pub(super) closed: Notify,
+    /// Where they were started. What goes on when its client hangs up runs there: the runtime that a
+    /// request came in on may end before (actix has one for each of its threads).
+    pub(super) runtime: tokio::runtime::Handle,
+}
+
+impl Inner {
+    pub(super) fn new(
+        store: Arc<dyn OperationStore>,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        jobs: &[Registration],
+        follow_ups: Vec<FollowUp>,
+    ) -> Self {
+        let admission = Admission::new(settings.concurrency, settings.queue);
+        let jobs = Jobs::new(jobs, settings.concurrency, settings.queue);
+        let waiters = Semaphore::new(settings.waiters);
+        let streams = Arc::new(Semaphore::new(settings.streams));
+        Self {
+            store,
+            settings,
+            clock,
+            admission,
+            jobs,
+            follow_ups,
+            runs: Runs::default(),
+            agenda: Mutex::default(),
+            budget: Mutex::default(),
+            began: Instant::now(),
+            watches: Watches::default(),
+            feeds: Feeds::default(),
+            waiters,
+            streams,
+            sweeper: Pulse::default(),
+            probe: Probe::default(),
+            closing: AtomicBool::new(false),
+            closed: Notify::new(),
+            runtime: tokio::runtime::Handle::current(),
+        }
+    }
+
+    /// Takes no new work, and holds no poll and no stream any longer.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.closed.notify_waiters();
+        for job in self.jobs.iter() {
+            job.wake.notify_one();
+        }
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Waits until no new work is taken.
+    pub(super) async fn closed(&self) {
+        let mut closed = pin!(self.closed.notified());
+        // From here on it is told.
+        closed.as_mut().enable();
+        if !self.is_closing() {
+            closed.await;
+        }
+    }
+
+    /// What counts the tasks of this process: that of work that is its own, and one for each kind of
+    /// job.
+    pub(super) fn admissions(&self) -> impl Iterator<Item = &Arc<Admission>> {
+        self.jobs.iter().map(|job| &job.admission).chain([&self.admission])
+    }
+
+    /// Waits until there is no task.
+    pub(super) async fn emptied(&self) {
+        for admission in self.admissions() {
+            admission.emptied().await;
+        }
+    }
+
+    /// Makes a call of the store that no client can cut short: see [`detached`].
+    pub(super) async fn detached<T: Send + 'static>(&self, call: Call<T>) -> Option<T> {
+        detached(&self.runtime, call, self.settings.store_timeout).await
+    }
+
+    /// The same for a call whose failure a client is told of.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let answer = self.detached(Box::pin(call)).await;
+        if let None | Some(Err(_)) = answer {
+            telemetry::store_failed(None, answer.as_ref().and_then(|answer| answer.as_ref().err()));
+        }
+        answer.map_or_else(|| Err(unavailable()), |answer| answer.map_err(|e| store_problem(&e)))
+    }
+
+    /// Makes a change, and has follow what follows from it.
+    pub(super) async fn apply(
+        &self,
+        id: OperationId,
+        change: Change,
+        outcome: Option<Outcome>,
+    ) -> Result<Observed, ApplyError> {
+        let follow_ups = |next: &_| self.follow_ups(next);
+        let applied = self.store.apply_with(id, change, outcome, follow_ups).await;
+        if let Ok(Observed { operation, .. }) = &applied {
+            if operation.status().is_finished() {
+                telemetry::finished(operation);
+            }
+        }
+        applied
+    }
+
+    pub(super) fn retry_after(&self, observed: &Observed) -> Duration {
+        let Observed { operation, now, .. } = observed;
+        if operation.status().is_finished() {
+            return pace::MIN;
+        }
+        let job = self.jobs.get(operation.kind().as_str());
+        let load = job.map_or(&self.admission, |job| &job.admission).load();
+        let delay = pace::retry_after(operation, *now, load);
+        let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
+        let second = self.began.elapsed().as_secs();
+        agenda.plan(operation, second, delay, self.settings.poll_rate)
+    }
+
+    pub(super) fn overloaded(&self) -> Duration {
+        pace::overloaded(self.admission.load())
+    }
+}
