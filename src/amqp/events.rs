@@ -17,14 +17,11 @@ use tokio::time::sleep;
 
 use super::connection::{Amqp, Message, PublishError, Publisher, ended};
 use super::message::{PERSISTENT, short};
-use super::topology;
+use super::topology::{self, EVENTS_EXCHANGE};
 use crate::event::{MEDIA_TYPE, OperationEvent};
 use crate::operation::{IntoOutcome, Outcome};
 use crate::operations::{Context, Job, JobPolicy, OperationsBuilder};
 use crate::problem::{Problem, types};
-
-/// The topic exchange that events are told on.
-pub const EVENTS_EXCHANGE: &str = "respond-async.events";
 
 /// How often one publication of events is tried: for days.
 const ATTEMPTS: u32 = 1_000;

@@ -68,9 +68,10 @@ mod topology;
 mod worker;
 
 pub use connection::{Amqp, InvalidAmqpUrl};
-pub use events::{EVENTS_EXCHANGE, Subscriber};
+pub use events::Subscriber;
 /// The driver, whose features turn TLS on.
 pub use lapin;
 pub use requests::{Recorder, Requests, RequestsBuilder};
 pub use stream::{AppendError, EventStream, Feed};
+pub use topology::EVENTS_EXCHANGE;
 pub use worker::{Worker, WorkerBuilder};

@@ -6,8 +6,10 @@ use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 
-use super::events::EVENTS_EXCHANGE;
 use super::message::CANCEL;
+
+/// The topic exchange that events are told on.
+pub const EVENTS_EXCHANGE: &str = "respond-async.events";
 
 /// How many messages a queue of dead ones keeps; then the oldest go.
 const MAX_DEAD: i32 = 100_000;

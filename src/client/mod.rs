@@ -55,6 +55,7 @@ mod policy;
 mod poller;
 mod reqwest;
 mod send;
+mod shared;
 mod snapshot;
 mod transport;
 

@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::error::{ClientError, ClientErrorKind};
 use super::follow::{Finished, Follow, Step};
 use super::listen::Listening;
-use super::send::Shared;
+use super::shared::{Shared, random, untransported};
 use super::snapshot::Snapshot;
-use super::transport::{Opened, TransportError};
+use super::transport::Opened;
 use crate::time::{Clock, SystemClock};
 
 /// Follows an operation to its end.
@@ -258,13 +258,4 @@ impl fmt::Debug for Poller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Poller").field("follow", &self.follow).finish_non_exhaustive()
     }
-}
-
-pub(super) fn untransported(error: TransportError) -> ClientError {
-    ClientError::new(ClientErrorKind::Transport).with_source(error)
-}
-
-/// Any number; without a generator the same each time, which spreads nothing and harms nothing.
-pub(super) fn random() -> u32 {
-    getrandom::u32().unwrap_or(u32::MAX / 2)
 }

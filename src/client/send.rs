@@ -13,8 +13,9 @@ use super::error::{ClientError, ClientErrorKind};
 use super::follow::{Finished, Follow};
 use super::origin::{Origins, absolute};
 use super::policy::PollPolicy;
-use super::poller::{Poller, PollerState, random, untransported};
+use super::poller::{Poller, PollerState};
 use super::reqwest::ReqwestTransport;
+use super::shared::{Shared, random, untransported};
 use super::transport::{Transport, TransportError, TransportErrorKind};
 use crate::header::read_retry_after;
 use crate::prefer::{PREFER, PreferField};
@@ -46,15 +47,6 @@ const OF_THE_REQUEST: [HeaderName; 16] = [
 #[derive(Debug, Clone)]
 pub struct Client {
     shared: Arc<Shared>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Shared {
-    pub(super) transport: Arc<dyn Transport>,
-    pub(super) origins: Origins,
-    pub(super) policy: PollPolicy,
-    tries: u32,
-    names_requests: bool,
 }
 
 impl Client {

@@ -1,7 +1,6 @@
 //! Whether the store and the workers are well.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{StatusCode, header};
@@ -93,30 +92,6 @@ impl Health {
     }
 }
 
-/// How a task that calls the store again and again fared the last time.
-#[derive(Debug, Default)]
-pub(super) struct Pulse(AtomicBool);
-
-impl Pulse {
-    /// It succeeded, or did not.
-    pub(super) fn beat(&self, is_well: bool) {
-        self.0.store(!is_well, Ordering::Relaxed);
-    }
-
-    fn status(&self) -> HealthStatus {
-        HealthStatus::of(!self.0.load(Ordering::Relaxed))
-    }
-}
-
-/// Fails the pulse when its task ends, in whatever way.
-pub(super) struct PulseGuard<'a>(pub(super) &'a Pulse);
-
-impl Drop for PulseGuard<'_> {
-    fn drop(&mut self) {
-        self.0.beat(false);
-    }
-}
-
 /// What the store answered when it was last asked whether it is there.
 #[derive(Debug, Default)]
 pub(super) struct Probe(tokio::sync::Mutex<Option<(Instant, bool)>>);
@@ -156,12 +131,12 @@ impl Operations {
     pub async fn health(&self) -> Health {
         let inner = self.inner();
         let store = HealthStatus::of(inner.is_store_well().await);
-        let sweeper = inner.sweeper.status();
+        let sweeper = HealthStatus::of(inner.sweeper.is_well());
         let shutting_down = inner.is_closing();
         let works = |job: &&Arc<Registered>| job.admission.concurrency() > 0;
         let worker = |job: &Arc<Registered>| WorkerHealth {
             kind: job.kind.clone(),
-            status: job.pulse.status(),
+            status: HealthStatus::of(job.pulse.is_well()),
             running: job.admission.running(),
             concurrency: job.admission.concurrency(),
         };

@@ -11,14 +11,15 @@ use tokio::time::Instant;
 
 use super::admission::Admission;
 use super::budget::Budget;
-use super::builder::Settings;
 use super::calls::{Call, detached, store_problem, unavailable};
 use super::context::Runs;
 use super::feed::Feeds;
 use super::follow_up::FollowUp;
-use super::health::{Probe, Pulse};
+use super::health::Probe;
 use super::job::{Jobs, Registration};
 use super::pace::Agenda;
+use super::pulse::Pulse;
+use super::settings::Settings;
 use super::watch::Watches;
 use super::{pace, telemetry};
 use crate::operation::{Change, OperationId, Outcome};

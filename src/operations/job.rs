@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 use super::admission::Admission;
 use super::attempt::Work;
 use super::context::Context;
-use super::health::Pulse;
 use super::policy::JobPolicy;
+use super::pulse::Pulse;
 use crate::operation::{IntoOutcome, Kind};
 
 /// What a piece of durable work needs to know, and what it is called: it is stored with its

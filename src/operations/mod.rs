@@ -82,6 +82,8 @@ mod kick_off;
 mod observe;
 mod pace;
 mod policy;
+mod pulse;
+mod settings;
 mod sweep;
 mod task;
 mod telemetry;

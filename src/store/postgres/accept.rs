@@ -8,30 +8,14 @@ use super::error::Failure;
 use super::lane::{Run, Session};
 use super::read::{get, observe};
 use super::transaction::Alone;
-use super::write::{TRIES, Writer, again, due_at, signed};
-use crate::operation::{Due, Operation, OperationId};
+use super::write::{Accept, TRIES, Writer, again, due_at, signed};
+use crate::operation::{Due, OperationId};
 use crate::store::server::Answer;
 use crate::store::{Acceptance, Full, Idempotency, Limits, Observed, Submission};
-use crate::time::Timestamp;
 
 /// So near to the limit of all operations those that accept take turns, so that their count is exact.
 /// Further away there is room for whatever is on its way in all processes together.
 const NEAR: i64 = 4_096;
-
-/// A new operation, as it is accepted.
-#[derive(Debug)]
-pub(super) struct Accept {
-    pub(super) submission: Submission,
-    pub(super) operation: Operation,
-    pub(super) record: Vec<u8>,
-}
-
-impl Accept {
-    pub(super) fn new(submission: Submission, now: Timestamp) -> Self {
-        let operation = submission.operation.accept(now);
-        Self { record: operation.to_record(), operation, submission }
-    }
-}
 
 /// What became of one of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

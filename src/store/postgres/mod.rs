@@ -20,7 +20,7 @@ use bytes::Bytes;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Config, Socket};
 
-use self::accept::{Accept, Verdict, created, existing, insert};
+use self::accept::{Verdict, created, existing, insert};
 use self::error::Failure;
 use self::lane::{Connected, Foreign, Line, Run};
 use self::open::{By, Settings};
@@ -29,7 +29,7 @@ use self::read::{Read, Reader};
 use self::sql::Sql;
 use self::step::{Step, Stepper};
 use self::wire::Wire;
-use self::write::{Write, Writer};
+use self::write::{Accept, Write, Writer};
 use super::hints::Hub;
 use super::server::{Calls, ServerClock};
 use super::{

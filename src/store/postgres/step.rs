@@ -3,12 +3,12 @@
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::accept::{Accept, existing, insert};
+use super::accept::{existing, insert};
 use super::error::Failure;
 use super::lane::{Run, Serve, Session};
 use super::read::{MAX_DUE, all_kinds, at, get, learn, understood};
 use super::transaction::{Last, end};
-use super::write::{TRIES, Writer, again, signed};
+use super::write::{Accept, TRIES, Writer, again, signed};
 use crate::operation::{Change, Due, OperationId};
 use crate::store::server::Answer;
 use crate::store::{ClaimRequest, Limits, Observed, Submission, Swap, Swapped};

@@ -5,14 +5,13 @@ use std::sync::atomic::{AtomicI16, Ordering};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::accept::Accept;
 use super::error::{Failure, Left};
 use super::lane::{Run, Serve, Session};
 use super::read::get;
 use super::sql::PARTS;
 use crate::operation::{Due, Operation, Outcome};
 use crate::store::server::Answer;
-use crate::store::{Acceptance, Swap, Swapped};
+use crate::store::{Acceptance, Submission, Swap, Swapped};
 use crate::time::Timestamp;
 
 /// How often a statement is tried that others were in the way of.
@@ -31,6 +30,21 @@ macro_rules! again {
     }};
 }
 pub(super) use again;
+
+/// A new operation, as it is accepted.
+#[derive(Debug)]
+pub(super) struct Accept {
+    pub(super) submission: Submission,
+    pub(super) operation: Operation,
+    pub(super) record: Vec<u8>,
+}
+
+impl Accept {
+    pub(super) fn new(submission: Submission, now: Timestamp) -> Self {
+        let operation = submission.operation.accept(now);
+        Self { record: operation.to_record(), operation, submission }
+    }
+}
 
 /// A call that writes.
 #[derive(Debug)]

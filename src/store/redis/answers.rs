@@ -5,14 +5,11 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use redis::{FromRedisValue, Value};
 
-use super::call::{Accept, Call, observe};
+use super::call::{Accept, Call, Found, observe};
 use super::error::Failure;
 use crate::operation::{OperationId, Outcome};
 use crate::store::{Acceptance, Full, Observed, Swapped};
 use crate::time::Timestamp;
-
-/// What a script says of several operations.
-pub(super) type Found = (Timestamp, Vec<Vec<u8>>);
 
 /// What the server answered, each in the order of the calls.
 pub(super) struct Answers {

@@ -5,12 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::Cmd;
 
-use super::answers::Found;
 use super::error::Failure;
 use crate::operation::{Due, Operation, OperationId, Outcome};
 use crate::store::server::Answer;
 use crate::store::{Acceptance, Idempotency, Observed, Submission, Swap, Swapped};
 use crate::time::Timestamp;
+
+/// What a script says of several operations.
+pub(super) type Found = (Timestamp, Vec<Vec<u8>>);
 
 /// A call.
 pub(super) enum Call {

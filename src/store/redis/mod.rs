@@ -16,8 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::Client;
 
-use self::answers::Found;
-use self::call::{Accept, Call, observe, value};
+use self::call::{Accept, Call, Found, observe, value};
 use self::lane::{Connected, Line};
 use self::open::Settings;
 pub use self::open::{RedisOpenError, RedisOpenErrorKind};
