@@ -74,22 +74,5 @@ pub use time::Timestamp;
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-/// The other frameworks' examples, compiled.
-#[cfg(all(doctest, feature = "http-body", feature = "tokio"))]
-#[doc = include_str!("../docs/other-frameworks.md")]
-mod other_frameworks {}
-
-/// The operator's examples, compiled.
-#[cfg(all(doctest, feature = "tokio"))]
-#[doc = include_str!("../docs/operating.md")]
-mod operating {}
-
-/// The receiver's example, compiled.
-#[cfg(all(doctest, feature = "webhook"))]
-#[doc = include_str!("../docs/webhooks.md")]
-mod webhooks {}
-
-/// The architecture's examples, compiled.
-#[cfg(all(doctest, feature = "axum"))]
-#[doc = include_str!("../docs/architecture.md")]
-mod architecture {}
+#[cfg(any(doc, doctest))]
+pub mod guide;

@@ -6,6 +6,7 @@
 //! | `GET /operations/{id}` | 200 in every state, so that a failed operation is no failed poll; 304 to `If-None-Match` |
 //! | `GET /operations/{id}/result` | the outcome itself; before it is there, 404 and `Retry-After` |
 //! | `POST /operations/{id}/cancel` | 303: what the button of a page asks, by a form of the same origin; else 403 |
+//! | `GET /operations/{id}/callback` | 200: how the telling of its last change to its callback goes (feature `webhook`) |
 //! | `DELETE /operations/{id}` | live: 202, cancellation is requested; finished: 204, forgotten |
 //!
 //! Who asks more often than [it may](crate::operations::OperationsBuilder::owner_poll_rate) is answered 429 before
