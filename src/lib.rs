@@ -14,6 +14,7 @@
 //! | `webhook` | calls of a client's own URL when its operation ends; the receiver's side | `webhook` |
 //! | `client` | the other side: sends, follows, resumes; a private cache | (`client`, `client-rustls`, `client-cache`) |
 //! | `monitor` | status monitors: `http::Request` in, `http::Response` out | `tokio` |
+//! | `openapi` | the asynchronous mode in a service's OpenAPI document | `openapi` |
 //! | `operations` | the facade: durable jobs and other work, workers, idempotency keys, bounds, shutdown | `tokio` |
 //! | [`store`] | [`OperationStore`](store::OperationStore), [`MemoryStore`](store::MemoryStore), `SqliteStore`, `PostgresStore`, `RedisStore`, a conformance suite | (`sqlite`, `sqlite-bundled`, `postgres`, `redis`, `conformance`) |
 //! | `read_model` | a local copy of another service's data, fed by its events | `tokio` |
@@ -46,6 +47,8 @@ pub mod event;
 pub mod header;
 #[cfg(feature = "tokio")]
 pub mod monitor;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 pub mod operation;
 #[cfg(feature = "tokio")]
 pub mod operations;

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["store"],
     &["operations"],
     &["conformance"],
-    &["amqp", "client", "monitor", "webhook"],
+    &["amqp", "client", "monitor", "openapi", "webhook"],
     &["actix", "axum", "serve", "tower"],
 ];
 

@@ -24,7 +24,11 @@ pub(super) fn parse(query: &str) -> Result<ListQuery, Problem> {
                 list.kind = Some(kind.ok_or_else(|| invalid("a kind of work"))?);
             }
             "limit" => {
-                let limit = value.parse().ok().filter(|limit| *limit > 0);
+                let is_number =
+                    !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+                // A number that no number holds is more than any page has.
+                let limit = is_number.then(|| value.parse().unwrap_or(usize::MAX));
+                let limit = limit.filter(|limit| *limit > 0);
                 list.limit = limit.ok_or_else(|| invalid("a number from 1"))?;
             }
             "cursor" => {
@@ -84,6 +88,8 @@ mod tests {
     fn tells_what_is_wrong() {
         assert_eq!(parse("").unwrap(), ListQuery::default());
         assert_eq!(parse("&&x=1&").unwrap(), ListQuery::default());
+        let most = parse("limit=99999999999999999999").unwrap();
+        assert_eq!(most.page_size(), ListQuery::MAX_LIMIT);
         for wrong in [
             "status=done",
             "status",
@@ -94,7 +100,8 @@ mod tests {
             "limit=0",
             "limit=-1",
             "limit=x",
-            "limit=99999999999999999999",
+            "limit=+1",
+            "limit=",
             "cursor=1",
         ] {
             let problem = parse(wrong).unwrap_err();

@@ -14,8 +14,8 @@ use super::attempt::Work;
 use super::calls::{unavailable, without_panic};
 use super::context::{Context, Run};
 use super::job::{Job, Registered};
-use super::task::{Answer, Task, accept};
-use super::{Operations, pace, telemetry};
+use super::task::{Answer, Task, accept, shutting_down};
+use super::{Operations, telemetry};
 use crate::header::vary_on_prefer;
 use crate::operation::{
     Callback, IntoOutcome, Kind, NewOperation, OperationId, Outcome, Owner, TraceContext,
@@ -443,8 +443,4 @@ fn rejected(problem: Problem) -> Response {
 fn encode<J: Job>(job: &J) -> Result<Bytes, Problem> {
     // Whatever the reason, it is not the client's.
     job.encode().map_err(|_| Problem::new(types::INTERNAL))
-}
-
-fn shutting_down() -> Problem {
-    Problem::new(types::SHUTTING_DOWN).retry_after(pace::MIN)
 }

@@ -16,7 +16,7 @@ use super::attempt::{Attempt, End, RunGuard, Work};
 use super::calls::{store_problem, unavailable, without_panic};
 use super::context::{Run, Signal};
 use super::job::Registered;
-use super::{Inner, telemetry};
+use super::{Inner, pace, telemetry};
 use crate::operation::{Change, IntoOutcome, Outcome};
 use crate::problem::{Problem, types};
 use crate::store::{Acceptance, Full, Observed, OperationStoreExt, Submission};
@@ -31,6 +31,11 @@ pub(super) enum Answer {
     Existing(Box<Observed>),
     /// Nothing was accepted.
     Refused(Problem),
+}
+
+/// What whoever comes, or still waits, during a shutdown is told.
+pub(super) fn shutting_down() -> Problem {
+    Problem::new(types::SHUTTING_DOWN).retry_after(pace::MIN)
 }
 
 pub(super) struct Task {
@@ -88,7 +93,7 @@ impl Task {
                     return;
                 }
                 () = run.interrupted() => {
-                    let _ = answer.send(Answer::Refused(Problem::new(types::SHUTTING_DOWN)));
+                    let _ = answer.send(Answer::Refused(shutting_down()));
                     return;
                 }
                 () = over => {}

@@ -15,18 +15,21 @@ macro_rules! contract {
     };
 }
 
+#[path = "../openapi/documented.rs"]
+mod documented;
 mod front;
 mod pages;
 mod streams;
 mod waiting;
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
 use respond_async::header::CacheControl;
+use respond_async::openapi::{AsyncMode, Monitors};
 use respond_async::operation::IntoOutcome;
 use respond_async::operations::OperationsBuilder;
 use respond_async::prefer::Preferences;
@@ -36,6 +39,30 @@ use respond_async::store::{Idempotency, MemoryStore};
 use respond_async::time::{Clock, ManualClock, Timestamp};
 use respond_async::{Context, OperationId, Operations, Outcome, Owner, Problem};
 use serde_json::Value;
+use utoipa::Modify;
+use utoipa::openapi::path::{HttpMethod, OperationBuilder, PathItem};
+use utoipa::openapi::{self, Info, OpenApi, Paths};
+
+use documented::Documented;
+
+/// What the service's document says: no answer may be another.
+static DOCUMENTED: LazyLock<Documented> = LazyLock::new(|| {
+    let done = || {
+        openapi::ResponseBuilder::new()
+            .header("Location", openapi::Header::default())
+            .header("Content-Location", openapi::Header::default())
+            .header("Cache-Control", openapi::Header::default())
+            .build()
+    };
+    let task = OperationBuilder::new().response("200", done()).response("201", done());
+    let mut task = task.build();
+    AsyncMode::new().idempotency_key().strict().apply(&mut task);
+    let mut paths = Paths::new();
+    paths.paths.insert("/tasks/{what}".to_owned(), PathItem::new(HttpMethod::Post, task));
+    let mut document = OpenApi::new(Info::new("Tasks", "1.0.0"), paths);
+    Monitors::default().modify(&mut document);
+    Documented::new(&document)
+});
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -122,7 +149,7 @@ impl Service {
         body: &'static str,
     ) -> Answer {
         let name = format!("{method} {uri} {fields:?} {body}");
-        let mut request = Request::builder().method(method).uri(uri);
+        let mut request = Request::builder().method(method.clone()).uri(uri);
         for (name, value) in fields {
             match *name {
                 "owner" => request = request.extension(Owner::new(value).unwrap()),
@@ -133,6 +160,7 @@ impl Service {
         let answer = front::send(&self.operations, request).await;
         front::note(&name, &answer, &mut self.ids.borrow_mut());
         let (parts, body) = answer.into_parts();
+        DOCUMENTED.allows((&method, uri), parts.status, &parts.headers, &body);
         Answer { status: parts.status, headers: parts.headers, body: body.to_vec() }
     }
 
@@ -532,8 +560,10 @@ async fn shutdown_answers_what_waits_and_records_what_it_interrupts() {
     };
     let (waiting, interrupted, refused) = tokio::join!(waiting, shutdown, refused);
     assert_eq!(interrupted, 2);
-    waiting.is_problem(503, "shutting-down");
-    refused.is_problem(503, "shutting-down");
+    for answer in [waiting, refused] {
+        answer.is_problem(503, "shutting-down");
+        assert!(!answer.field("retry-after").is_empty());
+    }
     assert_eq!(service.get(&short).await.json()["status"], "succeeded");
     let ended = service.get(&long).await.json();
     assert_eq!(ended["error"]["type"], types::INTERRUPTED.uri());

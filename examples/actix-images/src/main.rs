@@ -61,6 +61,11 @@ fn routes(app: &mut web::ServiceConfig, images: &Images) {
                 .route(web::get().to(health))
                 .default_service(web::to(async || not_allowed("GET,HEAD"))),
         )
+        .service(
+            web::resource("/openapi.json")
+                .route(web::get().to(async || Answer(images::document())))
+                .default_service(web::to(async || not_allowed("GET,HEAD"))),
+        )
         .default_service(web::to(async || Problem::from_status(StatusCode::NOT_FOUND)));
 }
 

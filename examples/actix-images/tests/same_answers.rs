@@ -232,6 +232,8 @@ fn both_answer_the_same() {
     both("POST /images/ID0", &[], b"", 405);
     both("GET /images/nothing", &[], b"", 404);
     both("GET /images/%00", &[], b"", 404);
+    both("GET /openapi.json", &[], b"", 200);
+    both("POST /openapi.json", &[], b"", 405);
     both("GET /nothing", &[], b"", 404);
     both("GET /", &[], b"", 404);
     both("GET /", &["x-user: \u{e9}"], b"", 400);

@@ -29,6 +29,7 @@ pub fn app(images: Images) -> Router {
         .route("/images/{id}", get(download))
         .nest("/operations", respond_async::axum::monitor(images.operations()))
         .route("/health", get(health))
+        .route("/openapi.json", get(async || images::document()))
         .fallback(async || Problem::from_status(StatusCode::NOT_FOUND))
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn(name_the_client))

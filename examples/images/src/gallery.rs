@@ -16,6 +16,7 @@ use bytes::Bytes;
 use respond_async::header::{EntityTag, InvalidEntityTag};
 use respond_async::time::{Clock, SystemClock, Timestamp};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::pipeline::{Enhanced, Format};
 
@@ -29,7 +30,7 @@ const UNFINISHED: &str = "unfinished-";
 const STALE: Duration = Duration::from_secs(60 * 60);
 
 /// A saved picture, as a client sees it and as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Picture {
     /// Names the picture in this gallery.
     pub(crate) id: String,

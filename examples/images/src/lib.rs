@@ -8,7 +8,9 @@
 //! | `POST /images` | [`Images::upload`] |
 //! | `GET /images/{id}` | [`Images::download`] |
 //! | `/operations` and below | the monitor |
+//! | `GET /openapi.json` | [`document`], which says all this |
 
+mod describe;
 mod gallery;
 mod pipeline;
 mod settings;
@@ -31,6 +33,7 @@ use respond_async::time::{Clock, SystemClock};
 use respond_async::{Context, OperationId, Operations, Outcome, Owner, Problem};
 use tokio::sync::Semaphore;
 
+pub use crate::describe::document;
 use crate::gallery::Gallery;
 pub use crate::pipeline::MAX_UPLOAD_BYTES;
 use crate::pipeline::{EnhanceError, Refusal, Upload};

@@ -22,6 +22,7 @@ use image::{
 };
 use imageproc::filter::gaussian_blur_f32;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The longest body that is taken: 16 MiB, twice what a good phone makes of a photograph.
 pub const MAX_UPLOAD_BYTES: usize = 16 << 20;
@@ -47,7 +48,7 @@ const MARGIN: u32 = 4;
 const JPEG_QUALITY: u8 = 82;
 
 /// A format that this service reads and writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) enum Format {
     /// JPEG, for photographs.
     #[serde(rename = "image/jpeg")]

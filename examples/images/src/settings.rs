@@ -123,6 +123,7 @@ impl Images {
   curl -i {base}/operations/ID/result -H 'X-User: ann'  # what the first command got at once
   curl -i {base}/operations -H 'X-User: ann'
   curl -i {base}/health                                 # of the store and the workers
+  curl -i {base}/openapi.json                           # all of this, for programs
 "
         );
     }
