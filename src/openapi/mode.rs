@@ -25,6 +25,7 @@ use super::{Answer, Parameter};
 pub struct AsyncMode {
     key: Option<Parameter>,
     strict: bool,
+    callback: bool,
 }
 
 /// A document does not describe the operation that was named.
@@ -57,6 +58,12 @@ impl AsyncMode {
         Self { strict: true, ..self }
     }
 
+    /// Says that the operation heeds `callback; url="…"`
+    /// ([`KickOff::callback`](crate::operations::KickOff::callback)).
+    pub fn callback(self) -> Self {
+        Self { callback: true, ..self }
+    }
+
     /// Describes the mode in an operation. It refers to [`components`](super::components).
     pub fn apply(&self, operation: &mut Operation) {
         let parameters = operation.parameters.get_or_insert_default();
@@ -85,7 +92,7 @@ impl AsyncMode {
         if self.key.is_some() {
             Answer::KeyReused.describe(operation);
         }
-        if self.key.is_some() || self.strict {
+        if self.key.is_some() || self.strict || self.callback {
             Answer::BadRequest.describe(operation);
         }
     }
@@ -142,6 +149,9 @@ mod tests {
         let mut strict = plain.clone();
         AsyncMode::new().strict().apply(&mut strict);
         assert!(statuses(&strict).contains(&"400"));
+        let mut called = plain.clone();
+        AsyncMode::new().callback().apply(&mut called);
+        assert!(statuses(&called).contains(&"400"));
         let mut keyed = plain;
         AsyncMode::new().require_idempotency_key().apply(&mut keyed);
         assert!(statuses(&keyed).contains(&"422") && statuses(&keyed).contains(&"400"));

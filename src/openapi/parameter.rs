@@ -47,6 +47,8 @@ const PREFER: &str = "What the client would like (RFC 7240): a list of preferenc
 - `respond-async`: rather answer 202 with a link to a status monitor than keep me waiting.
 - `wait=N`: wait up to N seconds for the plain answer; with `respond-async`, 202 if it is not there by then. \
     The server has a limit of its own.
+- `callback; url=\"https://…\"`: with `respond-async`, call me there when the operation has ended, where the \
+    resource heeds this. `Preference-Applied` says if it does.
 - `handling=strict`: refuse what would be ignored, where the resource heeds this.";
 
 const PREFER_WAIT: &str = "`wait=N`: hold the answer until there is something new, for up to N seconds \

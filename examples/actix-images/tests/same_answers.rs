@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use images::{Images, Role, Settings};
+use images::{Images, Settings};
 
 struct Actix(Child, SocketAddr);
 
@@ -38,12 +38,7 @@ impl Drop for Actix {
 }
 
 fn axum(folder: &Path) -> SocketAddr {
-    let settings = Settings {
-        listen: String::new(),
-        data: folder.to_owned(),
-        role: Role::Replica,
-        server: None,
-    };
+    let settings = Settings { data: folder.to_owned(), ..Settings::default() };
     let (say, said) = std::sync::mpsc::channel();
     thread::spawn(move || {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use images::{Images, Role, Settings};
+use images::{Images, Settings};
 
 /// What the service is told by its environment.
 const DATA: &str = "CLI_TEST_DATA";
@@ -48,8 +48,7 @@ impl Drop for Service {
 #[ignore = "the service that the other tests kill"]
 async fn serve() {
     let Ok(data) = std::env::var(DATA) else { return };
-    let settings =
-        Settings { listen: String::new(), data: data.into(), role: Role::Replica, server: None };
+    let settings = Settings { data: data.into(), ..Settings::default() };
     let images = Images::start(&settings).await.unwrap();
     let listener = tokio::net::TcpListener::bind(std::env::var(LISTEN).unwrap()).await.unwrap();
     axum::serve(listener, axum_images::app(images)).await.unwrap();

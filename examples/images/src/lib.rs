@@ -24,12 +24,14 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use respond_async::header::CacheControl;
+use respond_async::operation::TraceContext;
 use respond_async::operations::{Job, JobInput, JobInputError};
 use respond_async::prefer::Preferences;
 use respond_async::problem::{ProblemType, types};
 use respond_async::respond::{Created, Response};
 use respond_async::store::Idempotency;
 use respond_async::time::{Clock, SystemClock};
+use respond_async::webhook::Webhooks;
 use respond_async::{Context, OperationId, Operations, Outcome, Owner, Problem};
 use tokio::sync::Semaphore;
 
@@ -62,6 +64,7 @@ const NO_SUCH_IMAGE: ProblemType =
 pub struct Images {
     operations: Operations,
     workshop: Workshop,
+    webhooks: Option<Webhooks>,
 }
 
 /// Where images are made and kept. A clone is the same.
@@ -106,8 +109,13 @@ impl Images {
         let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str);
         let upload = Upload::check(content_type.transpose().unwrap_or(Some("")), body)?;
 
+        let callback = match &self.webhooks {
+            Some(webhooks) => webhooks.preferred(preferences, &owner)?,
+            None => None,
+        };
         let kick_off = self.operations.kick_off(preferences).owner(owner).idempotency(named);
-        Ok(kick_off.respond(upload).await)
+        let trace = TraceContext::from_headers(&head.headers);
+        Ok(kick_off.callback(callback).trace(trace).respond(upload).await)
     }
 
     /// `GET /images/{id}`: the image, to be kept for as long as its client likes; to a client that

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{env, thread};
 
-use respond_async::Operations;
 use respond_async::operations::JobPolicy;
 use respond_async::store::{OperationStore, PostgresStore, RedisStore, SqliteStore};
+use respond_async::webhook::{Secret, Webhooks};
+use respond_async::{Operations, Owner};
 
 use crate::gallery::Gallery;
 use crate::{Images, Workshop};
@@ -22,9 +23,10 @@ const LEASE: Duration = Duration::from_secs(5);
 const LIVE_LIMIT: usize = 256;
 
 /// What a process does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Role {
     /// Serves requests, and works.
+    #[default]
     Replica,
     /// Serves requests, and leaves accepted images to others.
     Gateway,
@@ -33,7 +35,7 @@ pub enum Role {
 }
 
 /// How a process of the service is set up.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// The address to listen on; port 0 takes a free one.
     pub listen: String,
@@ -41,6 +43,10 @@ pub struct Settings {
     pub data: PathBuf,
     /// What the process does.
     pub role: Role,
+    /// What calls to clients' URLs are signed with; without it there are none.
+    pub webhook_secret: Option<Secret>,
+    /// Whether such calls may go to this machine and this network too: for trying it out.
+    pub webhooks_stay_here: bool,
     /// The server that operations are kept on, which any number of processes share; they need one
     /// folder of images in common.
     pub server: Option<String>,
@@ -48,10 +54,11 @@ pub struct Settings {
 
 impl Settings {
     /// `LISTEN` (default 127.0.0.1:3000), `DATA_DIR` (default `data`), `ROLE` (`gateway`, `worker`,
-    /// or nothing for both), and `DATABASE_URL` (PostgreSQL) or `REDIS_URL`.
+    /// or nothing for both), `DATABASE_URL` (PostgreSQL) or `REDIS_URL`, `WEBHOOK_SECRET` (`whsec_…`) and
+    /// `WEBHOOKS=local`.
     ///
     /// # Errors
-    /// If `ROLE` is none.
+    /// If `ROLE` or `WEBHOOK_SECRET` is none.
     pub fn from_env() -> Result<Self, String> {
         let role = env::var("ROLE").unwrap_or_default();
         Ok(Self {
@@ -63,6 +70,13 @@ impl Settings {
                 "worker" => Role::Worker,
                 _ => return Err(format!("ROLE is {role:?}, neither gateway nor worker")),
             },
+            webhook_secret: match env::var("WEBHOOK_SECRET") {
+                Ok(secret) => {
+                    Some(Secret::parse(&secret).map_err(|why| format!("WEBHOOK_SECRET: {why}"))?)
+                }
+                Err(_) => None,
+            },
+            webhooks_stay_here: env::var("WEBHOOKS").is_ok_and(|where_to| where_to == "local"),
             server: env::var("DATABASE_URL").or_else(|_| env::var("REDIS_URL")).ok(),
         })
     }
@@ -83,13 +97,17 @@ impl Images {
             let workshop = workshop.clone();
             move |upload, context| workshop.clone().enhance(upload, context)
         };
+        let webhooks = webhooks(settings)?;
         let operations = Operations::builder(store)
             .job_with(JobPolicy::new().with_concurrency(accepted_here), enhance)
             .live_limit(LIVE_LIMIT)
             .progress_interval(Duration::from_millis(200))
-            .lease(LEASE)
-            .start();
-        Ok(Self { operations, workshop })
+            .lease(LEASE);
+        let operations = match &webhooks {
+            Some(webhooks) => webhooks.tell(operations).start(),
+            None => operations.start(),
+        };
+        Ok(Self { operations, workshop, webhooks })
     }
 
     /// The operations, for the monitor.
@@ -127,6 +145,17 @@ impl Images {
 "
         );
     }
+}
+
+/// What calls the URLs that clients name.
+fn webhooks(settings: &Settings) -> Result<Option<Webhooks>, Box<dyn Error>> {
+    let Some(secret) = settings.webhook_secret.clone() else { return Ok(None) };
+    // One secret for all; a service with accounts gives each its own.
+    let mut webhooks = Webhooks::builder(move |_: &Owner| vec![secret.clone()]);
+    if settings.webhooks_stay_here {
+        webhooks = webhooks.allow_http().allow_private_addresses().ports([]);
+    }
+    Ok(Some(webhooks.build()?))
 }
 
 /// Where operations are kept. Killed in the middle of an image, the service finishes it: once it is started
