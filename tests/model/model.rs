@@ -287,7 +287,7 @@ const SAFETY: [&str; 4] = [
 ];
 
 #[test]
-#[ignore = "takes minutes without optimisation: cargo test --release --test model -- --ignored"]
+#[ignore = "takes minutes without optimisation: cargo test --release -p model -- --ignored"]
 fn the_rules_hold_under_every_interleaving() {
     let checker = Register(Weakness::None).checker().threads(2).spawn_bfs().join();
     println!(
