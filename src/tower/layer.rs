@@ -1,26 +1,19 @@
 use std::fmt;
-use std::future::Future;
 use std::marker::PhantomData;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::sync::watch;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::mode::{AsyncMode, Restore};
-use super::request::Kept;
+use super::inner::Inner;
+use super::mode::AsyncMode;
+use super::request::{Kept, Once, Repeatable};
 use super::service::{AsyncService, BoxError, Shared};
 use crate::monitor::Monitor;
-use crate::operation::Outcome;
-use crate::operations::{Context, Operations};
-use crate::problem::{Problem, types};
+use crate::operations::{Context, Operations, OperationsBuilder};
 
 /// Puts an asynchronous mode around a service.
 ///
@@ -43,12 +36,33 @@ pub struct AsyncLayer<B> {
     body: PhantomData<fn(B)>,
 }
 
-impl<B> AsyncLayer<B> {
-    pub(super) fn new(mode: AsyncMode, operations: Operations, inner: Inner) -> Self {
+impl AsyncMode {
+    /// Starts the operations, for a service whose requests have a body of the type `B`. What was stored
+    /// before waits until the layer is put around its service.
+    ///
+    /// # Panics
+    /// As [`OperationsBuilder::start`].
+    pub fn start<B>(self, operations: OperationsBuilder) -> AsyncLayer<B> {
+        let inner = Inner::default();
+        let run = {
+            let inner = inner.clone();
+            move |kept: Kept, context: Context| {
+                let inner = inner.clone();
+                async move { inner.run(kept, context).await }
+            }
+        };
+        let once = run.clone();
+        let operations = operations
+            .job_with(self.policy, move |Repeatable(kept), context| run(kept, context))
+            .job_with(self.policy.never_twice(), move |Once(kept), context| once(kept, context))
+            .start();
         let monitor = Monitor::new(&operations);
-        Self { shared: Arc::new(Shared { mode, operations, monitor }), inner, body: PhantomData }
+        let shared = Arc::new(Shared { mode: self, operations, monitor });
+        AsyncLayer { shared, inner, body: PhantomData }
     }
+}
 
+impl<B> AsyncLayer<B> {
     /// The operations that were started, to shut them down.
     pub fn operations(&self) -> &Operations {
         &self.shared.operations
@@ -68,18 +82,7 @@ where
     /// # Panics
     /// If it is called again.
     fn layer(&self, service: S) -> AsyncService<S> {
-        let AsyncMode { restore, max_response_bytes, .. } = &self.shared.mode;
-        let through = Through {
-            service: service.clone(),
-            body: PhantomData,
-            restore: Arc::clone(restore),
-            max_response_bytes: *max_response_bytes,
-        };
-        let is_first = self.inner.0.send_if_modified(|inner| {
-            let is_first = inner.is_none();
-            inner.get_or_insert_with(|| Arc::new(through));
-            is_first
-        });
+        let is_first = self.inner.set(service.clone(), &self.shared.mode);
         assert!(is_first, "an AsyncLayer goes around a whole service, once");
         AsyncService::new(service, Arc::clone(&self.shared))
     }
@@ -89,83 +92,4 @@ impl<B> fmt::Debug for AsyncLayer<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AsyncLayer").field("mode", &self.shared.mode).finish_non_exhaustive()
     }
-}
-
-/// The service that stored requests are run through, once there is one.
-#[derive(Clone)]
-pub(super) struct Inner(watch::Sender<Option<Arc<dyn Run>>>);
-
-impl Default for Inner {
-    fn default() -> Self {
-        Self(watch::Sender::new(None))
-    }
-}
-
-impl Inner {
-    /// Runs a stored request through the service, and gives its answer.
-    pub(super) async fn run(&self, kept: Kept, context: Context) -> Result<Outcome, Problem> {
-        let mut service = self.0.subscribe();
-        // It cannot be closed: this has the other end too.
-        let ready = service.wait_for(Option::is_some).await.ok().and_then(|inner| inner.clone());
-        match ready {
-            Some(inner) => inner.run(kept, context).await,
-            None => Err(Problem::new(types::INTERNAL)),
-        }
-    }
-}
-
-type Answer = Pin<Box<dyn Future<Output = Result<Outcome, Problem>> + Send>>;
-
-/// A service whose types are known to itself alone.
-trait Run: Send + Sync {
-    fn run(&self, kept: Kept, context: Context) -> Answer;
-}
-
-struct Through<S, B> {
-    service: S,
-    body: PhantomData<fn(B)>,
-    restore: Restore,
-    max_response_bytes: usize,
-}
-
-impl<S, B, R> Run for Through<S, B>
-where
-    S: Service<Request<B>, Response = Response<R>, Future: Send> + Clone + Send + Sync + 'static,
-    B: From<Bytes> + Send + 'static,
-    R: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
-    fn run(&self, kept: Kept, context: Context) -> Answer {
-        let mut service = self.service.clone();
-        let request = request(kept, context, &*self.restore);
-        let most = self.max_response_bytes;
-        Box::pin(async move {
-            let broken = |_| Problem::new(types::INTERNAL);
-            std::future::poll_fn(|cx| service.poll_ready(cx)).await.map_err(broken)?;
-            let response = service.call(request).await.map_err(broken)?;
-            let (parts, body) = response.into_parts();
-            let body = Limited::new(body, most).collect().await;
-            let body = body.map_err(|error| {
-                let too_large = error.is::<LengthLimitError>();
-                Problem::new(if too_large { types::RESULT_TOO_LARGE } else { types::INTERNAL })
-            })?;
-            Ok(Outcome { status: parts.status, headers: parts.headers, body: body.to_bytes() })
-        })
-    }
-}
-
-/// The request as the inner service gets it.
-fn request<B: From<Bytes>>(
-    kept: Kept,
-    context: Context,
-    restore: &dyn Fn(&mut Parts),
-) -> Request<B> {
-    let (mut parts, ()) = Request::new(()).into_parts();
-    (parts.method, parts.uri, parts.headers) = (kept.method, kept.target, kept.headers);
-    if !kept.body.is_empty() {
-        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(kept.body.len()));
-    }
-    parts.extensions.insert(kept.owner);
-    parts.extensions.insert(context);
-    restore(&mut parts);
-    Request::from_parts(parts, kept.body.into())
 }

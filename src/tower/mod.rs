@@ -60,6 +60,7 @@
 //! [`Operations::respond`]: crate::Operations::respond
 //! [tower]: https://docs.rs/tower
 
+mod inner;
 mod layer;
 mod mode;
 mod request;

@@ -4,17 +4,15 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::request::Parts;
 
-use super::layer::{AsyncLayer, Inner};
-use super::request::{Kept, Once, Repeatable};
 use super::route::Route;
 use crate::operation::Owner;
-use crate::operations::{Context, JobPolicy, OperationsBuilder};
+use crate::operations::{JobPolicy, OperationsBuilder};
 
 pub(super) type Restore = Arc<dyn Fn(&mut Parts) + Send + Sync>;
 
 /// Which routes of a service have an asynchronous mode, and what is kept of their requests.
 ///
-/// [Start](Self::start) it on operations, and you have the [layer](AsyncLayer).
+/// [Start](Self::start) it on operations, and you have the [layer](super::AsyncLayer).
 #[derive(Clone)]
 #[must_use]
 pub struct AsyncMode {
@@ -24,7 +22,7 @@ pub struct AsyncMode {
     pub(super) max_response_bytes: usize,
     pub(super) owner: Arc<dyn Fn(&Parts) -> Owner + Send + Sync>,
     pub(super) restore: Restore,
-    policy: JobPolicy,
+    pub(super) policy: JobPolicy,
 }
 
 impl AsyncMode {
@@ -72,7 +70,8 @@ impl AsyncMode {
     }
 
     /// Makes again what the inner service needs in a request's extensions, before it gets a request
-    /// that was stored. Its [`Owner`] and a [`Context`] are there already.
+    /// that was stored. Its [`Owner`] and a
+    /// [`Context`](crate::operations::Context) are there already.
     pub fn restore(mut self, restore: impl Fn(&mut Parts) + Send + Sync + 'static) -> Self {
         self.restore = Arc::new(restore);
         self
@@ -83,27 +82,6 @@ impl AsyncMode {
     pub fn policy(mut self, policy: JobPolicy) -> Self {
         self.policy = policy;
         self
-    }
-
-    /// Starts the operations, for a service whose requests have a body of the type `B`. What was stored before waits until the layer is put around its service.
-    ///
-    /// # Panics
-    /// As [`OperationsBuilder::start`].
-    pub fn start<B>(self, operations: OperationsBuilder) -> AsyncLayer<B> {
-        let inner = Inner::default();
-        let run = {
-            let inner = inner.clone();
-            move |kept: Kept, context: Context| {
-                let inner = inner.clone();
-                async move { inner.run(kept, context).await }
-            }
-        };
-        let once = run.clone();
-        let operations = operations
-            .job_with(self.policy, move |Repeatable(kept), context| run(kept, context))
-            .job_with(self.policy.never_twice(), move |Once(kept), context| once(kept, context))
-            .start();
-        AsyncLayer::new(self, operations, inner)
     }
 }
 
