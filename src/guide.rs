@@ -2,6 +2,7 @@
 //!
 //! | page | what it is about |
 //! | --- | --- |
+//! | [`api`] | the five commonest needs, and every public name |
 //! | [`adopting`] | an axum and an actix service adopt it, step by step |
 //! | [`other_frameworks`] | shown with plain hyper |
 //! | [`stores`] | which store, and its settings |
@@ -16,6 +17,9 @@
 //!
 //! Links between the pages lead to their files in the repository.
 
+#[cfg(any(not(doctest), feature = "full"))]
+#[doc = include_str!("../docs/api.md")]
+pub mod api {}
 #[doc = include_str!("../docs/adopting.md")]
 pub mod adopting {}
 #[cfg(any(not(doctest), all(feature = "http-body", feature = "tokio")))]

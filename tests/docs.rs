@@ -86,3 +86,55 @@ fn anchor(line: &str) -> String {
     let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
+
+/// The public names of a module, by its face: what it hands on, and what it defines there.
+fn public_names(source: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut handed_on = None;
+    for line in source.lines().take_while(|line| *line != "#[cfg(test)]") {
+        if let Some(rest) = line.strip_prefix("pub use ") {
+            handed_on = Some(String::from(rest));
+        } else if let Some(text) = &mut handed_on {
+            text.push_str(line);
+        }
+        if let Some(text) = handed_on.take_if(|text| text.ends_with(';')) {
+            let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
+            let last = words.filter_map(|word| word.rsplit(':').next());
+            names.extend(last.filter(|name| !name.is_empty()).map(String::from));
+        }
+        let item = line.strip_prefix("pub ").unwrap_or_default();
+        let mut words = item.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        if let Some("struct" | "enum" | "trait" | "fn" | "const") = words.next() {
+            names.extend(words.next().map(String::from));
+        }
+    }
+    names
+}
+
+#[test]
+fn each_name_is_on_the_page_of_the_api() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = read("docs/api.md");
+    let root_file = read("src/lib.rs");
+    let modules: Vec<_> =
+        root_file.lines().filter_map(|line| line.strip_prefix("pub mod ")).collect();
+    assert!(modules.len() > 15);
+    for module in modules.iter().map(|module| module.trim_end_matches(';')) {
+        if module == "guide" {
+            continue;
+        }
+        let row = format!("| `{module}`");
+        let rows: String = page.lines().filter(|line| line.starts_with(&row)).collect();
+        let face = root.join("src").join(module).join("mod.rs");
+        let source = fs::read_to_string(face).unwrap_or_else(|_| read(&format!("src/{module}.rs")));
+        for name in public_names(&source) {
+            let is_told = rows.contains(&format!("`{name}`"));
+            // What the layer hands on of the module of operations is told there.
+            let is_told = is_told || (module == "tower" && name == "Owner");
+            assert!(is_told, "`{name}` of {module} is not told");
+        }
+    }
+    for name in public_names(&root_file) {
+        assert!(page.contains(&format!("`{name}`")), "`{name}` is not told");
+    }
+}
