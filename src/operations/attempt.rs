@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
@@ -38,6 +38,8 @@ pub(super) struct Attempt {
     /// How long it could have been worked on when this was made.
     waited: Duration,
     made: Instant,
+    /// The operation as this attempt saw it last. Nobody else changes much while it has the lease.
+    known: Mutex<Observed>,
 }
 
 /// How the work ended.
@@ -74,6 +76,7 @@ impl Attempt {
             kind: operation.kind().clone(),
             waited: now.duration_since(operation.available()),
             made: Instant::now(),
+            known: Mutex::new(observed.clone()),
         }
     }
 
@@ -246,9 +249,14 @@ impl Attempt {
         change: Change,
         outcome: Option<Outcome>,
     ) -> Option<Result<Observed, ApplyError>> {
-        let (inner, id) = (Arc::clone(&self.inner), self.run.id());
-        let call = async move { inner.apply(id, change, outcome).await };
-        self.inner.detached(Box::pin(call.in_current_span())).await
+        let inner = Arc::clone(&self.inner);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let call = async move { inner.apply_to(known, change, outcome).await };
+        let applied = self.inner.detached(Box::pin(call.in_current_span())).await;
+        if let Some(Ok(observed)) = &applied {
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = observed.clone();
+        }
+        applied
     }
 }
 

@@ -67,6 +67,8 @@ impl OperationsBuilder {
     pub const DEFAULT_MAX_OUTCOME_BYTES: usize = 16 << 20;
     /// How many polls a second all clients together are asked for if nothing else is said.
     pub const DEFAULT_POLL_RATE: u32 = 1_000;
+    /// How many requests a second the monitors answer one owner if nothing else is said.
+    pub const DEFAULT_OWNER_POLL_RATE: u32 = 1_000;
 
     pub(super) fn new(store: Arc<dyn OperationStore>) -> Self {
         let settings = Settings {
@@ -95,7 +97,7 @@ impl OperationsBuilder {
             store_timeout: Self::DEFAULT_STORE_TIMEOUT,
             max_outcome_bytes: Self::DEFAULT_MAX_OUTCOME_BYTES,
             poll_rate: Self::DEFAULT_POLL_RATE,
-            owner_poll_rate: None,
+            owner_poll_rate: Self::DEFAULT_OWNER_POLL_RATE,
             run_span: RunSpan::default(),
         };
         Self {
@@ -380,13 +382,13 @@ impl OperationsBuilder {
         self
     }
 
-    /// How many requests a second the monitors answer one owner in this process, at least 1 (default: no bound
-    /// of its own). Who has not asked for a while may ask ten seconds' worth at once; one more is answered
-    /// 429 with `Retry-After`, before anything is read. A client without a name has such a budget for each
+    /// How many requests a second the monitors answer one owner in this process, at least 1. Who has not asked for a
+    /// while may ask ten seconds' worth at once; one more is answered 429 with `Retry-After`, before
+    /// anything is read. A client without a name has such a budget for each
     /// operation. Whoever holds polls asks again when they end, so let it be no less than the polls that
     /// one owner may hold.
     pub fn owner_poll_rate(mut self, polls_per_second: u32) -> Self {
-        self.settings.owner_poll_rate = Some(polls_per_second.max(1));
+        self.settings.owner_poll_rate = polls_per_second.max(1);
         self
     }
 

@@ -152,13 +152,18 @@ impl Inner {
         outcome: Option<Outcome>,
     ) -> Result<Observed, ApplyError> {
         let follow_ups = |next: &_| self.follow_ups(next);
-        let applied = self.store.apply_with(id, change, outcome, follow_ups).await;
-        if let Ok(Observed { operation, .. }) = &applied {
-            if operation.status().is_finished() {
-                telemetry::finished(operation);
-            }
-        }
-        applied
+        counted(self.store.apply_with(id, change, outcome, follow_ups).await)
+    }
+
+    /// The same to an operation that is known already.
+    pub(super) async fn apply_to(
+        &self,
+        known: Observed,
+        change: Change,
+        outcome: Option<Outcome>,
+    ) -> Result<Observed, ApplyError> {
+        let follow_ups = |next: &_| self.follow_ups(next);
+        counted(self.store.apply_to(known, change, outcome, follow_ups).await)
     }
 
     pub(super) fn retry_after(&self, observed: &Observed) -> Duration {
@@ -177,4 +182,13 @@ impl Inner {
     pub(super) fn overloaded(&self) -> Duration {
         pace::overloaded(self.admission.load())
     }
+}
+
+fn counted(applied: Result<Observed, ApplyError>) -> Result<Observed, ApplyError> {
+    if let Ok(Observed { operation, .. }) = &applied {
+        if operation.status().is_finished() {
+            telemetry::finished(operation);
+        }
+    }
+    applied
 }

@@ -280,7 +280,7 @@ impl Operations {
     /// [it may](OperationsBuilder::owner_poll_rate).
     pub(crate) fn spend(&self, owner: &Owner, id: Option<OperationId>) -> Result<(), Problem> {
         let inner = self.inner();
-        let Some(rate) = inner.settings.owner_poll_rate else { return Ok(()) };
+        let rate = inner.settings.owner_poll_rate;
         let mut budget = inner.budget.lock().unwrap_or_else(PoisonError::into_inner);
         let spent = budget.spend(owner, id, rate, inner.began.elapsed());
         spent.map_err(|delay| Problem::new(types::TOO_MANY_POLLS).retry_after(delay))

@@ -29,7 +29,7 @@ pub(super) struct Settings {
     pub(super) store_timeout: Duration,
     pub(super) max_outcome_bytes: usize,
     pub(super) poll_rate: u32,
-    pub(super) owner_poll_rate: Option<u32>,
+    pub(super) owner_poll_rate: u32,
     pub(super) run_span: RunSpan,
 }
 

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use super::calls::{detached, is_passing};
 use super::{Inner, Operations, telemetry};
 use crate::operation::{Change, Due};
-use crate::store::{DueQuery, Observed, OperationStore, StoreError};
+use crate::store::{DueQuery, OperationStore, StoreError};
 
 /// How many operations one step settles or purges; steps follow each other while there are more.
 const BATCH: usize = 500;
@@ -48,9 +48,9 @@ pub(super) fn spawn(operations: &Operations) {
 async fn sweep(store: Arc<dyn OperationStore>, inner: Weak<Inner>) -> Result<bool, StoreError> {
     let due = store.due(&DueQuery::new(Due::Settle, BATCH)).await?;
     let mut settled = 0;
-    for Observed { operation, .. } in &due {
+    for observed in due {
         let Some(inner) = inner.upgrade() else { break };
-        match inner.apply(operation.id(), Change::Settle, None).await {
+        match inner.apply_to(observed, Change::Settle, None).await {
             Ok(_) => settled += 1,
             // Somebody else was first, or this one cannot be written: it holds up no other.
             Err(error) if !is_passing(&error) => {}

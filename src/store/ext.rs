@@ -120,44 +120,24 @@ pub trait OperationStoreExt: OperationStore {
         outcome: Option<Outcome>,
         follow_ups: impl Fn(&Operation) -> Vec<Submission> + Send + Sync,
     ) -> impl Future<Output = Result<Observed, ApplyError>> + Send {
-        async move {
-            let write_id = next_write_id();
-            let mut read = None;
-            for _ in 0..MAX_SWAP_TRIES {
-                let before = match read.take() {
-                    Some(before) => before,
-                    None => self.get(id).await?.ok_or(ApplyError::Gone)?,
-                };
-                if before.write_id == write_id {
-                    // An earlier try took place after all; only its answer got lost.
-                    return Ok(before);
-                }
-                let Observed { operation, now, .. } = &before;
-                let next = match operation.apply(&change, *now) {
-                    Ok(next) => next,
-                    Err(error) => return Err(ApplyError::Refused(error, Box::new(before))),
-                };
-                if next.version() == operation.version() {
-                    return Ok(before);
-                }
-                let is_seen = next.revision() != operation.revision();
-                let outbox = if is_seen { follow_ups(&next) } else { Vec::new() };
-                let swap = Swap::new(next.clone(), operation.version())
-                    .with_outbox(outbox)
-                    .with_write_id(write_id)
-                    .with_outcome(outcome.clone().filter(|_| next.outcome_head().is_some()));
-                match self.swap(swap).await {
-                    Ok(Swapped::Swapped) => {
-                        return Ok(Observed { operation: next, now: *now, write_id });
-                    }
-                    Ok(Swapped::Conflict(current)) => read = Some(*current),
-                    Ok(Swapped::Gone) => return Err(ApplyError::Gone),
-                    Err(error) if error.kind() == StoreErrorKind::Ambiguous => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            Err(ApplyError::Contended)
-        }
+        apply_from(self, None, id, change, outcome, follow_ups)
+    }
+
+    /// The same for whoever knows the operation already: if it is still as it was, and the store
+    /// [knows the time](OperationStore::now), it is not read again.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply). What is refused is refused by what the store says, not by what was known.
+    fn apply_to(
+        &self,
+        known: Observed,
+        change: Change,
+        outcome: Option<Outcome>,
+        follow_ups: impl Fn(&Operation) -> Vec<Submission> + Send + Sync,
+    ) -> impl Future<Output = Result<Observed, ApplyError>> + Send {
+        let id = known.operation.id();
+        let known = self.now().map(|now| Observed { now, ..known });
+        apply_from(self, known, id, change, outcome, follow_ups)
     }
 
     /// Waits until the operation has another revision than `seen`, or is gone, or `until` is over, and
@@ -230,6 +210,57 @@ pub trait OperationStoreExt: OperationStore {
 
 impl<S: OperationStore + ?Sized> OperationStoreExt for S {}
 
+async fn apply_from<S: OperationStore + ?Sized>(
+    store: &S,
+    mut before: Option<Observed>,
+    id: OperationId,
+    change: Change,
+    outcome: Option<Outcome>,
+    follow_ups: impl Fn(&Operation) -> Vec<Submission> + Send + Sync,
+) -> Result<Observed, ApplyError> {
+    let write_id = next_write_id();
+    // Whether it is what the store has just said.
+    let mut is_read = false;
+    for _ in 0..MAX_SWAP_TRIES {
+        let from = if let Some(from) = before.take() {
+            from
+        } else {
+            is_read = true;
+            store.get(id).await?.ok_or(ApplyError::Gone)?
+        };
+        if from.write_id == write_id {
+            // An earlier try took place after all; only its answer got lost.
+            return Ok(from);
+        }
+        let Observed { operation, now, .. } = &from;
+        let next = match operation.apply(&change, *now) {
+            Ok(next) if next.version() != operation.version() => next,
+            _ if !is_read => continue,
+            Ok(_) => return Ok(from),
+            Err(error) => return Err(ApplyError::Refused(error, Box::new(from))),
+        };
+        let is_seen = next.revision() != operation.revision();
+        let outbox = if is_seen { follow_ups(&next) } else { Vec::new() };
+        let swap = Swap::new(next.clone(), operation.version())
+            .with_outbox(outbox)
+            .with_write_id(write_id)
+            .with_outcome(outcome.clone().filter(|_| next.outcome_head().is_some()));
+        match store.swap(swap).await {
+            Ok(Swapped::Swapped) => {
+                return Ok(Observed { operation: next, now: *now, write_id });
+            }
+            Ok(Swapped::Conflict(current)) => {
+                is_read = true;
+                before = Some(*current);
+            }
+            Ok(Swapped::Gone) => return Err(ApplyError::Gone),
+            Err(error) if error.kind() == StoreErrorKind::Ambiguous => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ApplyError::Contended)
+}
+
 /// A number that no other write has: a random start for each process, then a counter. Never 0.
 fn next_write_id() -> u64 {
     static NEXT: LazyLock<AtomicU64> =
@@ -251,6 +282,32 @@ mod tests {
         let id = OperationId::generate(SystemClock.now()).unwrap();
         store.accept(Submission::new(NewOperation::new(id))).await.unwrap();
         id
+    }
+
+    #[tokio::test]
+    async fn what_is_known_is_read_again_only_if_it_has_changed() {
+        let store = MemoryStore::new();
+        let id = accepted(&store).await;
+        let known = store.get(id).await.unwrap().unwrap();
+        let nothing = |_: &Operation| Vec::new();
+        let claim = Change::Claim { lease: Duration::from_secs(9) };
+        let claimed = store.apply_to(known.clone(), claim.clone(), None, nothing).await.unwrap();
+        assert_eq!(claimed.operation.attempt(), 1);
+        assert!(claimed.now >= known.now);
+
+        // As it was known it could be claimed.
+        let refused = store.apply_to(known.clone(), claim, None, nothing).await.unwrap_err();
+        let ApplyError::Refused(_, current) = refused else { panic!("{refused:?}") };
+        assert_eq!(current.operation, claimed.operation);
+        // As it was known no attempt could end it.
+        let end = Change::ConfirmCancel { attempt: 1 };
+        store.apply(id, Change::Cancel).await.unwrap();
+        let canceled = store.apply_to(known.clone(), end, None, nothing).await.unwrap();
+        assert_eq!(canceled.operation.status(), Status::Canceled);
+
+        store.forget(&Owner::anonymous(), id).await.unwrap();
+        let gone = store.apply_to(known, Change::Cancel, None, nothing).await.unwrap_err();
+        assert!(matches!(gone, ApplyError::Gone), "{gone:?}");
     }
 
     #[tokio::test]

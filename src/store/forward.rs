@@ -9,6 +9,7 @@ use super::{
     Page, StoreError, Submission, Swap, Swapped, async_trait,
 };
 use crate::operation::{OperationId, Outcome, Owner};
+use crate::time::Timestamp;
 
 macro_rules! forward {
     ($($pointer:ident)*) => {$(
@@ -16,6 +17,10 @@ macro_rules! forward {
         impl<S: OperationStore + ?Sized> OperationStore for $pointer<S> {
             fn capabilities(&self) -> Capabilities {
                 (**self).capabilities()
+            }
+
+            fn now(&self) -> Option<Timestamp> {
+                (**self).now()
             }
 
             async fn accept(&self, submission: Submission) -> Result<Acceptance, StoreError> {

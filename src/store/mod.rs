@@ -137,6 +137,16 @@ impl Swap {
         self.outbox = outbox;
         self
     }
+
+    /// What a store looks at before it writes.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::TooLarge`] if the outcome or an input is over `max_body_bytes`.
+    pub fn check_size(&self, max_body_bytes: usize) -> Result<(), StoreError> {
+        let outcome = self.outcome.as_ref().map(|outcome| &outcome.body);
+        submission::check_size(outcome, max_body_bytes)?;
+        self.outbox.iter().try_for_each(|submission| submission.check_size(max_body_bytes))
+    }
 }
 
 /// What became of a [`Swap`] or a removal.
@@ -195,6 +205,12 @@ impl Capabilities {
 pub trait OperationStore: std::fmt::Debug + Send + Sync + 'static {
     /// What the store can do. Does not change while it is open.
     fn capabilities(&self) -> Capabilities;
+
+    /// What the store's clock shows, if that is known without asking anybody. It may be behind by no more than
+    /// the time that an answer takes, and never ahead.
+    fn now(&self) -> Option<Timestamp> {
+        None
+    }
 
     /// Takes in a new operation, together with its input and idempotency key, in one step.
     ///

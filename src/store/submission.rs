@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::{Idempotency, Observed};
+use super::{Idempotency, Observed, StoreError, StoreErrorKind};
 use crate::operation::NewOperation;
 
 /// What a store is asked to accept, in one step.
@@ -43,6 +43,22 @@ impl Submission {
         self.limits = limits;
         self
     }
+
+    /// What a store looks at before it writes.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::TooLarge`] if the input is over `max_body_bytes`.
+    pub fn check_size(&self, max_body_bytes: usize) -> Result<(), StoreError> {
+        check_size(self.input.as_ref(), max_body_bytes)
+    }
+}
+
+pub(super) fn check_size(body: Option<&Bytes>, max_body_bytes: usize) -> Result<(), StoreError> {
+    if body.is_some_and(|body| body.len() > max_body_bytes) {
+        let message = "the body is larger than the store takes";
+        return Err(StoreError::new(StoreErrorKind::TooLarge, message));
+    }
+    Ok(())
 }
 
 /// How many unfinished operations there may be, the new one among them. Judged by the store in the

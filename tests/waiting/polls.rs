@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use respond_async::operations::OperationsBuilder;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -83,8 +84,9 @@ async fn no_wake_up_is_missed_in_a_million_changes() {
     const CHANGES: u64 = 1_000_000;
     const WAITERS: usize = 4;
     let hour = Duration::from_secs(3600);
-    let service = Service::with(|store| store, |builder| builder.poll_interval(hour));
-    let service = Arc::new(service);
+    // Each asks as often as it can.
+    let set = |builder: OperationsBuilder| builder.poll_interval(hour).owner_poll_rate(u32::MAX);
+    let service = Arc::new(Service::with(|store| store, set));
     let id = service.begun().await;
     let last = 2 + CHANGES;
     let mut waiting = JoinSet::new();

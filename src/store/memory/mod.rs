@@ -10,7 +10,7 @@ use self::state::State;
 use super::hints::Hub;
 use super::{
     Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hint, Hints, ListQuery, Observed,
-    OperationStore, Page, StoreError, StoreErrorKind, Submission, Swap, Swapped,
+    OperationStore, Page, StoreError, Submission, Swap, Swapped,
 };
 use crate::operation::{OperationId, Outcome, Owner};
 use crate::time::{Clock, SystemClock, Timestamp};
@@ -86,20 +86,6 @@ impl MemoryStore {
         // No call can panic half-way through a change of the state.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn now(&self) -> Timestamp {
-        self.shared.clock.now()
-    }
-
-    fn check_size(&self, body: Option<&Bytes>) -> Result<(), StoreError> {
-        if body.is_some_and(|body| body.len() > self.shared.max_body_bytes) {
-            return Err(StoreError::new(
-                StoreErrorKind::TooLarge,
-                "the body is larger than the memory store takes",
-            ));
-        }
-        Ok(())
-    }
 }
 
 impl Default for MemoryStore {
@@ -159,12 +145,16 @@ impl OperationStore for MemoryStore {
         Capabilities::new(Durability::Volatile, self.shared.max_body_bytes)
     }
 
+    fn now(&self) -> Option<Timestamp> {
+        Some(self.shared.clock.now())
+    }
+
     async fn accept(&self, submission: Submission) -> Result<Acceptance, StoreError> {
-        self.check_size(submission.input.as_ref())?;
+        submission.check_size(self.shared.max_body_bytes)?;
         let Shared { max_operations, max_bytes, .. } = *self.shared;
         let acceptance = {
             let mut state = self.lock();
-            let now = self.now();
+            let now = self.shared.clock.now();
             state.accept(submission, now, max_operations, max_bytes)
         };
         if let Acceptance::Created(created) = &acceptance {
@@ -175,29 +165,26 @@ impl OperationStore for MemoryStore {
 
     async fn get(&self, id: OperationId) -> Result<Option<Observed>, StoreError> {
         let state = self.lock();
-        Ok(state.get(id, self.now()))
+        Ok(state.get(id, self.shared.clock.now()))
     }
 
     async fn input(&self, id: OperationId) -> Result<Option<Bytes>, StoreError> {
         let state = self.lock();
-        Ok(state.input(id, self.now()))
+        Ok(state.input(id, self.shared.clock.now()))
     }
 
     async fn outcome(&self, id: OperationId) -> Result<Option<Outcome>, StoreError> {
         let state = self.lock();
-        Ok(state.outcome(id, self.now()))
+        Ok(state.outcome(id, self.shared.clock.now()))
     }
 
     async fn swap(&self, swap: Swap) -> Result<Swapped, StoreError> {
-        self.check_size(swap.outcome.as_ref().map(|outcome| &outcome.body))?;
-        for submission in &swap.outbox {
-            self.check_size(submission.input.as_ref())?;
-        }
+        swap.check_size(self.shared.max_body_bytes)?;
         let next = swap.next.clone();
         let follows = !swap.outbox.is_empty();
         let swapped = {
             let mut state = self.lock();
-            let now = self.now();
+            let now = self.shared.clock.now();
             state.swap(swap, now)
         };
         if swapped == Swapped::Swapped {
@@ -212,7 +199,7 @@ impl OperationStore for MemoryStore {
     async fn remove(&self, id: OperationId, expected: u64) -> Result<Swapped, StoreError> {
         let removed = {
             let mut state = self.lock();
-            let now = self.now();
+            let now = self.shared.clock.now();
             state.remove(id, expected, now)
         };
         if removed == Swapped::Swapped {
@@ -223,24 +210,24 @@ impl OperationStore for MemoryStore {
 
     async fn due(&self, query: &DueQuery) -> Result<Vec<Observed>, StoreError> {
         let state = self.lock();
-        Ok(state.due(query, self.now()))
+        Ok(state.due(query, self.shared.clock.now()))
     }
 
     async fn list(&self, owner: &Owner, query: &ListQuery) -> Result<Page, StoreError> {
         let state = self.lock();
-        Ok(state.list(owner, query, self.now()))
+        Ok(state.list(owner, query, self.shared.clock.now()))
     }
 
     async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
         let mut state = self.lock();
-        let now = self.now();
+        let now = self.shared.clock.now();
         Ok(state.purge(limit, now))
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Observed>, StoreError> {
         let claimed = {
             let mut state = self.lock();
-            let now = self.now();
+            let now = self.shared.clock.now();
             state.claim(request, now)
         };
         for Observed { operation, .. } in &claimed {

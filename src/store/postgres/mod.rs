@@ -1,6 +1,7 @@
 //! [`PostgresStore`]: operations in PostgreSQL, for services on many machines.
 
 mod accept;
+mod channel;
 mod error;
 mod lane;
 mod open;
@@ -8,7 +9,6 @@ mod read;
 mod sql;
 mod step;
 mod transaction;
-mod wire;
 mod write;
 
 use std::fmt;
@@ -21,6 +21,7 @@ use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Config, Socket};
 
 use self::accept::{Verdict, created, existing, insert};
+use self::channel::Channel;
 use self::error::Failure;
 use self::lane::{Connected, Foreign, Line, Run};
 use self::open::{By, Settings};
@@ -28,13 +29,12 @@ pub use self::open::{PostgresOpenError, PostgresOpenErrorKind};
 use self::read::{Read, Reader};
 use self::sql::Sql;
 use self::step::{Step, Stepper};
-use self::wire::Wire;
 use self::write::{Accept, Write, Writer};
 use super::hints::Hub;
-use super::server::{Calls, ServerClock};
+use super::server::{Calls, ServerClock, Wire};
 use super::{
     Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hint, Hints, ListQuery, Observed,
-    OperationStore, Page, StoreError, StoreErrorKind, Submission, Swap, Swapped,
+    OperationStore, Page, StoreError, Submission, Swap, Swapped,
 };
 use crate::operation::{OperationId, Outcome, Owner};
 use crate::time::Timestamp;
@@ -49,8 +49,8 @@ use crate::time::Timestamp;
 ///   listens.
 /// - All times are the server's. A caller's clock decides nothing.
 /// - Word of changes goes to the other processes by `NOTIFY`, a few milliseconds after the commit and
-///   never within it. A listener that hears nothing (a pooler in transaction mode) finds that out, and
-///   looks [now and then](PostgresStoreBuilder::watch_interval) in its place; see
+///   never within it. A listener that no longer hears itself is made anew, and meanwhile changes are
+///   looked for [now and then](PostgresStoreBuilder::watch_interval); see
 ///   [`is_listening`](Self::is_listening).
 /// - While the server is away every call fails within the [call timeout](PostgresStoreBuilder::call_timeout);
 ///   connections come back by themselves.
@@ -177,7 +177,7 @@ impl PostgresStore {
         transaction: &tokio_postgres::Transaction<'_>,
         submission: Submission,
     ) -> Result<Acceptance, StoreError> {
-        self.check_size(submission.input.as_ref())?;
+        submission.check_size(self.shared.max_body_bytes)?;
         let mut run = Foreign { transaction, sql: &self.shared.line.sql };
         let accepted = async {
             if let Some(existing) = existing(&mut run, &[&submission]).await?.remove(0)? {
@@ -211,20 +211,12 @@ impl PostgresStore {
         self.shared.wire.is_heard()
     }
 
-    /// What the server's clock shows.
-    async fn now(&self) -> Result<Timestamp, StoreError> {
+    /// What the server's clock shows. It is asked if it was not heard of a moment ago.
+    async fn time(&self) -> Result<Timestamp, StoreError> {
         match self.shared.line.clock.now() {
             Some(now) => Ok(now),
             None => self.shared.reads.ask(false, Read::Now).await,
         }
-    }
-
-    fn check_size(&self, body: Option<&Bytes>) -> Result<(), StoreError> {
-        if body.is_some_and(|body| body.len() > self.shared.max_body_bytes) {
-            let message = "the body is larger than the PostgreSQL store takes";
-            return Err(StoreError::new(StoreErrorKind::TooLarge, message));
-        }
-        Ok(())
     }
 }
 
@@ -270,8 +262,8 @@ impl PostgresStoreBuilder {
     }
 
     /// How long a call may take, its wait for its turn included. After it a call that reads or was not
-    /// begun is [`Unavailable`](StoreErrorKind::Unavailable), one that writes
-    /// [`Ambiguous`](StoreErrorKind::Ambiguous), and the server is told to give up too.
+    /// begun is [`Unavailable`](super::StoreErrorKind::Unavailable), one that writes
+    /// [`Ambiguous`](super::StoreErrorKind::Ambiguous), and the server is told to give up too.
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.settings.call_timeout = timeout.max(Duration::from_millis(1));
         self
@@ -290,7 +282,7 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// How many calls of a sort may wait. One more is [`Unavailable`](StoreErrorKind::Unavailable).
+    /// How many calls of a sort may wait. One more is [`Unavailable`](super::StoreErrorKind::Unavailable).
     pub fn queue(mut self, calls: usize) -> Self {
         self.queue = calls.max(1);
         self
@@ -326,18 +318,21 @@ impl PostgresStoreBuilder {
                 (0..self.readers).map(|_| Connected(Arc::clone(&line), Reader)),
                 queue,
                 bound,
+                Duration::ZERO,
             ),
             writes: Calls::start(
                 (0..self.writers).map(|_| Connected(Arc::clone(&line), Writer::new())),
                 queue,
                 bound,
+                Duration::ZERO,
             ),
             steps: Calls::start(
                 [Connected(Arc::clone(&line), Stepper(Writer::new()))],
                 queue,
                 bound,
+                Duration::ZERO,
             ),
-            wire: Wire::start(&line, &hub, self.watch_interval),
+            wire: Wire::start(Channel(Arc::clone(&line)), &hub, bound, self.watch_interval),
             hub,
             line,
             durability,
@@ -361,9 +356,13 @@ impl OperationStore for PostgresStore {
         Capabilities::new(self.shared.durability, self.shared.max_body_bytes).with_shared(true)
     }
 
+    fn now(&self) -> Option<Timestamp> {
+        self.shared.line.clock.now()
+    }
+
     async fn accept(&self, submission: Submission) -> Result<Acceptance, StoreError> {
-        self.check_size(submission.input.as_ref())?;
-        let accept = Box::new(Accept::new(submission, self.now().await?));
+        submission.check_size(self.shared.max_body_bytes)?;
+        let accept = Box::new(Accept::new(submission, self.time().await?));
         let acceptance =
             self.shared.writes.ask(true, |answer| Write::Accept(accept, answer)).await?;
         if let Acceptance::Created(created) = &acceptance {
@@ -385,10 +384,7 @@ impl OperationStore for PostgresStore {
     }
 
     async fn swap(&self, swap: Swap) -> Result<Swapped, StoreError> {
-        self.check_size(swap.outcome.as_ref().map(|outcome| &outcome.body))?;
-        for submission in &swap.outbox {
-            self.check_size(submission.input.as_ref())?;
-        }
+        swap.check_size(self.shared.max_body_bytes)?;
         let (next, follows) = (swap.next.clone(), !swap.outbox.is_empty());
         let swap = Box::new(swap);
         let swapped = if follows {

@@ -2,11 +2,11 @@
 
 mod answers;
 mod call;
+mod channel;
 mod error;
 mod lane;
 mod open;
 mod scripts;
-mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use bytes::Bytes;
 use redis::Client;
 
 use self::call::{Accept, Call, Found, observe, value};
+use self::channel::Channel;
 use self::lane::{Connected, Line};
 use self::open::Settings;
 pub use self::open::{RedisOpenError, RedisOpenErrorKind};
 use self::scripts::Scripts;
-use self::wire::Wire;
 use super::hints::Hub;
-use super::server::{Calls, ServerClock};
+use super::server::{Calls, ServerClock, Wire};
 use super::{
     Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hint, Hints, ListQuery, Observed,
-    OperationStore, Page, StoreError, StoreErrorKind, Submission, Swap, Swapped,
+    OperationStore, Page, StoreError, Submission, Swap, Swapped,
 };
 use crate::operation::{Change, Due, Operation, OperationId, Outcome, Owner};
 use crate::time::Timestamp;
@@ -35,6 +35,11 @@ use crate::time::Timestamp;
 const MAX_STEP: usize = 200;
 /// How many operations a list or a search for what is due looks at before it gives what it found.
 const MAX_LOOKED_AT: usize = 2_000;
+/// How often changes are looked for while no word of them comes.
+const WATCHED: Duration = Duration::from_millis(100);
+/// For how long one connection that is at work keeps the others from it: calls that go together cost less
+/// than calls that go at once, and no large body holds up the others for longer.
+const STAGGER: Duration = Duration::from_millis(10);
 /// For how long those that a worker is about to claim are kept from the others.
 const RESERVED: Duration = Duration::from_millis(100);
 
@@ -149,20 +154,12 @@ impl RedisStore {
         self.shared.wire.is_heard()
     }
 
-    /// What the server's clock shows.
-    async fn now(&self) -> Result<Timestamp, StoreError> {
+    /// What the server's clock shows. It is asked if it was not heard of a moment ago.
+    async fn time(&self) -> Result<Timestamp, StoreError> {
         match self.shared.line.clock.now() {
             Some(now) => Ok(now),
             None => self.shared.calls.ask(false, Call::Now).await,
         }
-    }
-
-    fn check_size(&self, body: Option<&Bytes>) -> Result<(), StoreError> {
-        if body.is_some_and(|body| body.len() > self.shared.max_body_bytes) {
-            let message = "the body is larger than the Redis store takes";
-            return Err(StoreError::new(StoreErrorKind::TooLarge, message));
-        }
-        Ok(())
     }
 
     /// Tells this process and the others.
@@ -238,7 +235,7 @@ impl RedisStoreBuilder {
     }
 
     /// Waits after each write until so many replicas have it (`WAIT`). If they have not in that time, the
-    /// call is [`Ambiguous`](StoreErrorKind::Ambiguous). This is no guarantee: a replica that has not got a
+    /// call is [`Ambiguous`](super::StoreErrorKind::Ambiguous). This is no guarantee: a replica that has not got a
     /// write may still be made the primary.
     pub fn replicas(mut self, replicas: usize, patience: Duration) -> Self {
         self.replicas = (replicas > 0).then_some((replicas, patience));
@@ -252,8 +249,8 @@ impl RedisStoreBuilder {
     }
 
     /// How long a call may take, its wait for its turn included. After it a call that reads or was not
-    /// begun is [`Unavailable`](StoreErrorKind::Unavailable), one that writes
-    /// [`Ambiguous`](StoreErrorKind::Ambiguous).
+    /// begun is [`Unavailable`](super::StoreErrorKind::Unavailable), one that writes
+    /// [`Ambiguous`](super::StoreErrorKind::Ambiguous).
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.settings.call_timeout = timeout.max(Duration::from_millis(1));
         self
@@ -265,7 +262,7 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How many calls may wait. One more is [`Unavailable`](StoreErrorKind::Unavailable).
+    /// How many calls may wait. One more is [`Unavailable`](super::StoreErrorKind::Unavailable).
     pub fn queue(mut self, calls: usize) -> Self {
         self.queue = calls.max(1);
         self
@@ -295,8 +292,8 @@ impl RedisStoreBuilder {
         let hub = Arc::new(Hub::default());
         let lanes = (0..self.connections).map(|_| Connected(Arc::clone(&line)));
         let shared = Shared {
-            calls: Calls::start(lanes, queue, bound),
-            wire: Wire::start(&line, &hub),
+            calls: Calls::start(lanes, queue, bound, STAGGER),
+            wire: Wire::start(Channel(Arc::clone(&line)), &hub, bound, WATCHED),
             hub,
             line,
             durability,
@@ -312,9 +309,13 @@ impl OperationStore for RedisStore {
         Capabilities::new(self.shared.durability, self.shared.max_body_bytes).with_shared(true)
     }
 
+    fn now(&self) -> Option<Timestamp> {
+        self.shared.line.clock.now()
+    }
+
     async fn accept(&self, submission: Submission) -> Result<Acceptance, StoreError> {
-        self.check_size(submission.input.as_ref())?;
-        let accept = Box::new(Accept::new(submission, self.now().await?));
+        submission.check_size(self.shared.max_body_bytes)?;
+        let accept = Box::new(Accept::new(submission, self.time().await?));
         let acceptance = self.shared.calls.ask(true, |answer| Call::Accept(accept, answer)).await?;
         if let Acceptance::Created(created) = &acceptance {
             self.publish(&created.operation);
@@ -335,13 +336,10 @@ impl OperationStore for RedisStore {
     }
 
     async fn swap(&self, swap: Swap) -> Result<Swapped, StoreError> {
-        self.check_size(swap.outcome.as_ref().map(|outcome| &outcome.body))?;
-        for submission in &swap.outbox {
-            self.check_size(submission.input.as_ref())?;
-        }
+        swap.check_size(self.shared.max_body_bytes)?;
         let mut follows = Vec::with_capacity(swap.outbox.len());
         if !swap.outbox.is_empty() {
-            let now = self.now().await?;
+            let now = self.time().await?;
             follows.extend(swap.outbox.iter().map(|new| Accept::new(new.clone(), now)));
         }
         let (next, has_followers) = (swap.next.clone(), !follows.is_empty());

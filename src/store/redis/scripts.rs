@@ -192,9 +192,13 @@ local function accept(at, is_limited)
         return 'owner is full'
     end
     put(p .. 'o:' .. id, ARGV[at + 6])
-    move(p .. 'c:' .. kind, id, ARGV[at + 3])
-    move(p .. 's', id, ARGV[at + 4])
-    move(p .. 'x', id, ARGV[at + 5])
+    -- It is in no index, or on its way out of all.
+    if ARGV[at + 3] ~= '-' then
+        move(p .. 'c:' .. kind, id, ARGV[at + 3])
+    end
+    if ARGV[at + 4] ~= '-' then
+        move(p .. 's', id, ARGV[at + 4])
+    end
     if ARGV[at + 3] ~= '-' and not kinds[kind] then
         kinds[kind] = true
         kinds[#kinds + 1] = kind

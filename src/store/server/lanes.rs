@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use crate::store::{StoreError, StoreErrorKind};
@@ -48,6 +48,17 @@ pub(in crate::store) struct Calls<C> {
     call_timeout: Duration,
 }
 
+/// What the lanes of one queue have in common.
+struct Queue<C> {
+    receiver: Mutex<mpsc::Receiver<C>>,
+    /// How many lanes are at work.
+    busy: AtomicUsize,
+    /// One of them is done.
+    done: Notify,
+    stagger: Duration,
+    connected: Arc<AtomicUsize>,
+}
+
 /// A connection and what it does with the calls that it takes.
 pub(in crate::store) trait Lane<C>: Send + 'static {
     /// What is there while it is connected.
@@ -69,19 +80,27 @@ pub(in crate::store) trait Lane<C>: Send + 'static {
 
 impl<C: Send + 'static> Calls<C> {
     /// Starts the lanes. As many calls as `room` may wait for them, and each for as long as
-    /// `call_timeout`.
+    /// `call_timeout`. While one lane is at work, another begins only after the `stagger`: what comes
+    /// meanwhile goes together, and what is held up is not held up for longer.
     pub(in crate::store) fn start<L: Lane<C>>(
         lanes: impl IntoIterator<Item = L>,
         room: usize,
         call_timeout: Duration,
+        stagger: Duration,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(room);
-        let receiver = Arc::new(Mutex::new(receiver));
         let connected = Arc::new(AtomicUsize::new(0));
+        let queue = Arc::new(Queue {
+            receiver: Mutex::new(receiver),
+            busy: AtomicUsize::new(0),
+            done: Notify::new(),
+            stagger,
+            connected: Arc::clone(&connected),
+        });
         for lane in lanes {
             // None has failed yet: calls wait for the first connection.
             connected.fetch_add(1, Ordering::SeqCst);
-            tokio::spawn(run(lane, Arc::clone(&receiver), Arc::clone(&connected)));
+            tokio::spawn(run(lane, Arc::clone(&queue)));
         }
         Self { sender, connected, call_timeout }
     }
@@ -119,20 +138,16 @@ impl<C: Send + 'static> Calls<C> {
     }
 }
 
-async fn run<C: Send + 'static, L: Lane<C>>(
-    mut lane: L,
-    receiver: Arc<Mutex<mpsc::Receiver<C>>>,
-    connected: Arc<AtomicUsize>,
-) {
+async fn run<C: Send + 'static, L: Lane<C>>(mut lane: L, queue: Arc<Queue<C>>) {
     let mut is_counted = true;
     let [first, most] = PAUSES;
     let mut pause = first;
     loop {
         let Some(mut session) = lane.connect().await else {
             if std::mem::take(&mut is_counted) {
-                connected.fetch_sub(1, Ordering::SeqCst);
+                queue.connected.fetch_sub(1, Ordering::SeqCst);
             }
-            if !wait(&receiver, pause).await {
+            if !queue.wait(pause).await {
                 return;
             }
             pause = (pause * 2).min(most).mul_f64(0.75 + 0.25 * jitter());
@@ -140,33 +155,53 @@ async fn run<C: Send + 'static, L: Lane<C>>(
         };
         pause = first;
         if !std::mem::replace(&mut is_counted, true) {
-            connected.fetch_add(1, Ordering::SeqCst);
+            queue.connected.fetch_add(1, Ordering::SeqCst);
         }
         loop {
             let mut calls = Vec::new();
             let taken = tokio::select! {
-                taken = take(&receiver, &mut calls) => taken,
+                taken = queue.take(&mut calls) => taken,
                 () = L::lost(&mut session) => break,
             };
             if taken == 0 {
                 return;
             }
-            if !lane.serve(&mut session, calls).await {
+            queue.busy.fetch_add(1, Ordering::SeqCst);
+            let goes_on = lane.serve(&mut session, calls).await;
+            queue.busy.fetch_sub(1, Ordering::SeqCst);
+            queue.done.notify_waiters();
+            if !goes_on {
                 break;
             }
         }
     }
 }
 
-async fn take<C>(receiver: &Mutex<mpsc::Receiver<C>>, calls: &mut Vec<C>) -> usize {
-    receiver.lock().await.recv_many(calls, MAX_GROUP).await
-}
+impl<C> Queue<C> {
+    /// Takes the calls that wait, or the next one.
+    async fn take(&self, calls: &mut Vec<C>) -> usize {
+        let mut receiver = self.receiver.lock().await;
+        let mut taken = receiver.recv_many(calls, MAX_GROUP).await;
+        // Made before the look, so that no end is missed in between.
+        let done = self.done.notified();
+        if taken > 0 && !self.stagger.is_zero() && self.busy.load(Ordering::SeqCst) > 0 {
+            let _ = timeout(self.stagger, done).await;
+            while calls.len() < MAX_GROUP {
+                let Ok(call) = receiver.try_recv() else { break };
+                calls.push(call);
+                taken += 1;
+            }
+        }
+        taken
+    }
 
-/// Waits before the next try; false once nobody can ask any more.
-async fn wait<C>(receiver: &Mutex<mpsc::Receiver<C>>, pause: Duration) -> bool {
-    sleep(pause).await;
-    // Whoever waits for calls holds the lock, and will see the end of it.
-    !receiver.try_lock().is_ok_and(|receiver| receiver.is_closed() && receiver.is_empty())
+    /// Waits before the next try; false once nobody can ask any more.
+    async fn wait(&self, pause: Duration) -> bool {
+        sleep(pause).await;
+        // Whoever waits for calls holds the lock, and will see the end of it.
+        let receiver = self.receiver.try_lock();
+        !receiver.is_ok_and(|receiver| receiver.is_closed() && receiver.is_empty())
+    }
 }
 
 /// A number from 0 to 1 that differs between processes, so that they do not come back in step.
@@ -174,4 +209,61 @@ fn jitter() -> f64 {
     let mut byte = [0];
     let _ = getrandom::fill(&mut byte);
     f64::from(byte[0]) / 255.0
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Takes so long for each group, and tells of it.
+    struct Slow(Duration, mpsc::UnboundedSender<(Duration, Vec<u32>)>, Instant);
+
+    impl Lane<u32> for Slow {
+        type Session = ();
+
+        async fn connect(&mut self) -> Option<()> {
+            Some(())
+        }
+
+        async fn lost((): &mut ()) {
+            std::future::pending::<()>().await;
+        }
+
+        async fn serve(&mut self, (): &mut (), calls: Vec<u32>) -> bool {
+            self.1.send((self.2.elapsed(), calls)).unwrap();
+            sleep(self.0).await;
+            true
+        }
+    }
+
+    /// When each group began, in milliseconds, with calls at 0, 1, 4 and 30 ms.
+    async fn groups(each: u64, stagger: u64) -> Vec<(u64, Vec<u32>)> {
+        let millis = Duration::from_millis;
+        let (told, mut groups) = mpsc::unbounded_channel();
+        let began = Instant::now();
+        let lanes = (0..2).map(|_| Slow(millis(each), told.clone(), began));
+        let calls = Calls::start(lanes, 10, Duration::from_secs(1), millis(stagger));
+        for (call, at) in (0..).zip([0, 1, 4, 30]) {
+            tokio::time::sleep_until(began + millis(at)).await;
+            calls.sender.try_send(call).unwrap();
+        }
+        sleep(Duration::from_secs(1)).await;
+        let mut seen = Vec::new();
+        while let Ok((at, calls)) = groups.try_recv() {
+            seen.push((u64::try_from(at.as_millis()).unwrap(), calls));
+        }
+        seen
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_while_a_lane_is_at_work_goes_together_and_soon() {
+        // At once, on whichever lane is free.
+        assert_eq!(groups(8, 0).await, [(0, vec![0]), (1, vec![1]), (8, vec![2]), (30, vec![3])]);
+        // As soon as the other is done.
+        assert_eq!(groups(8, 10).await, [(0, vec![0]), (8, vec![1, 2]), (30, vec![3])]);
+        // However long the other takes.
+        assert_eq!(groups(500, 10).await, [(0, vec![0]), (11, vec![1, 2]), (510, vec![3])]);
+    }
 }

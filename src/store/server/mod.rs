@@ -3,8 +3,9 @@
 
 mod clock;
 mod lanes;
+mod wire;
 mod word;
 
 pub(super) use clock::ServerClock;
 pub(super) use lanes::{Answer, Calls, Lane};
-pub(super) use word::{GATHERED, Word};
+pub(super) use wire::{Channel, Connection, Wire};

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -11,8 +10,6 @@ use uuid::Uuid;
 use crate::operation::{Operation, OperationId, Status};
 use crate::store::hints::{Hint, Hub};
 
-/// For how long word is gathered before it is passed on. It bounds how often a process speaks.
-pub(in crate::store) const GATHERED: Duration = Duration::from_millis(5);
 /// How many ids one message names: of PostgreSQL's notifications none may have over 8,000 bytes.
 const MAX_NAMED: usize = 200;
 /// How many ids are kept while they cannot be passed on; beyond it only that some were missed.

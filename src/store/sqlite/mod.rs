@@ -182,14 +182,6 @@ impl SqliteStore {
             Err(StoreError::new(StoreErrorKind::Unavailable, "the threads that read are gone"))
         })
     }
-
-    fn check_size(&self, body: Option<&Bytes>) -> Result<(), StoreError> {
-        if body.is_some_and(|body| body.len() > self.shared.max_body_bytes) {
-            let message = "the body is larger than the SQLite store takes";
-            return Err(StoreError::new(StoreErrorKind::TooLarge, message));
-        }
-        Ok(())
-    }
 }
 
 impl fmt::Debug for SqliteStore {
@@ -315,8 +307,12 @@ impl OperationStore for SqliteStore {
         Capabilities::new(settings.durability, *max_body_bytes).with_shared(true)
     }
 
+    fn now(&self) -> Option<Timestamp> {
+        Some(self.shared.clock.now())
+    }
+
     async fn accept(&self, submission: Submission) -> Result<Acceptance, StoreError> {
-        self.check_size(submission.input.as_ref())?;
+        submission.check_size(self.shared.max_body_bytes)?;
         let clock = Arc::clone(&self.shared.clock);
         let accepted = Accepted::new(&submission, clock.now());
         let accept = move |transaction: &mut Transaction<'_, '_>| {
@@ -342,10 +338,7 @@ impl OperationStore for SqliteStore {
     }
 
     async fn swap(&self, swap: Swap) -> Result<Swapped, StoreError> {
-        self.check_size(swap.outcome.as_ref().map(|outcome| &outcome.body))?;
-        for submission in &swap.outbox {
-            self.check_size(submission.input.as_ref())?;
-        }
+        swap.check_size(self.shared.max_body_bytes)?;
         let (next, follows) = (swap.next.clone(), !swap.outbox.is_empty());
         let clock = Arc::clone(&self.shared.clock);
         let record = next.to_record();
