@@ -135,6 +135,10 @@ caught! {
     purge_holds_claims: PurgeHoldsClaims by c94_claims_go_on_during_a_purge;
     tombstones_for_ever: TombstonesForEver by c95_a_steady_flow_leaves_nothing;
     resurrection: Resurrection by c93_what_is_gone_does_not_come_back;
+    // Two versions.
+    unknown_members_dropped: UnknownDropped by c106_members_of_a_newer_version_are_kept
+        c108_two_versions_share_the_work;
+    unknown_state_forgotten: UnknownForgotten by c107_an_unknown_state_is_left_alone;
     // Limits.
     limits_ignored: LimitsIgnored by c96_a_limit_holds_under_a_rush
         c97_an_owners_limit_is_its_own c99_the_end_of_work_makes_room;

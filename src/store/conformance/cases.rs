@@ -134,6 +134,11 @@ macro_rules! store_conformance_cases {
                 c54_work_that_misbehaves_stops_nobody
                 c64_progress_is_written_once_an_interval
             }
+            versions {
+                c106_members_of_a_newer_version_are_kept
+                c107_an_unknown_state_is_left_alone
+                c108_two_versions_share_the_work
+            }
             owners {
                 c110_a_foreign_operation_is_an_unknown_one
                 c111_lists_do_not_cross_owners

@@ -95,6 +95,7 @@ mod recorder;
 mod register;
 mod retention;
 mod samples;
+mod versions;
 mod workers;
 
 pub use fixture::Fixture;

@@ -1,5 +1,7 @@
 //! Stores that write, or keep what was written, in a broken way.
 
+use serde_json::{Map, Value};
+
 use super::*;
 
 /// A text that ends at its first NUL.
@@ -172,4 +174,38 @@ impl Defect for OpaqueFieldsDropped {
         }
         Ok(Some(outcome))
     }
+}
+
+/// Writes the members that it knows, and no others.
+#[derive(Debug, Default)]
+pub(super) struct UnknownDropped;
+
+#[async_trait]
+impl Defect for UnknownDropped {
+    async fn swap(&self, store: &MemoryStore, mut swap: Swap) -> Answer<Swapped> {
+        swap.next = rewritten(&swap.next, |record| drop(record.remove("zone")));
+        store.swap(swap).await
+    }
+}
+
+/// What is in no state that it knows waits for a worker.
+#[derive(Debug, Default)]
+pub(super) struct UnknownForgotten;
+
+#[async_trait]
+impl Defect for UnknownForgotten {
+    async fn swap(&self, store: &MemoryStore, mut swap: Swap) -> Answer<Swapped> {
+        swap.next = rewritten(&swap.next, |record| {
+            if record["status"] == "suspended" {
+                record.insert("status".into(), "pending".into());
+            }
+        });
+        store.swap(swap).await
+    }
+}
+
+fn rewritten(operation: &Operation, change: impl Fn(&mut Map<String, Value>)) -> Operation {
+    let mut record = serde_json::from_slice(&operation.to_record()).unwrap();
+    change(&mut record);
+    Operation::from_record(&serde_json::to_vec(&record).unwrap()).unwrap()
 }
