@@ -70,6 +70,8 @@ struct Inner {
     /// A permit for each job that may run.
     places: Arc<Semaphore>,
     closing: watch::Sender<bool>,
+    /// From how many queues jobs are taken now.
+    taking: watch::Sender<usize>,
 }
 
 /// The last operations whose cancellation was told.
@@ -189,6 +191,7 @@ impl WorkerBuilder {
             canceled: Mutex::default(),
             places: Arc::new(Semaphore::new(settings.concurrency.into())),
             closing: watch::Sender::new(false),
+            taking: watch::Sender::new(0),
             handlers,
         });
         let mut consumers = JoinSet::new();
@@ -212,6 +215,14 @@ impl Worker {
         };
         let (amqp, run_span) = (amqp.clone(), RunSpan::default());
         WorkerBuilder { amqp, settings, run_span, handlers: HashMap::new() }
+    }
+
+    /// Waits until jobs are taken from the queue of each kind. Before that a gateway may find that there is none.
+    pub async fn ready(&self) {
+        let all = self.inner.handlers.len();
+        let mut taking = self.inner.taking.subscribe();
+        // Its sender lives as long as this.
+        let _ = taking.wait_for(|taking| *taking == all).await;
     }
 
     /// Takes no new jobs, and waits up to `grace` for those that run. What runs still then goes back to its
@@ -255,6 +266,7 @@ async fn session(
     let options = BasicConsumeOptions::default();
     let (name, arguments) = (kind.as_str(), FieldTable::default());
     let mut jobs = channel.basic_consume(name.into(), "".into(), options, arguments).await?;
+    let _taken = Taken::new(inner);
     loop {
         // Those that have ended are let go.
         while running.try_join_next().is_some() {}
@@ -272,6 +284,22 @@ async fn session(
             inner.run(&kind, delivery).await;
             drop(place);
         });
+    }
+}
+
+/// That jobs are taken from one more queue, as long as this exists.
+struct Taken<'a>(&'a Inner);
+
+impl<'a> Taken<'a> {
+    fn new(inner: &'a Inner) -> Self {
+        inner.taking.send_modify(|taking| *taking += 1);
+        Self(inner)
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.0.taking.send_modify(|taking| *taking -= 1);
     }
 }
 

@@ -83,6 +83,11 @@ impl UserService {
         Ok(Self { worker, _publisher: publisher })
     }
 
+    /// Waits until it takes messages of each kind.
+    pub async fn ready(&self) {
+        self.worker.ready().await;
+    }
+
     /// Ends what runs within that time.
     pub async fn stop(self, grace: Duration) {
         self.worker.shutdown(grace).await;

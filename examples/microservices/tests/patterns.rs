@@ -25,7 +25,7 @@ struct System {
     address: SocketAddr,
     client: Client,
     _gateway: Gateway,
-    _users: UserService,
+    users: UserService,
 }
 
 struct Answer {
@@ -40,7 +40,9 @@ impl Answer {
     }
 
     fn field(&self, name: &str) -> &str {
-        self.headers[name].to_str().unwrap()
+        let value = self.headers.get(name);
+        let value = value.unwrap_or_else(|| panic!("no {name}: {} {}", self.status, self.body));
+        value.to_str().unwrap()
     }
 }
 
@@ -57,8 +59,9 @@ impl System {
         tokio::spawn(async { axum::serve(listener, router).await });
         let client = Client::builder().no_proxy().build().unwrap();
         let broker = Some(broker);
-        let system = Self { folder, broker, address, client, _gateway: gateway, _users: users };
-        // The service's queues are there soon.
+        let system = Self { folder, broker, address, client, _gateway: gateway, users };
+        system.users.ready().await;
+        // The gateway's connection is there soon.
         system.until(|| system.get("/users"), |answer| answer.status == 200).await;
         system
     }
