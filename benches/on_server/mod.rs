@@ -160,8 +160,12 @@ pub(crate) fn cycling<S: OperationStore + Clone>(
                                 let outcome = Outcome::json(StatusCode::CREATED, &"done");
                                 let attempt = observed.operation.attempt();
                                 let change = Change::Succeed { attempt, head: outcome.head() };
-                                let id = observed.operation.id();
-                                store.apply_with_outcome(id, change, Some(outcome)).await.unwrap();
+                                // As the facade's attempts do.
+                                let none = |_: &_| Vec::new();
+                                store
+                                    .apply_to(observed, change, Some(outcome), none)
+                                    .await
+                                    .unwrap();
                             })
                         });
                         for end in ends.collect::<Vec<_>>() {
