@@ -63,6 +63,7 @@ mod connection;
 mod events;
 mod message;
 mod requests;
+mod runs;
 mod stream;
 mod topology;
 mod worker;

@@ -1,7 +1,7 @@
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +9,6 @@ use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
-    QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
@@ -20,8 +19,9 @@ use tracing::Instrument;
 
 use super::connection::{Amqp, Message, PublishError, Publisher, ended, jittered};
 use super::message::{
-    CANCEL, TRANSIENT, deliveries_before, outcome_properties, progress_message, read_trace,
+    TRANSIENT, deliveries_before, outcome_properties, progress_message, read_trace,
 };
+use super::runs::{Runs, hear_cancellations};
 use super::topology;
 use crate::operation::{IntoOutcome, Kind, OperationId, Outcome};
 use crate::operations::{
@@ -29,9 +29,6 @@ use crate::operations::{
 };
 use crate::problem::{Problem, types};
 use crate::time::{Clock, SystemClock};
-
-/// How many cancellations are kept of jobs that have not come yet.
-const KEPT_CANCELLATIONS: usize = 10_000;
 
 /// Does the jobs that come from the queues of their kinds, until it is dropped.
 #[derive(Debug)]
@@ -65,20 +62,12 @@ struct Inner {
     run_span: RunSpan,
     handlers: HashMap<Kind, Handler>,
     publisher: Publisher,
-    running: Mutex<HashMap<OperationId, Arc<Run>>>,
-    canceled: Mutex<Canceled>,
+    runs: Arc<Runs>,
     /// A permit for each job that may run.
     places: Arc<Semaphore>,
     closing: watch::Sender<bool>,
     /// From how many queues jobs are taken now.
     taking: watch::Sender<usize>,
-}
-
-/// The last operations whose cancellation was told.
-#[derive(Default)]
-struct Canceled {
-    order: VecDeque<OperationId>,
-    ids: HashSet<OperationId>,
 }
 
 impl fmt::Debug for WorkerBuilder {
@@ -187,8 +176,7 @@ impl WorkerBuilder {
             settings,
             run_span,
             publisher: Publisher::new(&amqp),
-            running: Mutex::default(),
-            canceled: Mutex::default(),
+            runs: Arc::default(),
             places: Arc::new(Semaphore::new(settings.concurrency.into())),
             closing: watch::Sender::new(false),
             taking: watch::Sender::new(0),
@@ -198,7 +186,7 @@ impl WorkerBuilder {
         for kind in inner.handlers.keys() {
             consumers.spawn(consume(amqp.clone(), Arc::clone(&inner), kind.clone()));
         }
-        consumers.spawn(hear_cancellations(amqp, Arc::clone(&inner)));
+        consumers.spawn(hear_cancellations(amqp, Arc::clone(&inner.runs)));
         Worker { inner, consumers }
     }
 }
@@ -351,8 +339,8 @@ impl Inner {
         let Ok(mut work) = handler(input, Context::of(&run)) else {
             return (problem(types::UNREADABLE_INPUT), End::Dead);
         };
-        let _guard = self.running(id, &run);
-        if self.lock_canceled().ids.contains(&id) {
+        let _running = self.runs.insert(id, &run);
+        if self.runs.is_canceled(id) {
             return (problem(types::CANCELED), End::Done);
         }
         let span = self.run_span.make(run.info(kind));
@@ -419,45 +407,6 @@ impl Inner {
             let _ = closing.changed().await;
         }
     }
-
-    fn running<'a>(&'a self, id: OperationId, run: &Arc<Run>) -> Running<'a> {
-        self.lock_running().insert(id, Arc::clone(run));
-        Running(self, id)
-    }
-
-    fn cancel(&self, id: OperationId) {
-        let mut canceled = self.lock_canceled();
-        if canceled.ids.insert(id) {
-            canceled.order.push_back(id);
-        }
-        if canceled.order.len() > KEPT_CANCELLATIONS {
-            if let Some(oldest) = canceled.order.pop_front() {
-                canceled.ids.remove(&oldest);
-            }
-        }
-        drop(canceled);
-        let run = self.lock_running().get(&id).cloned();
-        if let Some(run) = run {
-            run.send(Signal::Cancel);
-        }
-    }
-
-    fn lock_running(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, Arc<Run>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_canceled(&self) -> std::sync::MutexGuard<'_, Canceled> {
-        self.canceled.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A job that can be told of its cancellation as long as this lives.
-struct Running<'a>(&'a Inner, OperationId);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.lock_running().remove(&self.1);
-    }
 }
 
 /// A reply to a request; none if it wants none.
@@ -477,36 +426,4 @@ fn answer(request: &Delivery, properties: BasicProperties, body: Bytes) -> Optio
         body,
         mandatory: true,
     })
-}
-
-async fn hear_cancellations(amqp: Amqp, inner: Arc<Inner>) {
-    loop {
-        let channel = amqp.next_channel().await;
-        if let Err(error) = cancellations(&channel, &inner).await {
-            ended("hearing cancellations", &error);
-        }
-        sleep(Amqp::FIRST_PAUSE).await;
-    }
-}
-
-async fn cancellations(channel: &Channel, inner: &Inner) -> lapin::Result<()> {
-    topology::declare_cancel(channel).await?;
-    let options = QueueDeclareOptions {
-        exclusive: true,
-        auto_delete: true,
-        ..QueueDeclareOptions::default()
-    };
-    let queue = channel.queue_declare("".into(), options, FieldTable::default()).await?;
-    let name = queue.name().clone();
-    let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
-    channel.queue_bind(name.clone(), CANCEL.into(), "".into(), options, arguments).await?;
-    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let mut told = channel.basic_consume(name, "".into(), options, FieldTable::default()).await?;
-    while let Some(delivery) = told.next().await {
-        let id = delivery?.properties.correlation_id().clone();
-        if let Some(Ok(id)) = id.map(|id| id.as_str().parse()) {
-            inner.cancel(id);
-        }
-    }
-    Ok(())
 }
