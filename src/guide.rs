@@ -48,5 +48,6 @@ pub mod architecture {}
 pub mod benchmarks {}
 #[doc = include_str!("../docs/testing.md")]
 pub mod testing {}
+#[cfg(any(not(doctest), feature = "tokio"))]
 #[doc = include_str!("../docs/contributing.md")]
 pub mod contributing {}
