@@ -19,30 +19,38 @@ pub struct OperationEvent {
     specversion: String,
     id: String,
     source: String,
+    /// As it was read, so that one of another version stays what it is.
     #[serde(rename = "type")]
-    kind: EventType,
+    kind: String,
     subject: String,
-    time: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    time: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     datacontenttype: String,
-    /// The revision: CloudEvents has sequences as text.
+    /// The revision, as CloudEvents has sequences: text that is in order when it is compared byte by byte
+    /// ([extension](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/extensions/sequence.md)).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     sequence: String,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
     data: Value,
 }
 
 /// What has happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventType {
-    /// It was accepted. Its data are the operation's id, kind, status and time.
-    #[serde(rename = "respond-async.operation.accepted")]
+    /// It was accepted.
     Accepted,
     /// It has changed, and has not ended.
-    #[serde(rename = "respond-async.operation.progressed")]
     Progressed,
     /// It has ended.
-    #[serde(rename = "respond-async.operation.finished")]
     Finished,
+    /// Something that this version does not know: see [`OperationEvent::type_text`].
+    Other,
 }
+
+/// What begins the type of an operation's event.
+const TYPE: &str = "respond-async.operation.";
 
 impl EventType {
     /// The last word of its type.
@@ -51,13 +59,14 @@ impl EventType {
             Self::Accepted => "accepted",
             Self::Progressed => "progressed",
             Self::Finished => "finished",
+            Self::Other => "other",
         }
     }
 }
 
 impl OperationEvent {
     /// What is to be told of an operation that has become so, by a service that calls itself `source` (a
-    /// URI reference). `data` is what its monitor says.
+    /// URI reference). `data` is what its monitor says, but of an [acceptance](Self::accepted).
     pub fn of(operation: &Operation, urls: &MonitorUrls, source: &str) -> Self {
         let kind = match operation.status() {
             status if status.is_finished() => EventType::Finished,
@@ -91,11 +100,11 @@ impl OperationEvent {
             specversion: "1.0".to_owned(),
             id: format!("{}.{revision}", operation.id()),
             source: source.to_owned(),
-            kind,
+            kind: format!("{TYPE}{}", kind.as_str()),
             subject: operation.id().to_string(),
-            time,
+            time: Some(time),
             datacontenttype: "application/json".to_owned(),
-            sequence: revision.to_string(),
+            sequence: format!("{revision:020}"),
             data,
         }
     }
@@ -112,7 +121,17 @@ impl OperationEvent {
 
     /// What has happened.
     pub fn event_type(&self) -> EventType {
-        self.kind
+        match self.kind.strip_prefix(TYPE) {
+            Some("accepted") => EventType::Accepted,
+            Some("progressed") => EventType::Progressed,
+            Some("finished") => EventType::Finished,
+            _ => EventType::Other,
+        }
+    }
+
+    /// What has happened, as its `type` says it: `respond-async.operation.finished`.
+    pub fn type_text(&self) -> &str {
+        &self.kind
     }
 
     /// The operation's id.
@@ -125,12 +144,13 @@ impl OperationEvent {
         self.sequence.parse().ok()
     }
 
-    /// When it happened.
-    pub fn time(&self) -> Timestamp {
+    /// When it happened; none if whoever wrote it did not say.
+    pub fn time(&self) -> Option<Timestamp> {
         self.time
     }
 
-    /// What the monitor says.
+    /// What the monitor said then; of an [acceptance](EventType::Accepted) the operation's id, kind, status and
+    /// time of creation alone. Null if whoever wrote it did not say.
     pub fn data(&self) -> &Value {
         &self.data
     }
@@ -172,9 +192,28 @@ mod tests {
         let json = serde_json::to_value(&told[1]).unwrap();
         assert_eq!(json["id"], format!("{id}.2"));
         assert_eq!(json["type"], "respond-async.operation.progressed");
-        assert_eq!(json["sequence"], "2");
+        // In order as text, of whatever length.
+        assert_eq!(json["sequence"], "00000000000000000002");
+        assert_eq!(told[1].revision(), Some(2));
         assert_eq!(json["time"], "2023-11-14T22:13:21.000Z");
         assert_eq!(json["data"]["links"]["self"], format!("/operations/{id}"));
         assert_eq!(serde_json::from_value::<OperationEvent>(json).unwrap(), told[1]);
+    }
+
+    /// Of a later version, or of another's make.
+    #[test]
+    fn what_is_not_known_is_kept() {
+        let json = json!({
+            "specversion": "1.0",
+            "id": "a.1",
+            "source": "/a",
+            "type": "respond-async.operation.suspended",
+            "subject": "a",
+        });
+        let event: OperationEvent = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(event.event_type(), EventType::Other);
+        assert_eq!(event.type_text(), "respond-async.operation.suspended");
+        assert_eq!((event.revision(), event.time(), event.status()), (None, None, None));
+        assert_eq!(serde_json::to_value(&event).unwrap(), json);
     }
 }

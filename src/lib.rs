@@ -2,21 +2,23 @@
 //! `Prefer: respond-async` ([RFC 7240]) gets `202 Accepted` with a link to a status monitor; one that
 //! does not, or whose answer is ready in time, gets the plain answer from the same handler.
 //!
+//! This is the reference. The book is in [`guide`]: begin with [its first program](guide::getting_started).
+//!
 //! # Where things are
 //! Each layer imports only those below it.
 //!
 //! | layer | what it gives | feature |
 //! | --- | --- | --- |
-//! | `axum`, `actix` | a framework's types in and out | (the same) |
+//! | `axum`, `actix` | a framework's types in and out | `axum`; `actix` |
 //! | `serve` | a server for axum's routers that bounds what a client can hold | `serve` |
 //! | `tower` | an asynchronous mode around a service that knows nothing of it | `tower` |
 //! | `amqp` | the work in another service, over RabbitMQ | `amqp` |
 //! | `webhook` | calls of a client's own URL when its operation ends; the receiver's side | `webhook` |
-//! | `client` | the other side: sends, follows, resumes; a private cache | (`client`, `client-rustls`, `client-cache`) |
+//! | `client` | the other side: sends, follows, resumes; a private cache | `client`, `client-rustls`, `client-cache` |
 //! | `monitor` | status monitors: `http::Request` in, `http::Response` out | `tokio` |
 //! | `openapi` | the asynchronous mode in a service's OpenAPI document | `openapi` |
 //! | `operations` | the facade: durable jobs and other work, workers, idempotency keys, bounds, shutdown | `tokio` |
-//! | [`store`] | [`OperationStore`](store::OperationStore), [`MemoryStore`](store::MemoryStore), `SqliteStore`, `PostgresStore`, `RedisStore`, a conformance suite | (`sqlite`, `sqlite-bundled`, `postgres`, `redis`, `conformance`) |
+//! | [`store`] | [`OperationStore`](store::OperationStore), [`MemoryStore`](store::MemoryStore), `SqliteStore`, `PostgresStore`, `RedisStore`, a conformance suite | none for `MemoryStore`; `sqlite` or `sqlite-bundled`, `postgres`, `redis`; `conformance` |
 //! | `read_model` | a local copy of another service's data, fed by its events | `tokio` |
 //! | [`event`] | what is told of an operation, as CloudEvents | |
 //! | [`respond`] | builders of 201, 202, 303 and the monitor's answers | |
@@ -25,12 +27,13 @@
 //! | [`time`] | instants and clocks | |
 //!
 //! # Which part do I need?
-//! - *A service on axum or actix-web*: the feature `axum` or `actix`, and the example of its module.
+//! - *A service on axum or actix-web*: the feature `axum` or `actix`, and [the steps](guide::adopting) to adopt it.
 //! - *A service whose handlers should stay as they are*: the feature `tower`.
-//! - *Another framework that speaks `http`*: the feature `tokio`, `operations` and `monitor`.
+//! - *Another framework that speaks `http`*: the feature `tokio`, and [what to wire](guide::other_frameworks).
 //! - *Only the headers and documents*, with a job system of your own: no feature, [`prefer`],
 //!   [`respond`] and [`problem`].
-//! - *A store of your own*: [`store`], and the feature `conformance` for its tests.
+//! - *A store of your own*: [`store`], the feature `conformance` for its tests, and [the
+//!   steps](guide::contributing#add-a-store).
 //!
 //! [RFC 7240]: https://www.rfc-editor.org/rfc/rfc7240
 #![cfg_attr(docsrs, feature(doc_cfg))]

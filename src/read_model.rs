@@ -102,6 +102,7 @@ pub struct EventPage<E> {
 
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "an event after a gap is not taken"]
 pub enum Offered {
     /// It is in the model now.
     Applied,
@@ -136,6 +137,9 @@ pub enum CatchUpError<E> {
     /// Its source cannot answer.
     #[error("the source of events cannot answer")]
     Source(E),
+    /// Its source did not answer in time, or was being asked by others for as long.
+    #[error("the source of events did not answer in time")]
+    Overdue,
 }
 
 /// A local copy, fed by events. A clone is the same.
@@ -145,9 +149,11 @@ pub struct ReadModel<M> {
 
 struct Inner<M> {
     held: RwLock<Held<M>>,
+    /// That of what is held, sent before anybody else can write.
     position: watch::Sender<u64>,
-    /// How many times it was brought up to date by asking.
+    /// Held by who asks the source.
     rounds: Mutex<()>,
+    /// How many times the source was asked, and the last of these that brought the model up to date.
     finished: watch::Sender<(u64, u64)>,
 }
 
@@ -202,7 +208,6 @@ impl<M: Model> ReadModel<M> {
         held.snapshot.state.apply(event);
         held.snapshot.position = position;
         held.snapshot.modified = Some(time);
-        drop(held);
         self.inner.position.send_replace(position);
         Offered::Applied
     }
@@ -214,7 +219,6 @@ impl<M: Model> ReadModel<M> {
         let is_ahead = position > held.snapshot.position;
         if is_ahead {
             held.snapshot = snapshot;
-            drop(held);
             self.inner.position.send_replace(position);
         }
         is_ahead
@@ -269,26 +273,35 @@ impl<M: Model> ReadModel<M> {
             let held = self.lock();
             (held.snapshot.modified, held.confirmed)
         };
+        let now = SystemClock.now();
         if let Some(time) = confirmed.or(modified) {
-            let age = SystemClock.now().duration_since(time).as_secs();
+            let age = now.duration_since(time).as_secs();
             headers.insert(header::AGE, HeaderValue::from(age));
         }
-        if let Some(date) =
-            modified.and_then(|time| HeaderValue::try_from(time.to_http_date()).ok())
-        {
+        // None is later than its answer, whatever the clock of its source (RFC 9110 §8.8.2.1).
+        let modified = modified.map(|time| time.min(now).to_http_date());
+        if let Some(date) = modified.and_then(|date| HeaderValue::try_from(date).ok()) {
             headers.insert(header::LAST_MODIFIED, date);
         }
     }
 
-    /// Takes in what its source has, and returns once it has all that there was when this was called. Any
-    /// number of callers cost one look at a time.
+    /// Takes in what its source has, and returns once it has all that there was when this was called, or after
+    /// `wait`. Any number of callers cost one look at a time.
     ///
     /// # Errors
     /// See [`CatchUpError`]. What was taken in before stays.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing; who waits meanwhile looks next.
     pub async fn catch_up<S: EventSource<M>>(
         &self,
         source: &S,
+        wait: Duration,
     ) -> Result<(), CatchUpError<S::Error>> {
+        timeout(wait, self.look(source)).await.unwrap_or(Err(CatchUpError::Overdue))
+    }
+
+    async fn look<S: EventSource<M>>(&self, source: &S) -> Result<(), CatchUpError<S::Error>> {
         let (begun, _) = *self.inner.finished.borrow();
         let _turn = self.inner.rounds.lock().await;
         // A look that began after this was called has all that this asks for.
@@ -299,7 +312,8 @@ impl<M: Model> ReadModel<M> {
         self.inner.finished.send_modify(|round| round.0 = started + 1);
         let asked = SystemClock.now();
         loop {
-            let page = source.after(self.position()).await.map_err(CatchUpError::Source)?;
+            let before = self.position();
+            let page = source.after(before).await.map_err(CatchUpError::Source)?;
             let EventPage { events, has_more } = page;
             for Positioned { position, time, event } in events {
                 if let Offered::Gap { expected } = self.offer(position, time, event) {
@@ -308,6 +322,10 @@ impl<M: Model> ReadModel<M> {
             }
             if !has_more {
                 break;
+            }
+            // It has more and does not give it.
+            if self.position() == before {
+                return Err(CatchUpError::Gap(before + 1));
             }
         }
         self.confirm(asked);
@@ -384,8 +402,8 @@ mod tests {
             async move { sum.reached(2, Duration::from_secs(3)).await }
         });
         tokio::time::sleep(Duration::from_secs(1)).await;
-        sum.offer(1, at(1), 1);
-        sum.offer(2, at(2), 1);
+        assert_eq!(sum.offer(1, at(1), 1), Offered::Applied);
+        assert_eq!(sum.offer(2, at(2), 1), Offered::Applied);
         waiting.await.unwrap().unwrap();
         sum.reached(1, Duration::ZERO).await.unwrap();
     }
@@ -402,7 +420,7 @@ mod tests {
             (text(header::AGE), text(header::LAST_MODIFIED))
         };
         assert_eq!(told(), (None, None));
-        sum.offer(1, at(784_111_777), 1);
+        assert_eq!(sum.offer(1, at(784_111_777), 1), Offered::Applied);
         assert_eq!(told().1.as_deref(), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
         assert!(
             told().0.unwrap().parse::<u64>().unwrap() > 1_000_000,
@@ -410,7 +428,34 @@ mod tests {
         );
         sum.confirm(SystemClock.now());
         assert_eq!(told().0.as_deref(), Some("0"));
+        // By a source whose clock is ahead.
+        let ahead = SystemClock.now() + Duration::from_secs(3_600);
+        assert_eq!(sum.offer(2, ahead, 1), Offered::Applied);
+        let modified = Timestamp::from_http_date(&told().1.unwrap()).unwrap();
+        assert!(modified <= SystemClock.now());
     }
+
+    /// Two that feed it, one of which is interrupted between the model and who waits for it.
+    #[test]
+    fn its_position_never_goes_back() {
+        let sum = ReadModel::new(Sum::default());
+        let next = std::sync::atomic::AtomicU64::new(1);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while next.load(Ordering::Relaxed) < 20_000 {
+                        let expected = sum.lock().snapshot.position + 1;
+                        let _ = sum.offer(expected, at(1), 1);
+                        let held = sum.lock();
+                        assert!(sum.position() >= held.snapshot.position);
+                        next.fetch_max(held.snapshot.position, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+    }
+
+    const WAIT: Duration = Duration::from_secs(10);
 
     struct Table {
         events: std::sync::Mutex<Vec<u64>>,
@@ -444,7 +489,7 @@ mod tests {
         let readers: Vec<_> = (0..100)
             .map(|_| {
                 let (sum, table) = (sum.clone(), table.clone());
-                tokio::spawn(async move { sum.catch_up(&*table).await })
+                tokio::spawn(async move { sum.catch_up(&*table, WAIT).await })
             })
             .collect();
         for reader in readers {
@@ -454,11 +499,45 @@ mod tests {
         // Those that came while the first looked share a second look.
         assert!(table.asked.load(Ordering::Relaxed) <= 4, "{:?}", table.asked);
         table.events.lock().unwrap().push(7);
-        sum.catch_up(&*table).await.unwrap();
+        sum.catch_up(&*table, WAIT).await.unwrap();
         assert_eq!(sum.read(|sum| sum.0), 12);
 
         let gone = Table { events: vec![1; 5].into(), asked: AtomicUsize::new(0), lost: 3 };
-        let error = ReadModel::new(Sum::default()).catch_up(&gone).await;
+        let error = ReadModel::new(Sum::default()).catch_up(&gone, WAIT).await;
         assert_eq!(error, Err(CatchUpError::Gap(1)));
+    }
+
+    struct Odd(Option<Duration>);
+
+    impl EventSource<Sum> for Odd {
+        type Error = ();
+
+        async fn after(&self, _: u64) -> Result<EventPage<u64>, ()> {
+            if let Some(pause) = self.0 {
+                tokio::time::sleep(pause).await;
+                return Err(());
+            }
+            Ok(EventPage { events: Vec::new(), has_more: true })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_gives_nothing_is_not_asked_for_ever() {
+        let sum = ReadModel::new(Sum::default());
+        assert_eq!(sum.catch_up(&Odd(None), WAIT).await, Err(CatchUpError::Gap(1)));
+        // Each of those that wait would ask one that is away.
+        let began = tokio::time::Instant::now();
+        let away = Arc::new(Odd(Some(Duration::from_secs(4))));
+        let readers: Vec<_> = (0..100)
+            .map(|_| {
+                let (sum, away) = (sum.clone(), away.clone());
+                tokio::spawn(async move { sum.catch_up(&*away, WAIT).await })
+            })
+            .collect();
+        let mut overdue = 0;
+        for reader in readers {
+            overdue += u32::from(reader.await.unwrap() == Err(CatchUpError::Overdue));
+        }
+        assert_eq!((began.elapsed(), overdue), (WAIT, 98));
     }
 }

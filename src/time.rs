@@ -10,12 +10,15 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jiff::fmt::strtime::BrokenDownTime;
 use jiff::fmt::temporal::DateTimePrinter;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// An instant in UTC, in whole milliseconds since 1970-01-01T00:00:00Z.
 ///
-/// The range is that of RFC 3339: the years 0000 to 9999. Arithmetic saturates at its ends.
+/// The range is that of RFC 3339 without its last 26 hours: from [`MIN`](Self::MIN) to [`MAX`](Self::MAX).
+/// Arithmetic saturates at its ends.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,7 +33,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// A text that is no RFC 3339 date and time, or one outside the years 0000 to 9999.
+/// A text that is no RFC 3339 date and time, or one before [`Timestamp::MIN`] or after [`Timestamp::MAX`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an RFC 3339 date and time")]
 pub struct TimestampError(());
@@ -69,7 +72,8 @@ impl Timestamp {
 
     /// Reads a date of HTTP in any of its three forms
     /// ([RFC 9110 §5.6.7](https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7)): the one that is written
-    /// today, and the two that a recipient must still accept.
+    /// today, and the two that a recipient must still accept. What is beyond [`MAX`](Self::MAX) is that; a year
+    /// of two digits is the one that is at most 50 years ahead.
     ///
     /// ```
     /// use respond_async::Timestamp;
@@ -80,12 +84,24 @@ impl Timestamp {
     /// assert_eq!(date.map(|date| date.to_string()).as_deref(), Some("1994-11-06T08:49:37.000Z"));
     /// ```
     pub fn from_http_date(text: &str) -> Option<Self> {
-        const FORMS: [&str; 3] =
-            ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
-        let civil =
-            FORMS.iter().find_map(|form| jiff::civil::DateTime::strptime(form, text).ok())?;
-        let instant = civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
-        Some(Self(instant.as_millisecond()))
+        const TODAY: &str = "%a, %d %b %Y %H:%M:%S GMT";
+        const RFC_850: &str = "%A, %d-%b-%y %H:%M:%S GMT";
+        const ASCTIME: &str = "%a %b %e %H:%M:%S %Y";
+        let parts = |form| BrokenDownTime::parse(form, text).ok();
+        let civil = if let Some(parts) = parts(TODAY).or_else(|| parts(ASCTIME)) {
+            parts.to_datetime().ok()?
+        } else {
+            let mut parts = parts(RFC_850)?;
+            let this_year = SystemClock.now().to_jiff().to_zoned(TimeZone::UTC).year();
+            let year = this_year - this_year % 100 + parts.year()?.rem_euclid(100);
+            parts.set_year(Some(if year > this_year + 50 { year - 100 } else { year })).ok()?;
+            parts.to_datetime().ok()?
+        };
+        if civil.year() < 0 {
+            return None;
+        }
+        let instant = civil.to_zoned(TimeZone::UTC).map(|zoned| zoned.timestamp().as_millisecond());
+        Some(Self::from_unix_millis(instant.unwrap_or(i64::MAX)))
     }
 
     fn to_jiff(self) -> jiff::Timestamp {
@@ -131,6 +147,10 @@ impl FromStr for Timestamp {
     type Err = TimestampError;
 
     fn from_str(text: &str) -> Result<Self, TimestampError> {
+        // jiff reads more than RFC 3339 has: a zone's name behind the offset, and six digits of a year.
+        if text.ends_with(']') || !matches!(text.as_bytes().get(10), Some(b'T' | b't' | b' ')) {
+            return Err(TimestampError(()));
+        }
         let parsed: jiff::Timestamp = text.parse().map_err(|_| TimestampError(()))?;
         let millis = parsed.as_millisecond();
         if (Self::MIN.0..=Self::MAX.0).contains(&millis) {
@@ -238,10 +258,33 @@ mod tests {
             "2026-11-23T06:54:39.123+01:00".parse::<Timestamp>().unwrap().to_string(),
             "2026-11-23T05:54:39.123Z"
         );
-        for wrong in
-            ["", "2026-11-23", "yesterday", "2026-13-01T00:00:00Z", "-000001-01-01T00:00:00Z"]
-        {
+        for wrong in [
+            "",
+            "2026-11-23",
+            "yesterday",
+            "2026-13-01T00:00:00Z",
+            "-000001-01-01T00:00:00Z",
+            "2026-11-23T05:54:39Z[UTC]",
+            "9999-12-31T00:00:00Z",
+        ] {
             assert!(wrong.parse::<Timestamp>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn dates_of_http_are_kept_within_the_range() {
+        let read = Timestamp::from_http_date;
+        assert_eq!(read("Fri, 31 Dec 9999 23:59:59 GMT"), Some(Timestamp::MAX));
+        assert_eq!(read("Fri, 01 Jan -9999 00:00:00 GMT"), None);
+        assert_eq!(read("Mon, 06 Nov 1994 08:49:37 GMT"), None, "it was a Sunday");
+        // RFC 9110 §5.6.7: at most fifty years ahead.
+        let year = |date: Timestamp| date.to_string()[..4].parse::<i16>().unwrap();
+        let this_year = year(SystemClock.now());
+        for ahead in [-49_i16, 0, 50, 51, 99] {
+            let meant = if ahead > 50 { this_year + ahead - 100 } else { this_year + ahead };
+            let date =
+                jiff::civil::date(meant, 1, 1).strftime("%A, %d-%b-%y 00:00:00 GMT").to_string();
+            assert_eq!(read(&date).map(year), Some(meant), "{date}");
         }
     }
 

@@ -24,11 +24,17 @@ fn settings(source: &str) -> Vec<String> {
 #[test]
 fn each_setting_has_its_place() {
     // What these do is not to set a bound.
-    const NO_BOUNDS: [&str; 5] = ["clock", "follow_up", "job", "job_with", "run_span"];
+    const NO_BOUNDS: [&str; 6] = ["clock", "follow_up", "handler", "job", "job_with", "run_span"];
     let mut missing = Vec::new();
     for (source, page) in [
         ("src/operations/builder.rs", "docs/operating.md"),
-        ("src/store/sqlite/mod.rs", "docs/stores.md"),
+        ("src/operations/policy.rs", "docs/operating.md"),
+        ("src/serve/mod.rs", "docs/operating.md"),
+        ("src/tower/mode.rs", "docs/operating.md"),
+        ("src/amqp/requests.rs", "docs/operating.md"),
+        ("src/amqp/worker.rs", "docs/operating.md"),
+        ("src/client/policy.rs", "docs/operating.md"),
+        ("src/store/sqlite/builder.rs", "docs/stores.md"),
         ("src/store/postgres/mod.rs", "docs/stores.md"),
         ("src/store/redis/mod.rs", "docs/stores.md"),
         ("src/store/memory/mod.rs", "docs/stores.md"),
@@ -45,17 +51,31 @@ fn each_setting_has_its_place() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// Links to files and to headings, as they are written in the pages.
+/// The pages of `docs`, by their names, with their texts.
+fn pages() -> Vec<(String, String)> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let files = fs::read_dir(docs).unwrap().map(|entry| entry.unwrap().path());
+    let name = |file: &Path| file.file_name().unwrap().to_str().unwrap().to_owned();
+    let pages: Vec<_> =
+        files.map(|file| (name(&file), fs::read_to_string(file).unwrap())).collect();
+    assert!(pages.len() > 10);
+    pages
+}
+
+/// The definition of a link: its label, and where it leads.
+fn definition(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix('[')?.split_once("]: ")
+}
+
+/// Links to files and to headings, as they are written in the pages: beside their texts, or defined at the end.
 #[test]
 fn links_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let pages: Vec<_> = docs.chain([root.join("README.md")]).collect();
-    assert!(pages.len() > 10);
-    for page in &pages {
-        let text = fs::read_to_string(page).unwrap();
-        for link in text.split("](").skip(1) {
-            let target = link.split(')').next().unwrap();
+    let pages = pages().into_iter().map(|(name, text)| (root.join("docs").join(name), text));
+    for (page, text) in pages.chain([(root.join("README.md"), read("README.md"))]) {
+        let inline = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        let defined = text.lines().filter_map(definition).map(|(_, target)| target);
+        for target in inline.chain(defined) {
             if target.contains("://") || target.starts_with("urn:") || !is_path(target) {
                 continue;
             }
@@ -74,6 +94,39 @@ fn links_lead_somewhere() {
             }
         }
     }
+}
+
+/// In the crate's documentation a page is a module, so a link between pages is defined twice: at the end of its
+/// page for the repository, and in `src/guide.rs` for rustdoc.
+#[test]
+fn links_between_pages_lead_to_modules() {
+    let guide = read("src/guide.rs");
+    let index = read("docs/README.md");
+    let mut looked_at = 0;
+    for (page, text) in pages() {
+        if page == "README.md" {
+            continue;
+        }
+        assert!(guide.contains(&format!("\"../docs/{page}\"")), "{page} is not in the guide");
+        assert!(index.contains(&format!("]({page})")), "{page} is not in the index");
+        let mut inline = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        let between = inline.find(|target| is_path(target) && target.contains(".md"));
+        assert_eq!(between, None, "{page}: define it at the end");
+        let defined: Vec<_> = text.lines().filter_map(definition).collect();
+        for label in text.split("][").skip(1).filter_map(|rest| rest.split(']').next()) {
+            let is_defined = defined.iter().any(|(defined, _)| *defined == label);
+            assert!(is_defined || !label.contains(".md"), "{page}: {label} is not defined");
+        }
+        for (label, target) in defined {
+            assert_eq!(label, target, "{page}");
+            let (file, heading) = target.split_once(".md").unwrap();
+            let module = file.replace('-', "_");
+            let line = format!("#[doc = \"[{label}]: crate::guide::{module}{heading}\"]");
+            assert!(guide.contains(&line), "src/guide.rs lacks {line}");
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 10);
 }
 
 fn is_path(target: &str) -> bool {
@@ -119,6 +172,7 @@ fn each_name_is_on_the_page_of_the_api() {
     let modules: Vec<_> =
         root_file.lines().filter_map(|line| line.strip_prefix("pub mod ")).collect();
     assert!(modules.len() > 15);
+    let mut missing = Vec::new();
     for module in modules.iter().map(|module| module.trim_end_matches(';')) {
         if module == "guide" {
             continue;
@@ -131,9 +185,12 @@ fn each_name_is_on_the_page_of_the_api() {
             let is_told = rows.contains(&format!("`{name}`"));
             // What the layer hands on of the module of operations is told there.
             let is_told = is_told || (module == "tower" && name == "Owner");
-            assert!(is_told, "`{name}` of {module} is not told");
+            if !is_told {
+                missing.push(format!("`{name}` of {module}"));
+            }
         }
     }
+    assert!(missing.is_empty(), "{missing:#?}");
     for name in public_names(&root_file) {
         assert!(page.contains(&format!("`{name}`")), "`{name}` is not told");
     }

@@ -206,6 +206,6 @@ async fn a_lost_answer_with_an_outcome_keeps_the_outcome() {
     store.accept(Submission::new(new)).await.unwrap();
     let outcome = Outcome::new(StatusCode::OK);
     let change = Change::Succeed { attempt: 1, head: outcome.head() };
-    store.apply_with_outcome(id, change, Some(outcome.clone())).await.unwrap();
+    store.apply_with(id, change, Some(outcome.clone()), |_| Vec::new()).await.unwrap();
     assert_eq!(memory.outcome(id).await.unwrap(), Some(outcome));
 }

@@ -29,6 +29,7 @@ async fn start(set: impl FnOnce(Server) -> Server) -> Running {
     let app = Router::new()
         .route("/", get(async |ConnectInfo(from): ConnectInfo<SocketAddr>| from.ip().to_string()))
         .route("/length", post(async |body: Bytes| body.len().to_string()))
+        .route("/upgrade", get(upgrade))
         .route("/large", get(async || Body::from(vec![b'x'; 64 << 20])))
         .route(
             "/slow",
@@ -44,6 +45,17 @@ async fn start(set: impl FnOnce(Server) -> Server) -> Running {
         let _ = stopped.await;
     });
     Running { address, stop: Some(stop), server: tokio::spawn(server) }
+}
+
+/// Changes to a protocol that says what it hears.
+async fn upgrade(request: axum::extract::Request) -> axum::response::Response {
+    tokio::spawn(async move {
+        let upgraded = hyper::upgrade::on(request).await.unwrap();
+        let (mut read, mut write) = tokio::io::split(hyper_util::rt::TokioIo::new(upgraded));
+        tokio::io::copy(&mut read, &mut write).await.unwrap();
+    });
+    let answer = axum::response::Response::builder().status(101);
+    answer.header("connection", "upgrade").header("upgrade", "echo").body(Body::empty()).unwrap()
 }
 
 impl Running {
@@ -226,4 +238,58 @@ async fn what_runs_is_answered_before_it_stops() {
     sleep(SHORT / 2).await;
     running.stop.take().unwrap().send(()).unwrap();
     timeout(LONG, running.server).await.expect("it stops").unwrap();
+}
+
+#[tokio::test]
+async fn another_protocol_may_take_over() {
+    let running = start(|server| server.idle_timeout(SHORT)).await;
+    let mut stream = running.connect().await;
+    let head = "GET /upgrade HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    until(&mut stream, "\r\n\r\n").await;
+    // For as long as the two like.
+    sleep(SHORT * 3).await;
+    stream.write_all(b"hello").await.unwrap();
+    until(&mut stream, "hello").await;
+}
+
+/// What a client of HTTP/2 begins with: the preface, and settings that change nothing.
+const BEGIN_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+#[tokio::test]
+async fn who_asks_nothing_over_http_2_is_cut_off() {
+    let running =
+        start(|server| server.header_timeout(SHORT).idle_timeout(SHORT).max_connections(1)).await;
+    for _ in 0..2 {
+        // It does not agree to the end either.
+        let mut stream = running.connect().await;
+        stream.write_all(BEGIN_2).await.unwrap();
+        rest(&mut stream).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_still_at_work_when_the_grace_is_over_is_dropped() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (held, mut dropped) = tokio::sync::mpsc::channel::<()>(1);
+    let app = Router::new().route(
+        "/",
+        get(async move || {
+            let _held = held;
+            std::future::pending::<()>().await;
+        }),
+    );
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = Server::new(listener, app).shutdown_grace(SHORT).run(async {
+        let _ = stopped.await;
+    });
+    let server = tokio::spawn(server);
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    sleep(SHORT).await;
+    drop(stop);
+    timeout(LONG, server).await.unwrap().unwrap();
+    assert_eq!(timeout(LONG, dropped.recv()).await.unwrap(), None);
+    assert_eq!(rest(&mut stream).await, "");
 }

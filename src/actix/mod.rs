@@ -77,8 +77,13 @@ use crate::respond::{Accepted, Created, Response, SeeOther};
 pub fn monitor(operations: &Operations) -> impl FnOnce(&mut web::ServiceConfig) + Clone + use<> {
     let monitor = Monitor::new(operations);
     move |scope| {
-        let answer = move |owner: Owner, Head(parts): Head| {
+        let answer = move |owner: Owner, Head(mut parts): Head, whole: HttpRequest| {
             let monitor = monitor.clone();
+            // What is left of the path below the scope, whatever a proxy took from the base URL's.
+            let below = whole.match_info().get("path").unwrap_or_default();
+            let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+            // What is no path below it is no operation's either.
+            parts.uri = format!("/{below}{query}").parse().unwrap_or(parts.uri);
             async move {
                 let request = http::Request::from_parts(parts, ());
                 bridge::response_with(monitor.answer(&owner, &request).await)
@@ -163,5 +168,35 @@ impl FromRequest for Head {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let unreadable = |_| Problem::from_status(http::StatusCode::BAD_REQUEST);
         ready(bridge::parts(request).map(Self).map_err(unreadable))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::{App, test};
+
+    use super::*;
+    use crate::store::MemoryStore;
+
+    #[actix_web::test]
+    async fn monitors_are_found_below_their_scope_whatever_the_base_url_says() {
+        let operations = Operations::builder(MemoryStore::new())
+            .base_url("https://api.example/v1/operations")
+            .start();
+        let preferences = Preferences::parse("respond-async").unwrap();
+        let accepted = operations.respond_with(&preferences, async |_| Outcome::default()).await;
+        let monitor = accepted.headers()["location"].to_str().unwrap();
+        // A proxy in front takes `/v1` away.
+        let path = monitor.strip_prefix("https://api.example/v1").unwrap();
+        let scope = web::scope("/operations").configure(super::monitor(&operations));
+        let app = test::init_service(App::new().service(scope)).await;
+        for (path, status) in [
+            (path.to_owned(), 200),
+            (format!("{path}/x"), 404),
+            (format!("{path}/a%20b?c=%ff"), 404),
+        ] {
+            let request = test::TestRequest::get().uri(&path).to_request();
+            assert_eq!(test::call_service(&app, request).await.status(), status, "{path}");
+        }
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::uri::AMQPUri;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Event};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
@@ -19,6 +20,7 @@ use super::topology;
 #[derive(Clone)]
 pub struct Amqp {
     connected: watch::Receiver<Option<Arc<Connection>>>,
+    max_message_bytes: usize,
 }
 
 /// An address that is none of a broker: `amqp://user:password@host:port/vhost`.
@@ -37,6 +39,9 @@ impl Amqp {
     pub const FIRST_PAUSE: Duration = Duration::from_millis(100);
     /// How long it waits before it connects again, at the most.
     pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+    /// How large the content of a message may be if nothing else is said: a little less than the 16 MiB that
+    /// RabbitMQ takes from its version 4 on.
+    pub const DEFAULT_MAX_MESSAGE_BYTES: usize = (16 << 20) - (64 << 10);
 
     /// Begins to connect, and returns at once. The broker need not be there yet.
     ///
@@ -49,7 +54,17 @@ impl Amqp {
         let url: AMQPUri = url.parse().map_err(InvalidAmqpUrl)?;
         let (connection, connected) = watch::channel(None);
         tokio::spawn(supervise(url, connection));
-        Ok(Self { connected })
+        Ok(Self { connected, max_message_bytes: Self::DEFAULT_MAX_MESSAGE_BYTES })
+    }
+
+    /// How large the content of a message may be, in bytes, for what is built on this from now on. What is
+    /// larger is not sent: a job is answered 413, an answer becomes
+    /// [`RESULT_TOO_LARGE`](crate::problem::types::RESULT_TOO_LARGE). Keep it within the broker's own
+    /// `max_message_size`: what is larger than that closes its channel.
+    #[must_use]
+    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.max_message_bytes = bytes;
+        self
     }
 
     /// Whether there is a connection now.
@@ -62,6 +77,11 @@ impl Amqp {
         let mut connected = self.connected.clone();
         // The supervisor lives as long as this.
         let _ = connected.wait_for(Option::is_some).await;
+    }
+
+    /// Whether the broker takes no messages, for it is short of memory or of disk.
+    fn is_blocked(&self) -> bool {
+        self.connected.borrow().as_ref().is_some_and(|connection| connection.status().blocked())
     }
 
     /// A channel of the connection that there is.
@@ -90,7 +110,7 @@ impl fmt::Debug for Amqp {
 }
 
 async fn supervise(url: AMQPUri, connection: watch::Sender<Option<Arc<Connection>>>) {
-    let mut pause = Amqp::FIRST_PAUSE;
+    let mut pauses = Pauses::default();
     while !connection.is_closed() {
         let began = Instant::now();
         let options = ConnectionProperties::default();
@@ -99,16 +119,10 @@ async fn supervise(url: AMQPUri, connection: watch::Sender<Option<Arc<Connection
                 let mut events = pin!(made.events_listener());
                 let made = Arc::new(made);
                 connection.send_replace(Some(Arc::clone(&made)));
+                // An error that it tells of may be a channel's, whose user sees to it.
                 while made.status().connected() {
                     tokio::select! {
-                        event = events.next() => match event {
-                            Some(Event::Error(error)) => {
-                                warn!(%error, "the connection to RabbitMQ is lost");
-                                break;
-                            }
-                            Some(_) => {}
-                            None => break,
-                        },
+                        event = events.next() => if event.is_none() { break },
                         // In case that it is lost without a word.
                         () = sleep(Duration::from_secs(1)) => {}
                         () = connection.closed() => {
@@ -117,23 +131,73 @@ async fn supervise(url: AMQPUri, connection: watch::Sender<Option<Arc<Connection
                         }
                     }
                 }
+                warn!("the connection to RabbitMQ is lost");
                 connection.send_replace(None);
             }
             Ok(Err(error)) => warn!(%error, "RabbitMQ cannot be reached"),
             Err(_) => warn!("RabbitMQ does not answer"),
         }
-        if began.elapsed() > Amqp::LONGEST_PAUSE {
-            pause = Amqp::FIRST_PAUSE;
-        }
-        sleep(jittered(pause)).await;
-        pause = (pause * 2).min(Amqp::LONGEST_PAUSE);
+        pauses.pause_after(began).await;
     }
 }
 
-/// A random part of a pause, so that not all come back at once.
-pub(super) fn jittered(pause: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(u32::MAX);
-    pause.mul_f64(f64::from(random) / f64::from(u32::MAX))
+/// The pauses between tries at the same: a random time of up to [`Amqp::FIRST_PAUSE`], so that not all come
+/// back at once, then up to twice as long, and so on.
+#[derive(Debug)]
+pub(super) struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(Amqp::FIRST_PAUSE)
+    }
+}
+
+impl Pauses {
+    pub(super) async fn pause(&mut self) {
+        let random = getrandom::u32().unwrap_or(u32::MAX);
+        sleep(self.0.mul_f64(f64::from(random) / f64::from(u32::MAX))).await;
+        self.0 = (self.0 * 2).min(Amqp::LONGEST_PAUSE);
+    }
+
+    /// After a try that went well for a while, they begin again.
+    async fn pause_after(&mut self, began: Instant) {
+        if began.elapsed() > Amqp::LONGEST_PAUSE {
+            *self = Self::default();
+        }
+        self.pause().await;
+    }
+}
+
+/// One channel after another, for who uses each until it is lost.
+#[derive(Debug)]
+pub(super) struct Channels {
+    amqp: Amqp,
+    what: &'static str,
+    pauses: Pauses,
+    /// When the last one was given out.
+    began: Option<Instant>,
+}
+
+impl Channels {
+    /// `what` is what the log says of who uses them: it "begins again".
+    pub(super) fn new(amqp: &Amqp, what: &'static str) -> Self {
+        Self { amqp: amqp.clone(), what, pauses: Pauses::default(), began: None }
+    }
+
+    /// A channel, at once the first time, and after a pause after that.
+    pub(super) async fn next(&mut self) -> Channel {
+        if let Some(began) = self.began {
+            self.pauses.pause_after(began).await;
+        }
+        let channel = self.amqp.next_channel().await;
+        self.began = Some(Instant::now());
+        channel
+    }
+
+    /// Says in the log why the last one is used no more.
+    pub(super) fn ended(&self, error: &lapin::Error) {
+        warn!(%error, "{} begins again", self.what);
+    }
 }
 
 /// A message that the broker does not have, as far as is known.
@@ -145,6 +209,9 @@ pub(super) enum PublishError {
     /// The queue is full.
     #[error("the broker refuses the message")]
     Refused,
+    /// It was not sent.
+    #[error("the message is larger than the broker may take")]
+    TooLarge,
     /// There is no connection, or it was lost before the broker confirmed; it may have the message.
     #[error("the broker did not confirm the message")]
     Unavailable,
@@ -192,13 +259,42 @@ impl Publisher {
     /// Returns once the broker has all of them. They go out in their order; of an error it is not known
     /// which the broker has.
     pub(super) async fn publish_all(&self, messages: Vec<Message>) -> Result<(), PublishError> {
+        let confirmed = async { confirmed(self.send(messages).await?).await };
+        timeout(Amqp::CONFIRM_TIMEOUT, confirmed).await.unwrap_or(Err(PublishError::Unavailable))
+    }
+
+    /// Returns once the broker has the message, however long it is away, or refuses it.
+    ///
+    /// It is sent again only after its channel is lost: until then the broker may confirm it yet, and one that
+    /// is short of memory would be sent more and more of the same.
+    pub(super) async fn publish_persistently(&self, message: Message) -> Result<(), PublishError> {
+        let mut pauses = Pauses::default();
+        loop {
+            let sending = timeout(Amqp::CONFIRM_TIMEOUT, self.send(vec![message.clone()])).await;
+            let answer = match sending.unwrap_or(Err(PublishError::Unavailable)) {
+                Ok(sent) => confirmed(sent).await,
+                Err(error) => Err(error),
+            };
+            // The broker may have it all the same; then it is done twice, and recorded once.
+            if answer != Err(PublishError::Unavailable) {
+                return answer;
+            }
+            pauses.pause().await;
+        }
+    }
+
+    /// Sends messages, and says what will tell whether the broker has them.
+    async fn send(&self, messages: Vec<Message>) -> Result<Sent, PublishError> {
+        if messages.iter().any(|message| message.body.len() > self.amqp.max_message_bytes) {
+            return Err(PublishError::TooLarge);
+        }
+        // The driver would keep them, and whoever waits would send them again.
+        if self.amqp.is_blocked() {
+            return Err(PublishError::Unavailable);
+        }
         let channel = self.channel().await?;
         // In a task of its own: a confirm that nobody waits for any more would be kept by its channel.
-        let publishing = tokio::spawn(publish(channel, messages));
-        match timeout(Amqp::CONFIRM_TIMEOUT, publishing).await {
-            Ok(Ok(answer)) => answer,
-            _ => Err(PublishError::Unavailable),
-        }
+        Ok(tokio::spawn(publish(channel, messages)))
     }
 
     async fn channel(&self) -> Result<Channel, PublishError> {
@@ -215,6 +311,13 @@ impl Publisher {
         *kept = Some(channel.clone());
         Ok(channel)
     }
+}
+
+/// Messages that were sent and that the broker may have.
+type Sent = JoinHandle<Result<(), PublishError>>;
+
+async fn confirmed(sent: Sent) -> Result<(), PublishError> {
+    sent.await.unwrap_or(Err(PublishError::Unavailable))
 }
 
 async fn publish(channel: Channel, messages: Vec<Message>) -> Result<(), PublishError> {
@@ -238,7 +341,23 @@ async fn publish(channel: Channel, messages: Vec<Message>) -> Result<(), Publish
     all
 }
 
-/// Says in the log why a session on a channel has ended.
-pub(super) fn ended(what: &str, error: &lapin::Error) {
-    warn!(%error, "{what} begins again");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_until_it_goes_well() {
+        let (mut pauses, began) = (Pauses::default(), Instant::now());
+        for doubling in 0..6 {
+            assert_eq!(pauses.0, Amqp::FIRST_PAUSE * (1 << doubling));
+            pauses.pause().await;
+        }
+        pauses.pause().await;
+        assert_eq!(pauses.0, Amqp::LONGEST_PAUSE);
+        pauses.pause_after(Instant::now()).await;
+        assert_eq!(pauses.0, Amqp::LONGEST_PAUSE, "it was lost at once");
+        tokio::time::advance(Amqp::LONGEST_PAUSE).await;
+        pauses.pause_after(began).await;
+        assert_eq!(pauses.0, Amqp::FIRST_PAUSE * 2);
+    }
 }

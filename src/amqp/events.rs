@@ -1,30 +1,31 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
-    QueueBindOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, QueueBindOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tracing::error;
 
-use super::connection::{Amqp, Message, PublishError, Publisher, ended};
+use super::connection::{Amqp, Channels, Message, PublishError, Publisher};
 use super::message::{PERSISTENT, short};
 use super::topology::{self, EVENTS_EXCHANGE};
 use crate::event::{MEDIA_TYPE, OperationEvent};
 use crate::operation::{IntoOutcome, Outcome};
-use crate::operations::{Context, Job, JobPolicy, OperationsBuilder};
+use crate::operations::{Context, Job, JobPolicy, OperationsBuilder, without_panic};
 use crate::problem::{Problem, types};
 
-/// How often one publication of events is tried: for days.
-const ATTEMPTS: u32 = 1_000;
+/// How often one publication of events is tried: until its deadline, which comes first.
+const ATTEMPTS: u32 = 1_000_000;
 /// How long it waits between two tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -79,14 +80,13 @@ impl Amqp {
             .job_with(policy, move |job: Tell, _: Context| {
                 let publisher = Arc::clone(&publisher);
                 async move {
-                    let told = async {
-                        for event in &job.events {
-                            publisher.publish(message(event, &job.kind)).await?;
-                        }
-                        Ok::<_, PublishError>(())
-                    };
-                    match told.await {
+                    let messages = job.events.iter().map(|event| message(event, &job.kind));
+                    match publisher.publish_all(messages.collect()).await {
                         Ok(()) => Outcome::default(),
+                        // It never becomes smaller.
+                        Err(PublishError::TooLarge) => {
+                            Problem::new(types::RESULT_TOO_LARGE).into_outcome()
+                        }
                         Err(_) => Problem::new(types::BROKER_UNAVAILABLE).into_outcome(),
                     }
                 }
@@ -123,11 +123,12 @@ impl Subscriber {
     /// none after a later one, as far as this process remembers. After a restart one may come again.
     ///
     /// `queue` is durable and the subscriber's own: what is told while nobody listens waits in it. Processes
-    /// with the same queue share its events. An event is acknowledged once the handler says `Ok`; otherwise it
-    /// comes again after a second, and after 20 times goes to the queue `….dead`.
+    /// with the same queue share its events. An event is acknowledged once the handler says `Ok`; otherwise, and
+    /// if it panics, it comes again after a second, and after 20 times goes to the queue `….dead`.
     ///
     /// # Panics
-    /// Outside a tokio runtime.
+    /// Outside a tokio runtime, and if the name of the queue is longer than 200 bytes or a key longer than 255: AMQP
+    /// bounds names.
     pub fn start<H, F, E>(amqp: &Amqp, queue: impl Into<String>, keys: &[&str], handler: H) -> Self
     where
         H: Fn(OperationEvent) -> F + Send + Sync + 'static,
@@ -135,16 +136,17 @@ impl Subscriber {
         E: Send + 'static,
     {
         let (amqp, queue) = (amqp.clone(), queue.into());
-        let keys: Vec<String> = keys.iter().map(|&key| key.to_owned()).collect();
+        topology::check_name(&queue);
+        let keys: Vec<ShortString> = keys.iter().map(|&key| key.into()).collect();
         let mut task = JoinSet::new();
         task.spawn(async move {
             let mut seen = Seen::default();
+            let mut channels = Channels::new(&amqp, "hearing events");
             loop {
-                let channel = amqp.next_channel().await;
+                let channel = channels.next().await;
                 if let Err(error) = hear(&channel, &queue, &keys, &handler, &mut seen).await {
-                    ended("hearing events", &error);
+                    channels.ended(&error);
                 }
-                sleep(Amqp::FIRST_PAUSE).await;
             }
         });
         Self { _task: task }
@@ -154,7 +156,7 @@ impl Subscriber {
 async fn hear<H, F, E>(
     channel: &Channel,
     queue: &str,
-    keys: &[String],
+    keys: &[ShortString],
     handler: &H,
     seen: &mut Seen,
 ) -> lapin::Result<()>
@@ -167,7 +169,7 @@ where
     topology::declare_subscription(channel, queue, DELIVERY_LIMIT, MAX_WAITING).await?;
     for key in keys {
         let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
-        let key = key.as_str().into();
+        let key = key.clone();
         channel.queue_bind(queue.into(), EVENTS_EXCHANGE.into(), key, options, arguments).await?;
     }
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
@@ -183,10 +185,15 @@ where
         let (of, revision) =
             ((event.source().to_owned(), event.subject().to_owned()), event.revision());
         if seen.is_new(&of, revision) {
-            if handler(event).await.is_err() {
+            // What it does before its first await can panic too.
+            let answer = without_panic(pin!(async { handler(event).await })).await;
+            if answer.is_err() {
+                error!(queue, "a subscriber's handler has panicked");
+            }
+            if !matches!(answer, Ok(Ok(()))) {
                 sleep(AGAIN).await;
-                let again = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-                delivery.nack(again).await?;
+                // Rejected, for from RabbitMQ 4.3 on a nack does not count as a failed delivery.
+                delivery.reject(BasicRejectOptions { requeue: true }).await?;
                 continue;
             }
             seen.note(of, revision);

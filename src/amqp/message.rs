@@ -1,5 +1,7 @@
 //! What a message is: docs/amqp.md is the contract in words.
 
+use std::time::Duration;
+
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use lapin::BasicProperties;
@@ -8,6 +10,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde::Deserialize;
 
 use crate::operation::{Outcome, Progress, TRACEPARENT, TRACESTATE, TraceContext};
+use crate::time::Timestamp;
 
 /// The header of a reply with the status of the answer; without it 200.
 const STATUS: &str = "status";
@@ -15,6 +18,8 @@ const STATUS: &str = "status";
 const FIELD: &str = "http.";
 /// The `type` of a message that reports progress.
 const PROGRESS: &str = "progress";
+/// The header of a job that says until when its answer is wanted.
+const DEADLINE: &str = "deadline";
 /// The exchange on which all workers hear what is to be canceled.
 pub(super) const CANCEL: &str = "respond-async.cancel";
 /// `delivery_mode`: kept on disk, or in memory only.
@@ -33,7 +38,7 @@ pub(super) enum Reply {
 #[serde(default)]
 struct Told {
     fraction: Option<f64>,
-    message: String,
+    message: Option<String>,
 }
 
 /// Reads a reply. Whatever it is, it is an answer: what cannot be read in it is left out.
@@ -41,7 +46,7 @@ pub(super) fn read_reply(delivery: &Delivery) -> Reply {
     let properties = &delivery.properties;
     if properties.kind().as_ref().is_some_and(|kind| kind.as_str() == PROGRESS) {
         let told: Told = serde_json::from_slice(&delivery.data).unwrap_or_default();
-        return Reply::Progress(Progress::new(told.fraction.unwrap_or(f64::NAN), told.message));
+        return Reply::Progress(Progress::new(told.fraction, told.message.unwrap_or_default()));
     }
     let mut outcome = Outcome::new(StatusCode::OK);
     if let Some(media_type) = properties.content_type() {
@@ -58,14 +63,24 @@ pub(super) fn read_reply(delivery: &Delivery) -> Reply {
                 .filter(|status| !status.is_informational())
                 .unwrap_or(StatusCode::BAD_GATEWAY);
         } else if let Some(name) = name.as_str().strip_prefix(FIELD) {
-            let value = text(value).and_then(|value| HeaderValue::from_bytes(value).ok());
-            if let (Ok(name), Some(value)) = (HeaderName::try_from(name), value) {
-                outcome.headers.append(name, value);
+            let Ok(name) = HeaderName::try_from(name) else { continue };
+            // Of two media types the property counts.
+            if name == header::CONTENT_TYPE && outcome.headers.contains_key(&name) {
+                continue;
+            }
+            let values = match value {
+                AMQPValue::FieldArray(values) => values.as_slice(),
+                one => std::slice::from_ref(one),
+            };
+            let values = values.iter().filter_map(text);
+            for value in values.filter_map(|value| HeaderValue::from_bytes(value).ok()) {
+                outcome.headers.append(&name, value);
             }
         }
     }
     outcome.body = delivery.data.clone().into();
-    Reply::Outcome(outcome)
+    // How this process's own answer is framed is not the worker's to say.
+    Reply::Outcome(outcome.without_connection_fields())
 }
 
 /// Says which trace a message belongs to.
@@ -97,13 +112,17 @@ pub(super) fn outcome_properties(outcome: &Outcome) -> BasicProperties {
     }
 }
 
-/// All but `Content-Type`, which is a property. A message's headers have no name twice: the last value counts.
+/// All but `Content-Type`, which is a property. A message's headers have no name twice, so that the values of a
+/// field that comes more than once are an array.
 fn insert_fields(headers: &mut FieldTable, fields: &HeaderMap) {
-    for (name, value) in fields.iter().filter(|(name, _)| **name != header::CONTENT_TYPE) {
-        headers.insert(
-            short(&format!("{FIELD}{name}")),
-            AMQPValue::LongString(value.as_bytes().into()),
-        );
+    for name in fields.keys().filter(|name| **name != header::CONTENT_TYPE) {
+        let text = |value: &HeaderValue| AMQPValue::LongString(value.as_bytes().into());
+        let values: Vec<_> = fields.get_all(name).iter().map(text).collect();
+        let value = match <[AMQPValue; 1]>::try_from(values) {
+            Ok([only]) => only,
+            Err(several) => AMQPValue::FieldArray(several.into()),
+        };
+        headers.insert(short(&format!("{FIELD}{name}")), value);
     }
 }
 
@@ -113,6 +132,23 @@ pub(super) fn progress_message(progress: &Progress) -> (BasicProperties, Vec<u8>
         .with_type(PROGRESS.into())
         .with_content_type("application/json".into());
     (properties, serde_json::to_vec(progress).unwrap_or_default())
+}
+
+/// Says until when an answer is wanted, in milliseconds since 1970: what the broker counts of an expiration it
+/// tells nobody.
+pub(super) fn insert_deadline(headers: &mut FieldTable, deadline: Timestamp) {
+    headers.insert(DEADLINE.into(), AMQPValue::LongLongInt(deadline.as_unix_millis()));
+}
+
+/// How long the answer is still wanted: by the expiration, from which the time in the queue is not taken off, and
+/// by when that ends, whose clock may be another.
+pub(super) fn time_left(delivery: &Delivery, now: Timestamp) -> Option<Duration> {
+    let properties = &delivery.properties;
+    let millis = properties.expiration().as_ref().and_then(|millis| millis.as_str().parse().ok());
+    let headers = properties.headers().as_ref().map(FieldTable::inner);
+    let deadline = headers.and_then(|headers| integer(headers.get(DEADLINE)?));
+    let until = deadline.map(|end| Timestamp::from_unix_millis(end).duration_since(now));
+    [millis.map(Duration::from_millis), until].into_iter().flatten().min()
 }
 
 /// How often a message was delivered before and given back, by a quorum queue's own count.
@@ -172,6 +208,9 @@ mod tests {
         outcome.headers.insert(header::LOCATION, HeaderValue::from_static("/users/1"));
         let odd = HeaderValue::from_bytes(b"caf\xe9").unwrap();
         outcome.headers.insert(HeaderName::from_static("x-odd"), odd);
+        for link in ["</users>; rel=\"collection\"", "</>; rel=\"index\""] {
+            outcome.headers.append(header::LINK, HeaderValue::from_static(link));
+        }
         let written = delivery(outcome_properties(&outcome), &outcome.body);
         assert_eq!(read_reply(&written), Reply::Outcome(outcome));
     }
@@ -203,6 +242,55 @@ mod tests {
         }
     }
 
+    /// With two lengths or two media types in one answer, its readers differ in what it is.
+    #[test]
+    fn a_reply_says_nothing_of_how_the_answer_is_framed() {
+        let mut headers = FieldTable::default();
+        for (name, value) in [
+            ("http.transfer-encoding", "chunked"),
+            ("http.content-length", "3"),
+            ("http.connection", "x-own"),
+            ("http.x-own", "1"),
+            ("http.content-type", "text/html"),
+            ("http.etag", "\"1\""),
+        ] {
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+        let properties = BasicProperties::default().with_headers(headers);
+        for (properties, media_type) in [
+            (properties.clone(), "text/html"),
+            (properties.with_content_type("text/plain".into()), "text/plain"),
+        ] {
+            let Reply::Outcome(outcome) = read_reply(&delivery(properties, b"")) else { panic!() };
+            assert_eq!(outcome.headers.len(), 2, "{:?}", outcome.headers);
+            assert_eq!(outcome.headers["content-type"], media_type);
+            assert_eq!(outcome.headers["etag"], "\"1\"");
+        }
+    }
+
+    #[test]
+    fn the_time_in_the_queue_is_taken_off() {
+        let at = Timestamp::from_unix_millis;
+        let left = |expiration: Option<&str>, deadline: Option<i64>, now| {
+            let mut headers = FieldTable::default();
+            if let Some(deadline) = deadline {
+                insert_deadline(&mut headers, at(deadline));
+            }
+            let properties = BasicProperties::default().with_headers(headers);
+            let properties = match expiration {
+                Some(millis) => properties.with_expiration(millis.into()),
+                None => properties,
+            };
+            time_left(&delivery(properties, b""), at(now)).map(|left| left.as_millis())
+        };
+        assert_eq!(left(Some("5000"), Some(65_000), 63_000), Some(2_000));
+        assert_eq!(left(Some("5000"), Some(65_000), 70_000), Some(0));
+        // A clock that is behind gives no more time than there was.
+        assert_eq!(left(Some("5000"), Some(65_000), 1_000), Some(5_000));
+        assert_eq!(left(Some("5000"), None, 1_000), Some(5_000));
+        assert_eq!(left(None, None, 1_000), None);
+    }
+
     #[test]
     fn progress_is_bounded() {
         let (properties, body) = progress_message(&Progress::new(0.5, "half"));
@@ -215,6 +303,9 @@ mod tests {
         };
         assert_eq!(loud.fraction(), Some(1.0));
         assert_eq!(loud.message().unwrap().len(), Progress::MAX_MESSAGE_BYTES);
+        let silent = br#"{"fraction":0.4,"message":null}"#;
+        let silent = read_reply(&delivery(properties.clone(), silent));
+        assert_eq!(silent, Reply::Progress(Progress::new(0.4, "")));
         let nothing = read_reply(&delivery(properties, b"no JSON"));
         assert_eq!(nothing, Reply::Progress(Progress::default()));
     }

@@ -13,7 +13,8 @@
 //!
 //! # What holds
 //! - What was accepted is stored. The broker's messages may be lost, repeated or late: an operation whose
-//!   gateway dies is published again by another, and its outcome is recorded once.
+//!   gateway dies is published again by another, one of which [nothing is heard](RequestsBuilder::silence) is
+//!   tried again, and its outcome is recorded once.
 //! - A reply that nobody waits for any more is [recorded](Requests::record) all the same, by whichever replica
 //!   gets it.
 //! - Without a broker, requests that want their answer at once get 503; operations wait until it is back.
@@ -51,7 +52,7 @@
 //! let requests = Requests::builder(&amqp, "gateway").start();
 //! let operations =
 //!     Operations::builder(MemoryStore::new()).job(requests.handler::<CreateUser>()).start();
-//! let recorder = requests.record(&amqp, &operations);
+//! let recorder = requests.record(&operations);
 //!
 //! // In the service of users:
 //! let worker = Worker::builder(&amqp).job(create).start();

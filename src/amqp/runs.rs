@@ -7,9 +7,8 @@ use futures_util::StreamExt;
 use lapin::Channel;
 use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use tokio::time::sleep;
 
-use super::connection::{Amqp, ended};
+use super::connection::{Amqp, Channels};
 use super::message::CANCEL;
 use super::topology;
 use crate::operation::OperationId;
@@ -32,12 +31,12 @@ struct Canceled {
 }
 
 /// A job that can be told of its cancellation as long as this lives.
-pub(super) struct Running<'a>(&'a Runs, OperationId);
+pub(super) struct Running<'a>(&'a Runs, OperationId, Arc<Run>);
 
 impl Runs {
     pub(super) fn insert(&self, id: OperationId, run: &Arc<Run>) -> Running<'_> {
         lock(&self.running).insert(id, Arc::clone(run));
-        Running(self, id)
+        Running(self, id, Arc::clone(run))
     }
 
     /// Whether the cancellation was told before the job came.
@@ -65,22 +64,26 @@ impl Runs {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        lock(&self.0.running).remove(&self.1);
+        let mut running = lock(&self.0.running);
+        // A later delivery of the same job may have its place.
+        if running.get(&self.1).is_some_and(|held| Arc::ptr_eq(held, &self.2)) {
+            running.remove(&self.1);
+        }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells the jobs of their cancellation, on one channel after another.
 pub(super) async fn hear_cancellations(amqp: Amqp, runs: Arc<Runs>) {
+    let mut channels = Channels::new(&amqp, "hearing cancellations");
     loop {
-        let channel = amqp.next_channel().await;
+        let channel = channels.next().await;
         if let Err(error) = session(&channel, &runs).await {
-            ended("hearing cancellations", &error);
+            channels.ended(&error);
         }
-        sleep(Amqp::FIRST_PAUSE).await;
     }
 }
 
@@ -104,4 +107,24 @@ async fn session(channel: &Channel, runs: &Runs) -> lapin::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A channel that is lost brings a job again, to this process too, while its first run goes on.
+    #[test]
+    fn a_run_that_ends_leaves_its_successor() {
+        let id = OperationId::from_parts(crate::time::Timestamp::from_unix_millis(1), [7; 10]);
+        let (runs, first) = (Runs::default(), Run::new(id, 1, None, None));
+        let second = Run::new(id, 2, None, None);
+        let one = runs.insert(id, &first);
+        let other = runs.insert(id, &second);
+        drop(one);
+        runs.cancel(id);
+        assert_eq!((first.signal(), second.signal()), (Signal::GoOn, Signal::Cancel));
+        drop(other);
+        assert!(lock(&runs.running).is_empty());
+    }
 }

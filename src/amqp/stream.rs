@@ -1,5 +1,6 @@
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +13,13 @@ use lapin::{BasicProperties, Channel};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
-use tracing::warn;
+use tokio::time::{sleep, timeout};
+use tracing::{error, warn};
 
-use super::connection::{Amqp, Message, PublishError, Publisher, ended};
+use super::connection::{Amqp, Channels, Message, PublishError, Publisher};
 use super::message::{PERSISTENT, integer};
+use super::topology;
+use crate::operations::without_panic;
 use crate::read_model::{Model, Offered, Positioned, ReadModel, Snapshot};
 use crate::time::{Clock, SystemClock, Timestamp};
 
@@ -40,7 +43,8 @@ struct Inner {
     declared: tokio::sync::Mutex<bool>,
 }
 
-/// Events that the broker has not all confirmed: append them again, before any other.
+/// Events that the broker has not all confirmed: append them again, before any other, unless one of them is
+/// [too large](Self::is_too_large).
 #[derive(Debug, thiserror::Error)]
 #[error("the broker did not confirm the events")]
 pub struct AppendError(#[source] Box<dyn std::error::Error + Send + Sync>);
@@ -50,6 +54,14 @@ pub struct AppendError(#[source] Box<dyn std::error::Error + Send + Sync>);
 #[must_use = "the model is fed as long as it is kept"]
 pub struct Feed {
     _task: JoinSet<()>,
+}
+
+impl AppendError {
+    /// Whether one of the events is larger than a message [may be](Amqp::max_message_bytes): none of them was sent,
+    /// and none will be.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self.0.downcast_ref(), Some(PublishError::TooLarge))
+    }
 }
 
 impl fmt::Debug for EventStream {
@@ -63,10 +75,15 @@ impl EventStream {
     pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
 
     /// The stream of that name, which keeps so many bytes at the least. All its users have to agree on it.
+    ///
+    /// # Panics
+    /// If the name is longer than 200 bytes: AMQP bounds names.
     pub fn new(amqp: &Amqp, name: impl Into<String>, max_bytes: u64) -> Self {
+        let name = name.into();
+        topology::check_name(&name);
         Self(Arc::new(Inner {
             amqp: amqp.clone(),
-            name: name.into(),
+            name,
             max_bytes,
             publisher: Publisher::new(amqp),
             declared: tokio::sync::Mutex::default(),
@@ -95,8 +112,8 @@ impl EventStream {
 
     /// Feeds a model with the events after its position, now and from now on.
     ///
-    /// `rebuild` is asked when events are missing, because the stream keeps them no longer: it gives a
-    /// snapshot from elsewhere (such as the service itself), or none, and is asked again after a second.
+    /// `rebuild` is asked when events are missing, because the stream keeps them no longer or one cannot be read: it
+    /// gives a snapshot from elsewhere (such as the service itself), or none, and is asked again after a second.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -109,24 +126,34 @@ impl EventStream {
         let (stream, model) = (Arc::clone(&self.0), model.clone());
         let mut task = JoinSet::new();
         task.spawn(async move {
+            let mut channels = Channels::new(&stream.amqp, "reading a stream");
+            let mut gap = None;
             loop {
-                let channel = stream.amqp.next_channel().await;
-                match stream.read(&channel, &model).await {
-                    Ok(Read::Gap { expected }) => {
-                        warn!(expected, stream = stream.name, "events are missing");
-                        match rebuild().await {
-                            Some(snapshot) => {
-                                model.restore(snapshot);
-                            }
-                            None => sleep(AGAIN).await,
-                        }
-                        // Where the stream is to be read on is not known: from its beginning.
-                        model.move_cursor(None);
+                let channel = channels.next().await;
+                let expected = match stream.read(&channel, &model).await {
+                    Ok(Read::Gap { expected }) => expected,
+                    Ok(Read::Ended) => continue,
+                    Err(error) => {
+                        channels.ended(&error);
+                        continue;
                     }
-                    Ok(Read::Ended) => {}
-                    Err(error) => ended("reading a stream", &error),
+                };
+                warn!(expected, stream = stream.name, "events are missing");
+                let found = without_panic(pin!(async { rebuild().await })).await;
+                if found.is_err() {
+                    error!(stream = stream.name, "to rebuild a model has panicked");
                 }
-                sleep(Amqp::FIRST_PAUSE).await;
+                let is_restored =
+                    found.ok().flatten().is_some_and(|snapshot| model.restore(snapshot));
+                // Where it is to be read on then is not known: from its beginning. That may be long, so
+                // that it is read again but once for each gap.
+                if is_restored || gap != Some(expected) {
+                    model.move_cursor(None);
+                }
+                gap = Some(expected);
+                if !is_restored {
+                    sleep(AGAIN).await;
+                }
             }
         });
         Feed { _task: task }
@@ -180,21 +207,28 @@ impl Inner {
         let (name, options) = (self.name.as_str().into(), BasicConsumeOptions::default());
         let mut events = channel.basic_consume(name, "".into(), options, arguments).await?;
         loop {
-            // A stream tells nobody that he has all of it. What comes is there at once, so one that is silent
-            // for a while has no more.
-            let silence = sleep(AGAIN);
-            let delivery = tokio::select! {
-                biased;
-                delivery = events.next() => delivery,
-                () = silence => {
-                    if channel.status().connected() {
-                        model.confirm(SystemClock.now());
-                    }
-                    continue;
+            let mut delivery = timeout(AGAIN, events.next()).await;
+            if delivery.is_err() {
+                // A stream tells nobody that he has all of it. What comes is there at once, so one that is silent
+                // for a while has no more; but a connection can be lost without a word, so that the broker is asked
+                // for one.
+                let asked = SystemClock.now();
+                let answer = timeout(Amqp::CONFIRM_TIMEOUT, self.declare(channel)).await;
+                let Ok(answer) = answer else { return Ok(Read::Ended) };
+                answer?;
+                delivery = timeout(Duration::ZERO, events.next()).await;
+                if delivery.is_err() {
+                    model.confirm(asked);
                 }
-            };
+            }
+            let Ok(delivery) = delivery else { continue };
             let Some(delivery) = delivery.transpose()? else { return Ok(Read::Ended) };
-            match take(&delivery, model) {
+            // A model that panics is asked again later: its event is lost otherwise.
+            let Ok(taken) = without_panic(pin!(async { take(&delivery, model) })).await else {
+                error!(stream = self.name, "a model has panicked");
+                return Ok(Read::Ended);
+            };
+            match taken {
                 Some(Offered::Gap { expected }) => return Ok(Read::Gap { expected }),
                 Some(_) => {}
                 None => warn!(stream = self.name, "no event is to be read in a message"),
@@ -205,18 +239,25 @@ impl Inner {
     }
 }
 
-/// Offers an event; none if the message is not one, which shows as a gap with the next.
+/// Offers an event. One that cannot be read is missing; none if the message is no event at all.
 fn take<M: Model<Event: DeserializeOwned>>(
     delivery: &Delivery,
     model: &ReadModel<M>,
 ) -> Option<Offered> {
     let position = delivery.properties.message_id().as_ref()?.as_str().parse().ok()?;
-    if position <= model.position() {
+    let expected = model.position() + 1;
+    if position < expected {
         return Some(Offered::Duplicate);
     }
-    let seconds = delivery.properties.timestamp().and_then(|time| i64::try_from(time).ok())?;
-    let event = serde_json::from_slice(&delivery.data).ok()?;
-    Some(model.offer(position, Timestamp::from_unix_millis(seconds.saturating_mul(1_000)), event))
+    let read = || {
+        let seconds = delivery.properties.timestamp().and_then(|time| i64::try_from(time).ok())?;
+        let time = Timestamp::from_unix_millis(seconds.saturating_mul(1_000));
+        Some((time, serde_json::from_slice(&delivery.data).ok()?))
+    };
+    Some(match read() {
+        Some((time, event)) => model.offer(position, time, event),
+        None => Offered::Gap { expected },
+    })
 }
 
 /// Where the message is in its stream.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 
 use super::message::CANCEL;
@@ -13,6 +13,16 @@ pub const EVENTS_EXCHANGE: &str = "respond-async.events";
 
 /// How many messages a queue of dead ones keeps; then the oldest go.
 const MAX_DEAD: i32 = 100_000;
+
+/// How long a name may be from which those of queues are made, in bytes: AMQP bounds them at 255.
+const MAX_NAME_BYTES: usize = 200;
+
+/// # Panics
+/// If a name is too long for a queue's.
+pub(super) fn check_name(name: &str) {
+    let length = name.len();
+    assert!(length <= MAX_NAME_BYTES, "a name of {length} bytes is longer than {MAX_NAME_BYTES}");
+}
 
 /// A durable queue of the replicated sort.
 pub(super) fn quorum() -> FieldTable {
@@ -42,9 +52,13 @@ pub(super) async fn declare_work(
     kind: &str,
     delivery_limit: u32,
     max_length: u32,
+    longest_job: Duration,
 ) -> lapin::Result<()> {
-    let refuse = ("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
-    declare_with_dead(channel, kind, delivery_limit, max_length, Some(refuse)).await
+    let mut more = FieldTable::default();
+    more.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    // Brokers before 3.12 do not know it, and pass over it.
+    insert_millis(&mut more, "x-consumer-timeout", longest_job);
+    declare_with_dead(channel, kind, delivery_limit, max_length, more).await
 }
 
 /// The queue of a subscriber. Of what is too much for it the oldest goes: nobody who tells shall wait.
@@ -54,7 +68,7 @@ pub(super) async fn declare_subscription(
     delivery_limit: u32,
     max_length: u32,
 ) -> lapin::Result<()> {
-    declare_with_dead(channel, queue, delivery_limit, max_length, None).await
+    declare_with_dead(channel, queue, delivery_limit, max_length, FieldTable::default()).await
 }
 
 /// A queue, and the one that its dead messages go to.
@@ -63,7 +77,7 @@ async fn declare_with_dead(
     queue: &str,
     delivery_limit: u32,
     max_length: u32,
-    overflow: Option<(ShortString, AMQPValue)>,
+    more: FieldTable,
 ) -> lapin::Result<()> {
     let dead = format!("{queue}.dead");
     let mut arguments = quorum();
@@ -74,11 +88,21 @@ async fn declare_with_dead(
     dead_letter_to(&mut arguments, &dead);
     insert_int(&mut arguments, "x-delivery-limit", delivery_limit);
     insert_int(&mut arguments, "x-max-length", max_length);
-    if let Some((name, value)) = overflow {
-        arguments.insert(name, value);
+    for (name, value) in more.inner() {
+        arguments.insert(name.clone(), value.clone());
     }
     channel.queue_declare(queue.into(), options, arguments).await?;
     Ok(())
+}
+
+/// Whether messages wait in a queue that is there.
+///
+/// # Errors
+/// If there is no such queue. The channel is gone then.
+pub(super) async fn has_waiting(channel: &Channel, queue: &str) -> lapin::Result<bool> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let declared = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
+    Ok(declared.message_count() > 0)
 }
 
 /// The exchange on which cancellations are told.

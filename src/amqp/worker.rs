@@ -14,16 +14,16 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::Instrument;
 
-use super::connection::{Amqp, Message, PublishError, Publisher, ended, jittered};
+use super::connection::{Amqp, Channels, Message, Pauses, PublishError, Publisher};
 use super::message::{
-    TRANSIENT, deliveries_before, outcome_properties, progress_message, read_trace,
+    TRANSIENT, deliveries_before, outcome_properties, progress_message, read_trace, time_left,
 };
 use super::runs::{Runs, hear_cancellations};
 use super::topology;
-use crate::operation::{IntoOutcome, Kind, OperationId, Outcome};
+use crate::operation::{IntoOutcome, Kind, OperationId, Outcome, Progress};
 use crate::operations::{
     Context, Job, JobInputError, Run, RunInfo, RunSpan, Signal, Work, without_panic,
 };
@@ -32,6 +32,7 @@ use crate::time::{Clock, SystemClock};
 
 /// Does the jobs that come from the queues of their kinds, until it is dropped.
 #[derive(Debug)]
+#[must_use = "it works as long as it is kept"]
 pub struct Worker {
     inner: Arc<Inner>,
     consumers: JoinSet<()>,
@@ -51,6 +52,7 @@ struct Settings {
     concurrency: u16,
     attempt_limit: u32,
     queue: u32,
+    longest_job: Duration,
     progress_interval: Duration,
     cancel_grace: Duration,
 }
@@ -93,6 +95,8 @@ impl WorkerBuilder {
     pub const DEFAULT_ATTEMPT_LIMIT: u32 = 5;
     /// How many jobs of a kind wait at the broker if nothing else is said.
     pub const DEFAULT_QUEUE: u32 = 100_000;
+    /// How long a job may take before the broker gives it to another worker if nothing else is said.
+    pub const DEFAULT_LONGEST_JOB: Duration = Duration::from_secs(24 * 60 * 60);
     /// How often one job's progress is told at the most if nothing else is said.
     pub const DEFAULT_PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
     /// How long a handler may go on after cancellation was requested if nothing else is said.
@@ -140,6 +144,16 @@ impl WorkerBuilder {
     /// queue have to agree on it.
     pub fn queue_limit(mut self, jobs: u32) -> Self {
         self.settings.queue = jobs.max(1);
+        self
+    }
+
+    /// How long a job may take, at least a minute, before the broker gives it to another worker, and with it
+    /// all that run here of its kind. All workers of a queue have to agree on it.
+    ///
+    /// Brokers know it from RabbitMQ 3.12 on. Before that it is the broker's own `consumer_timeout`: 30 minutes,
+    /// if nothing else is set there.
+    pub fn longest_job(mut self, time: Duration) -> Self {
+        self.settings.longest_job = time.max(Duration::from_secs(60));
         self
     }
 
@@ -192,12 +206,16 @@ impl WorkerBuilder {
 }
 
 impl Worker {
+    /// After how long without progress a gateway is told that a job is still worked on.
+    pub const SIGN_OF_LIFE: Duration = Duration::from_secs(10 * 60);
+
     /// Sets up a worker without jobs.
     pub fn builder(amqp: &Amqp) -> WorkerBuilder {
         let settings = Settings {
             concurrency: WorkerBuilder::DEFAULT_CONCURRENCY,
             attempt_limit: WorkerBuilder::DEFAULT_ATTEMPT_LIMIT,
             queue: WorkerBuilder::DEFAULT_QUEUE,
+            longest_job: WorkerBuilder::DEFAULT_LONGEST_JOB,
             progress_interval: WorkerBuilder::DEFAULT_PROGRESS_INTERVAL,
             cancel_grace: WorkerBuilder::DEFAULT_CANCEL_GRACE,
         };
@@ -228,16 +246,16 @@ impl Worker {
 /// Takes the jobs of a kind, on one channel after another.
 async fn consume(amqp: Amqp, inner: Arc<Inner>, kind: Kind) {
     let mut running = JoinSet::new();
+    let mut channels = Channels::new(&amqp, "taking jobs");
     loop {
-        let channel = amqp.next_channel().await;
+        let channel = channels.next().await;
         if let Err(error) = session(&channel, &inner, &kind, &mut running).await {
-            ended("taking jobs", &error);
+            channels.ended(&error);
         }
         if *inner.closing.borrow() {
             while running.join_next().await.is_some() {}
             return;
         }
-        sleep(Amqp::FIRST_PAUSE).await;
     }
 }
 
@@ -247,9 +265,10 @@ async fn session(
     kind: &Kind,
     running: &mut JoinSet<()>,
 ) -> lapin::Result<()> {
-    let Settings { attempt_limit, queue, concurrency, .. } = inner.settings;
+    let Settings { attempt_limit, queue, concurrency, longest_job, .. } = inner.settings;
     // The broker gives up one delivery later than the worker, which tells the operation so.
-    topology::declare_work(channel, kind.as_str(), attempt_limit.saturating_add(1), queue).await?;
+    let limit = attempt_limit.saturating_add(1);
+    topology::declare_work(channel, kind.as_str(), limit, queue, longest_job).await?;
     channel.basic_qos(concurrency, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
     let (name, arguments) = (kind.as_str(), FieldTable::default());
@@ -258,15 +277,21 @@ async fn session(
     loop {
         // Those that have ended are let go.
         while running.try_join_next().is_some() {}
-        let delivery = tokio::select! {
-            delivery = jobs.next() => delivery,
+        // One that has come and has no place yet is not begun either when the worker closes.
+        let next = async {
+            let delivery = jobs.next().await;
+            (delivery, Arc::clone(&inner.places).acquire_owned().await)
+        };
+        let (delivery, place) = tokio::select! {
+            biased;
             () = inner.closing() => {
                 channel.basic_cancel(jobs.tag(), BasicCancelOptions::default()).await?;
                 return Ok(());
             }
+            next = next => next,
         };
         let Some(delivery) = delivery.transpose()? else { return Ok(()) };
-        let Ok(place) = Arc::clone(&inner.places).acquire_owned().await else { return Ok(()) };
+        let Ok(place) = place else { return Ok(()) };
         let (inner, kind) = (Arc::clone(inner), kind.clone());
         running.spawn(async move {
             inner.run(&kind, delivery).await;
@@ -302,7 +327,7 @@ enum End {
 impl Inner {
     async fn run(&self, kind: &Kind, delivery: Delivery) {
         let (outcome, end) = self.outcome(kind, &delivery).await;
-        self.reply(&delivery, &outcome).await;
+        self.reply(&delivery, outcome).await;
         // If the channel is gone, the message is delivered again, and what it leads to is recorded once.
         let _ = match end {
             End::Done => delivery.ack(BasicAckOptions::default()).await,
@@ -327,46 +352,49 @@ impl Inner {
                 Err(_) => return (problem(types::INTERNAL), End::Done),
             },
         };
-        let expiration = delivery.properties.expiration().as_ref();
-        let left = expiration.and_then(|millis| millis.as_str().parse().ok());
-        let deadline =
-            left.and_then(|left| Instant::now().checked_add(Duration::from_millis(left)));
+        let left = time_left(delivery, SystemClock.now());
+        let deadline = left.and_then(|left| Instant::now().checked_add(left));
         let run = Run::new(id, attempt, deadline, read_trace(delivery));
         let input = Bytes::from(delivery.data.clone());
         let Some(handler) = self.handlers.get(kind) else {
             return (problem(types::INTERNAL), End::Dead);
         };
-        let Ok(mut work) = handler(input, Context::of(&run)) else {
-            return (problem(types::UNREADABLE_INPUT), End::Dead);
-        };
         let _running = self.runs.insert(id, &run);
         if self.runs.is_canceled(id) {
             return (problem(types::CANCELED), End::Done);
         }
+        let context = Context::of(&run);
+        // What a handler does before its first await can panic too.
+        let mut work = Box::pin(async move {
+            match handler(input, context) {
+                Ok(work) => Some(work.await),
+                Err(_) => None,
+            }
+        });
         let span = self.run_span.make(run.info(kind));
         tokio::select! {
             biased;
             outcome = without_panic(work.as_mut()).instrument(span) => match outcome {
-                Ok(outcome) => (outcome, End::Done),
+                Ok(Some(outcome)) => (outcome, End::Done),
+                Ok(None) => (problem(types::UNREADABLE_INPUT), End::Dead),
                 Err(panicked) => (panicked.into_outcome(), End::Dead),
             },
             () = self.keep(&run, delivery) => (problem(types::CANCELED), End::Done),
         }
     }
 
-    /// Tells progress. Ends when the work has gone on for too long after its cancellation was requested.
+    /// Tells progress, and now and then that there is none. Ends when the work has gone on for too long after its cancellation was requested.
     async fn keep(&self, run: &Run, delivery: &Delivery) {
         let mut report_at = Instant::now();
+        let mut life_at = report_at + Worker::SIGN_OF_LIFE;
         let mut progress = None;
         let mut stop_at: Option<Instant> = None;
         loop {
-            let report = progress.as_ref().map(|_| report_at);
-            match [report, stop_at].into_iter().flatten().min() {
-                Some(at) => tokio::select! {
-                    () = run.news() => {}
-                    () = sleep_until(at) => {}
-                },
-                None => run.news().await,
+            let report = if progress.is_some() { report_at } else { life_at };
+            let wake_at = stop_at.map_or(report, |stop_at| stop_at.min(report));
+            tokio::select! {
+                () = run.news() => {}
+                () = sleep_until(wake_at) => {}
             }
             let now = Instant::now();
             if run.signal() != Signal::GoOn
@@ -375,8 +403,12 @@ impl Inner {
                 return;
             }
             progress = run.take_progress().or(progress);
+            if now >= life_at {
+                progress = progress.or_else(|| Some(Progress::default()));
+            }
             if let Some(told) = progress.take_if(|_| now >= report_at) {
                 report_at = now + self.settings.progress_interval;
+                life_at = now + Worker::SIGN_OF_LIFE;
                 let (properties, body) = progress_message(&told);
                 if let Some(message) = answer(delivery, properties, body.into()) {
                     // The next report tells more than this one could.
@@ -387,17 +419,19 @@ impl Inner {
     }
 
     /// Tells the answer, until the broker has it or it can reach nobody.
-    async fn reply(&self, delivery: &Delivery, outcome: &Outcome) {
-        let properties = outcome_properties(outcome);
-        let Some(message) = answer(delivery, properties, outcome.body.clone()) else { return };
-        let mut pause = Amqp::FIRST_PAUSE;
-        while let Err(error) = self.publisher.publish(message.clone()).await {
-            if error == PublishError::Unroutable {
-                return;
+    async fn reply(&self, delivery: &Delivery, outcome: Outcome) {
+        let properties = outcome_properties(&outcome);
+        let Some(message) = answer(delivery, properties, outcome.body) else { return };
+        let mut pauses = Pauses::default();
+        loop {
+            match self.publisher.publish_persistently(message.clone()).await {
+                Err(PublishError::TooLarge) => break,
+                Err(PublishError::Refused | PublishError::Unavailable) => pauses.pause().await,
+                Ok(()) | Err(PublishError::Unroutable) => return,
             }
-            sleep(jittered(pause)).await;
-            pause = (pause * 2).min(Amqp::LONGEST_PAUSE);
         }
+        let too_large = Problem::new(types::RESULT_TOO_LARGE).into_outcome();
+        Box::pin(self.reply(delivery, too_large)).await;
     }
 
     async fn closing(&self) {

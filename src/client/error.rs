@@ -4,7 +4,7 @@ use std::fmt;
 use http::StatusCode;
 use url::Url;
 
-use super::transport::TransportError;
+use super::transport::{TransportError, TransportErrorKind};
 use crate::problem::Problem;
 
 /// Why a request was not answered, or an operation could not be followed to its end. That an operation
@@ -22,7 +22,7 @@ pub struct ClientError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClientErrorKind {
-    /// The request's target is no absolute `http` or `https` URL.
+    /// The request's target is no absolute `http` or `https` URL, or has a name and password in it.
     InvalidRequest,
     /// There was no answer, however often it was tried.
     Transport,
@@ -31,14 +31,14 @@ pub enum ClientErrorKind {
     /// A link leads to another origin, to which credentials would leak. See
     /// [`allow_origin`](super::Client::allow_origin).
     ForeignOrigin,
-    /// The server does not let this client look ([`status`](ClientError::status) says how).
+    /// The server does not let this client look or cancel ([`status`](ClientError::status) says how).
     Refused,
     /// The operation, or its result, is not there any more.
     Gone,
     /// The monitor's answers made no sense, however often it was asked.
     Unreadable,
-    /// The monitor did not answer as it should, however often it was asked: the poll failed, and it is
-    /// not known how the operation goes.
+    /// The monitor did not answer as it should, however often it was asked: the poll failed, or the
+    /// cancellation, and it is not known how the operation goes.
     PollFailed,
     /// Links led on and on.
     TooManyRedirects,
@@ -92,15 +92,19 @@ impl ClientError {
     }
 
     /// Whether following the operation may succeed later, from the poller's
-    /// [state](super::Poller::state).
+    /// [state](super::Poller::state). What is too large stays so, and what cannot be sent too.
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self.kind,
-            ClientErrorKind::Transport
-                | ClientErrorKind::Unreadable
-                | ClientErrorKind::PollFailed
-                | ClientErrorKind::DeadlinePassed
-        )
+        let passes = self.source.as_ref().is_none_or(|source| {
+            matches!(source.kind(), TransportErrorKind::NotSent | TransportErrorKind::Ambiguous)
+        });
+        passes
+            && matches!(
+                self.kind,
+                ClientErrorKind::Transport
+                    | ClientErrorKind::Unreadable
+                    | ClientErrorKind::PollFailed
+                    | ClientErrorKind::DeadlinePassed
+            )
     }
 }
 
@@ -108,7 +112,7 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             ClientErrorKind::InvalidRequest => {
-                "the target of a request is an absolute http or https URL"
+                "the target of a request is an absolute http or https URL, without a password"
             }
             ClientErrorKind::Transport => "the request was not answered",
             ClientErrorKind::NoMonitor => "the request was accepted, and no status monitor named",
@@ -133,5 +137,27 @@ impl fmt::Display for ClientError {
 impl Error for ClientError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_ref().map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_will_not_pass_is_not_retryable() {
+        for (kind, is_retryable) in [
+            (TransportErrorKind::NotSent, true),
+            (TransportErrorKind::Ambiguous, true),
+            (TransportErrorKind::Invalid, false),
+            (TransportErrorKind::TooLarge, false),
+        ] {
+            for of in [ClientErrorKind::PollFailed, ClientErrorKind::Transport] {
+                let error = ClientError::new(of).with_source(TransportError::new(kind, "no"));
+                assert_eq!(error.is_retryable(), is_retryable, "{kind:?}");
+            }
+        }
+        assert!(ClientError::new(ClientErrorKind::PollFailed).is_retryable());
+        assert!(!ClientError::new(ClientErrorKind::Gone).is_retryable());
     }
 }

@@ -1,6 +1,8 @@
 //! One poll after another, without I/O: what to ask, what an answer means, and when to ask again.
 
 mod events;
+mod glance;
+mod links;
 
 use std::time::Duration;
 
@@ -11,23 +13,27 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+pub(super) use self::glance::{Glance, untaken};
+pub(super) use self::links::begins_operation;
+use self::links::{monitor_of, redirect};
 use super::error::{ClientError, ClientErrorKind};
 use super::origin::Origins;
 use super::policy::PollPolicy;
 use super::snapshot::Snapshot;
-use super::transport::{TransportError, TransportErrorKind};
-use crate::header::{Link, read_retry_after};
+use super::transport::{MadeUp, TransportError, TransportErrorKind};
+use crate::header::read_retry_after;
 use crate::operation::{IntoOutcome, Outcome, Status};
 use crate::prefer::{PREFER, PreferField, PreferenceApplied};
 use crate::problem::{Problem, types};
 use crate::time::Timestamp;
 
-/// How often links may lead on, for the monitor and for the result.
-const MAX_REDIRECTS: u8 = 5;
 /// What polls accept, without and with a stream.
 const DOCUMENT: &str = "application/json, */*;q=0.1";
 const EVENTS_OR_DOCUMENT: &str = "text/event-stream, application/json;q=0.9, */*;q=0.1";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// With which status an operation ended whose monitor's answer is replayed: OData's own is 200 always
+/// ([OData 4.01 §8.3.1](https://docs.oasis-open.org/odata/odata/v4.01/odata-v4.01-part1-protocol.html#sec_HeaderAsyncResult)).
+const ASYNC_RESULT: HeaderName = HeaderName::from_static("asyncresult");
 /// A replica may not have heard of an operation yet that another has just accepted.
 const UNKNOWN_AT_FIRST: u32 = 3;
 
@@ -44,11 +50,15 @@ enum Style {
 }
 
 /// An operation that is followed. All that another process needs to go on.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Follow {
     pub(super) monitor: Url,
-    /// Where the outcome is, once that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Where the monitor is for the next poll alone, if it was moved for a time.
+    #[serde(skip)]
+    detour: Option<Url>,
+    /// Where the outcome is, once that is known. Another process asks the monitor again, which tells the
+    /// error and the status of the outcome too.
+    #[serde(skip)]
     result: Option<Url>,
     pub(super) snapshot: Snapshot,
     style: Style,
@@ -87,9 +97,11 @@ enum Streams {
 /// How an operation ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Finished {
-    /// It succeeded, and this is the answer that a client that waits would have got.
+    /// It succeeded. This is the answer that a client that waits would have got, with a status below 400, a
+    /// redirect included; where the server does not keep that, the last that its monitor said.
     Succeeded(Outcome),
-    /// It failed: why, and the answer that a client that waits would have got, if the server has it.
+    /// It failed: why, and the answer that a client that waits would have got, or the last that the monitor
+    /// said. None if it is gone.
     Failed(Problem, Option<Outcome>),
     /// It was canceled.
     Canceled,
@@ -129,11 +141,14 @@ pub(super) enum Step {
     /// Ask again after that time.
     Again(Duration),
     Finished(Finished),
+    /// No other answer is to be had.
     Failed(ClientError),
+    /// It was tried often enough; who tries on waits so long first.
+    GaveUp(ClientError, Duration),
 }
 
 impl Follow {
-    /// Follows the operation of a 202 to a request to that URL.
+    /// Follows the operation that a request to that URL has begun.
     pub(super) fn accepted(
         request: &Url,
         accepted: &Response<Bytes>,
@@ -146,17 +161,24 @@ impl Follow {
         let monitor = origins.join(request, &link)?;
         // By RFC 9110 §8.7 the content is the monitor's own where `Content-Location` names that.
         let document = Snapshot::read(accepted.body(), false).ok().flatten();
-        let (style, snapshot) = match document {
-            Some(snapshot) if headers.contains_key(header::CONTENT_LOCATION) => {
-                (Style::Document, snapshot)
-            }
-            snapshot => (Style::Unknown, snapshot.unwrap_or_else(Snapshot::running)),
+        let is_the_monitors = accepted.status() == StatusCode::ACCEPTED
+            && headers.contains_key(header::CONTENT_LOCATION);
+        let style = match document {
+            Some(_) if is_the_monitors => Style::Document,
+            _ => Style::Unknown,
         };
-        Ok(Self {
+        let snapshot = document.unwrap_or_else(Snapshot::running);
+        Ok(Self { snapshot, style, ..Self::at(monitor) })
+    }
+
+    /// Follows an operation of which the monitor alone is known.
+    pub(super) fn at(monitor: Url) -> Self {
+        Self {
             monitor,
+            detour: None,
             result: None,
-            snapshot,
-            style,
+            snapshot: Snapshot::running(),
+            style: Style::Unknown,
             etag: None,
             last_event_id: None,
             streams: Streams::Unknown,
@@ -166,7 +188,7 @@ impl Follow {
             failures: 0,
             seen: false,
             redirects: 0,
-        })
+        }
     }
 
     /// What to ask next: where, and the fields besides the client's own. `streams` says that the answer may
@@ -189,9 +211,14 @@ impl Follow {
                     headers.extend(wait.map(|wait| (PREFER.clone(), wait)));
                 }
             }
-            return (&self.monitor, headers);
+            return (self.target(), headers);
         };
         (result, headers)
+    }
+
+    /// Where the next request goes.
+    fn target(&self) -> &Url {
+        self.result.as_ref().or(self.detour.as_ref()).unwrap_or(&self.monitor)
     }
 
     /// What follows from the whole answer to the last [request](Self::request).
@@ -217,9 +244,16 @@ impl Follow {
                 return Step::Failed(failed.with_source(error));
             }
         };
-        if let Some(target) = redirect(&answer) {
+        if answer.extensions().get::<MadeUp>().is_some() {
+            // Nobody was asked, so asking again is of no use.
+            self.failures = policy.failure_limit - 1;
+        }
+        // The outcome may be a redirect itself, which is not this client's to follow.
+        let is_outcome = self.result.is_some() && self.is_outcome(answer.status());
+        if let Some(target) = redirect(&answer).filter(|_| !is_outcome) {
             return self.redirected(answer.status(), &target, origins);
         }
+        (self.redirects, self.detour) = (0, None);
         let step = match self.result {
             None => self.polled(answer, origins, policy, now, random),
             Some(_) => self.fetched(answer, policy, now, random),
@@ -282,23 +316,20 @@ impl Follow {
         now: Timestamp,
         random: u32,
     ) -> Result<Step, ClientError> {
-        let surely = self.style == Style::Document;
-        // What is no document of an operation is its replayed answer.
-        let is_answer = self.style == Style::Replay || !(surely || is_json(answer.headers()));
-        let read = if is_answer { Ok(None) } else { Snapshot::read(answer.body(), surely) };
-        let mut snapshot = match read {
+        let mut snapshot = match self.document(&answer) {
             Ok(Some(snapshot)) => snapshot,
-            Ok(None) if !surely => {
-                return Ok(Step::Finished(Finished::Succeeded(answer.into_outcome())));
-            }
-            _ => {
-                let failed = bad(ClientErrorKind::Unreadable, &answer);
+            Ok(None) => return Ok(Step::Finished(replayed(answer))),
+            Err(failed) => {
                 return Ok(self.failed(failed, Some((answer.headers(), now)), policy, random));
             }
         };
         (self.style, self.seen, self.failures) = (Style::Document, true, 0);
         let etag = answer.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok());
         self.etag = etag.map(str::to_owned);
+        if snapshot.status().is_finished() {
+            // Whoever asks again wants to hear it again, and not that there is nothing new.
+            (self.etag, self.last_event_id) = (None, None);
+        }
         let (error, link) = (snapshot.error.take(), snapshot.result.take());
         let location = snapshot.location.take();
         self.result_status = snapshot.result_status.take();
@@ -322,6 +353,31 @@ impl Follow {
         Ok(Step::Again(Duration::ZERO))
     }
 
+    /// The document of an operation that a 2xx of the monitor is; none if it is the replayed answer of an
+    /// operation that has ended.
+    fn document(&self, answer: &Response<Bytes>) -> Result<Option<Snapshot>, ClientError> {
+        let (headers, surely) = (answer.headers(), self.style == Style::Document);
+        let is_replayed = self.style == Style::Replay
+            || headers.contains_key(ASYNC_RESULT)
+            || !(surely || is_json(headers));
+        if is_replayed {
+            return Ok(None);
+        }
+        // Whoever says when to come again has not ended, by whatever word. Clients have to bear new ones
+        // (https://google.aip.dev/216).
+        let goes_on = headers.contains_key(header::RETRY_AFTER);
+        match Snapshot::read(answer.body(), surely || goes_on) {
+            Ok(Some(snapshot)) => Ok(Some(snapshot)),
+            Ok(None) if !surely => Ok(None),
+            _ => Err(bad(ClientErrorKind::Unreadable, answer)),
+        }
+    }
+
+    /// Whether that is the status of the outcome that the monitor told of.
+    fn is_outcome(&self, status: StatusCode) -> bool {
+        self.result_status == Some(status.as_u16())
+    }
+
     /// What was answered where the outcome is.
     fn fetched(
         &mut self,
@@ -332,7 +388,7 @@ impl Follow {
     ) -> Result<Step, ClientError> {
         let status = answer.status();
         // The outcome may be an error itself: then it is the one that the monitor told of.
-        if self.result_status == Some(status.as_u16()) || status.is_success() {
+        if self.is_outcome(status) || status.is_success() {
             return Ok(Step::Finished(match self.snapshot.status() {
                 Status::Failed => failed_with(self.error.take(), answer),
                 _ => Finished::Succeeded(answer.into_outcome()),
@@ -359,25 +415,6 @@ impl Follow {
         ))
     }
 
-    fn redirected(&mut self, status: StatusCode, target: &str, origins: &Origins) -> Step {
-        self.redirects += 1;
-        if self.redirects > MAX_REDIRECTS {
-            let error = ClientError::new(ClientErrorKind::TooManyRedirects).with_status(status);
-            return Step::Failed(error.with_url(self.monitor.clone()));
-        }
-        let base = self.result.as_ref().unwrap_or(&self.monitor);
-        match origins.join(base, target) {
-            Err(error) => return Step::Failed(error.with_status(status)),
-            // The answer is elsewhere (RFC 9110 §15.4.4), or what was asked for is.
-            Ok(url) => match status {
-                StatusCode::FOUND | StatusCode::SEE_OTHER => self.result = Some(url),
-                _ if self.result.is_some() => self.result = Some(url),
-                _ => self.monitor = url,
-            },
-        }
-        Step::Again(Duration::ZERO)
-    }
-
     /// A poll that failed, which says nothing of the operation.
     fn failed(
         &mut self,
@@ -386,20 +423,21 @@ impl Follow {
         policy: &PollPolicy,
         random: u32,
     ) -> Step {
-        self.failures += 1;
-        if self.failures >= policy.failure_limit {
-            let url = self.result.as_ref().unwrap_or(&self.monitor);
-            return Step::Failed(error.with_url(url.clone()));
-        }
         let asked = told.and_then(|(headers, now)| read_retry_after(headers, now));
-        Step::Again(match asked {
+        let pause = match asked {
             Some(pause) => policy.asked(pause, random),
-            None => policy.unasked(self.failures - 1, random),
-        })
+            None => policy.unasked(self.failures, random),
+        };
+        self.failures += 1;
+        if self.failures < policy.failure_limit {
+            return Step::Again(pause);
+        }
+        self.failures = 0;
+        Step::GaveUp(error.with_url(self.target().clone()), pause)
     }
 
-    /// How long to wait before the next poll, by what the last answer says.
-    pub(super) fn pause(
+    /// How long to wait before the next poll, by what the last says.
+    fn pause(
         &mut self,
         headers: &HeaderMap,
         policy: &PollPolicy,
@@ -411,6 +449,18 @@ impl Follow {
             self.unasked = 0;
             return policy.shortest;
         }
+        self.first_pause(headers, policy, now, random)
+    }
+
+    /// How long to wait before the first poll, by what accepted the operation: that it was held for `wait`
+    /// says nothing of the poll.
+    pub(super) fn first_pause(
+        &mut self,
+        headers: &HeaderMap,
+        policy: &PollPolicy,
+        now: Timestamp,
+        random: u32,
+    ) -> Duration {
         if let Some(pause) = read_retry_after(headers, now) {
             self.unasked = 0;
             return policy.asked(pause, random);
@@ -419,24 +469,6 @@ impl Follow {
         self.unasked += 1;
         pause
     }
-}
-
-/// Where a 202 says that the operation is: what RFC 9110 §15.3.3 and §8.7 have it say, what most
-/// servers say, and what Azure's say.
-fn monitor_of(headers: &HeaderMap) -> Option<String> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    Link::monitor_in(headers)
-        .or_else(|| text("operation-location"))
-        .or_else(|| text("azure-asyncoperation"))
-        .or_else(|| text("content-location"))
-        .or_else(|| text("location"))
-        .map(str::to_owned)
-}
-
-fn redirect(answer: &Response<Bytes>) -> Option<String> {
-    let is_redirect = matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-    let location = answer.headers().get(header::LOCATION).filter(|_| is_redirect)?;
-    location.to_str().ok().map(str::to_owned)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -457,6 +489,15 @@ fn is_passing(status: StatusCode) -> bool {
 fn bad(kind: ClientErrorKind, answer: &Response<Bytes>) -> ClientError {
     let error = ClientError::new(kind).with_status(answer.status());
     error.with_problem(answer.clone().into_outcome().problem())
+}
+
+/// The answer that a monitor replays: how the operation ended.
+fn replayed(mut answer: Response<Bytes>) -> Finished {
+    let told = answer.headers().get(ASYNC_RESULT).and_then(|told| told.to_str().ok());
+    if let Some(status) = told.and_then(|told| told.parse().ok()) {
+        *answer.status_mut() = status;
+    }
+    Finished::of(answer)
 }
 
 fn failed_with(error: Option<Problem>, answer: Response<Bytes>) -> Finished {

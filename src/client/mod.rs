@@ -3,20 +3,20 @@
 //! | the server | what a client sees |
 //! | --- | --- |
 //! | has never heard of preferences, or is done in time | [`Answer::Answered`]: the answer |
-//! | answers 202 with a status monitor | [`Answer::Accepted`]: a [`Poller`] |
+//! | answers 202 with a status monitor, or what [other standards](Client::send) have in its place | [`Answer::Accepted`]: a [`Poller`] |
 //! | loses its connection, is started again, has too much to do | the same, later |
 //!
 //! A monitor is found by `Link: rel="monitor"`, `Operation-Location`, `Content-Location` or `Location`, relative
-//! or absolute, and may be one of this crate's, or of OData, FHIR, OGC API Processes, Azure or Google. It is
-//! asked when it says (`Retry-After` in both forms, within bounds), cheaply (`If-None-Match`), and may
+//! or absolute, and may be one of this crate's, or of OData, FHIR, OGC API Processes or Azure; a Google one is
+//! understood, but its URL is [yours to say](Client::follow). It is asked when it says (`Retry-After` in both forms, within bounds), cheaply (`If-None-Match`), and may
 //! hold the poll (`Prefer: wait`), or tell of each change as it comes (`text/event-stream`, taken up again by
 //! `Last-Event-ID`). That a poll failed and that the operation failed are two things: a
 //! [`ClientError`], and a [`Finished::Failed`].
 //!
 //! - Credentials stay with their origin: a monitor or a result of another one is not followed unless
 //!   [that is allowed](Client::allow_origin).
-//! - A request is [named](Client::idempotency_keys), so that it can be sent again when it is not known whether
-//!   it arrived.
+//! - A request is [named](Client::idempotency_keys), and sent again when it is not known whether it arrived,
+//!   if the server is [trusted to know such names](Client::trust_idempotency_keys).
 //! - What is followed can be [kept](Poller::state), and taken up by another process tomorrow.
 //!
 //! ```no_run
@@ -64,6 +64,6 @@ pub use follow::Finished;
 pub use policy::PollPolicy;
 pub use poller::{Poller, PollerState, Update};
 pub use reqwest::ReqwestTransport;
-pub use send::{Answer, Client, Send};
+pub use send::{Answer, Client, Sending};
 pub use snapshot::Snapshot;
 pub use transport::{Opened, StreamTransport, Transport, TransportError, TransportErrorKind};

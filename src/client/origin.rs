@@ -31,11 +31,13 @@ impl Origins {
     }
 }
 
-/// The absolute URL of a request.
+/// The absolute URL of a request. A name and password in it are refused: no link back to the server has
+/// them, and they would be shown wherever the URL is.
 pub(super) fn absolute(uri: &http::Uri) -> Result<Url, ClientError> {
     let invalid = || ClientError::new(ClientErrorKind::InvalidRequest);
     let url = Url::parse(&uri.to_string()).map_err(|_| invalid())?;
-    if matches!(url.scheme(), "http" | "https") && url.has_host() {
+    let has_credentials = !url.username().is_empty() || url.password().is_some();
+    if matches!(url.scheme(), "http" | "https") && url.has_host() && !has_credentials {
         Ok(url)
     } else {
         Err(invalid())
@@ -78,5 +80,14 @@ mod tests {
             assert_eq!(error.kind(), ClientErrorKind::ForeignOrigin, "{link}");
         }
         assert!(origins.join(&base, "http://[").is_err());
+    }
+
+    #[test]
+    fn a_target_has_no_password() {
+        let of = |target: &str| absolute(&target.parse().unwrap()).map(String::from);
+        assert_eq!(of("http://api.example/o?q").unwrap(), "http://api.example/o?q");
+        for target in ["http://ann:word@api.example/o", "http://ann@api.example/o", "/o"] {
+            assert_eq!(of(target).unwrap_err().kind(), ClientErrorKind::InvalidRequest, "{target}");
+        }
     }
 }

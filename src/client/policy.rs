@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 /// How a client asks: how soon, how often, how long it bears trouble.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct PollPolicy {
     pub(super) shortest: Duration,
@@ -23,6 +23,8 @@ impl PollPolicy {
     /// The pause that grows where a server asks for none: from one second to thirty.
     const FIRST: Duration = Duration::from_secs(1);
     const GROWN: Duration = Duration::from_secs(30);
+    /// No pause is longer: a year, which every clock can be set forward by.
+    const LONGEST_EVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
     /// The defaults.
     pub fn new() -> Self {
@@ -35,9 +37,11 @@ impl PollPolicy {
         }
     }
 
-    /// The pauses are no shorter and no longer than that, whatever the server's `Retry-After` says.
+    /// The pauses are no shorter and no longer than that, whatever the server's `Retry-After` says. More
+    /// than a year counts as a year.
     pub fn pauses(mut self, shortest: Duration, longest: Duration) -> Self {
-        (self.shortest, self.longest) = (shortest, longest.max(shortest));
+        self.shortest = shortest.min(Self::LONGEST_EVER);
+        self.longest = longest.min(Self::LONGEST_EVER).max(self.shortest);
         self
     }
 
@@ -84,4 +88,22 @@ impl Default for PollPolicy {
 
 fn fraction(random: u32) -> f64 {
     f64::from(random) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn no_pause_is_longer_than_clocks_can_bear() {
+        let policy = PollPolicy::new().pauses(Duration::ZERO, Duration::MAX);
+        for policy in [policy, PollPolicy::new().pauses(Duration::MAX, Duration::ZERO)] {
+            let pause = policy.asked(Duration::MAX, u32::MAX);
+            assert_eq!(pause, PollPolicy::LONGEST_EVER);
+            assert!(Instant::now().checked_add(pause).is_some());
+            assert!(policy.unasked(u32::MAX, u32::MAX) <= PollPolicy::LONGEST_EVER);
+        }
+    }
 }

@@ -1,3 +1,5 @@
+mod cancel;
+
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -6,14 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::error::{ClientError, ClientErrorKind};
 use super::follow::{Finished, Follow, Step};
 use super::listen::Listening;
-use super::shared::{Shared, random, untransported};
+use super::shared::{Shared, random};
 use super::snapshot::Snapshot;
 use super::transport::Opened;
 use crate::time::{Clock, SystemClock};
@@ -36,7 +38,7 @@ pub struct Poller {
 }
 
 /// What another process needs to take up an operation: no credentials are in it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PollerState(Follow);
 
 impl PollerState {
@@ -110,7 +112,10 @@ impl Poller {
     /// not after, so what is new is given at once.
     ///
     /// # Errors
-    /// If the operation cannot be followed any further. That it failed is no such error.
+    /// If the operation cannot be followed any further. That it failed is no such error. After one that is
+    /// [retryable](ClientError::is_retryable) the next call waits as long as polls that fail have it, and
+    /// then tries as often again; after any other, and after
+    /// [`DeadlinePassed`](ClientErrorKind::DeadlinePassed), there is nothing more.
     ///
     /// # Cancel safety
     /// Dropping it loses nothing.
@@ -119,11 +124,11 @@ impl Poller {
             return None;
         }
         let update = self.until_new().await;
-        self.ended = !matches!(update, Ok(Update::Progress(_)));
-        // Another try may succeed where this one was in vain.
-        if update.as_ref().is_err_and(ClientError::is_retryable) {
-            self.ended = false;
-        }
+        self.ended = match &update {
+            Ok(update) => matches!(update, Update::Finished(_)),
+            // Another try may succeed where this one was in vain, unless there is no time for it.
+            Err(error) => !error.is_retryable() || error.kind() == ClientErrorKind::DeadlinePassed,
+        };
         Some(update)
     }
 
@@ -146,6 +151,10 @@ impl Poller {
                 Step::Listen => {}
                 Step::Finished(finished) => return Ok(Update::Finished(finished)),
                 Step::Failed(error) => return Err(error),
+                Step::GaveUp(error, pause) => {
+                    self.due = Instant::now() + pause;
+                    return Err(error);
+                }
                 Step::Again(pause) => self.due = Instant::now() + pause,
             }
             if self.follow.snapshot != before {
@@ -187,25 +196,6 @@ impl Poller {
             }
         };
         Ok(self.follow.received(answer, origins, policy, SystemClock.now(), random()))
-    }
-
-    /// Asks for the cancellation of the operation, and says whether the server takes that: go on to see how
-    /// it ends. An operation that has finished meanwhile is forgotten by servers that work as this
-    /// crate's do, so ask only while it runs.
-    ///
-    /// # Errors
-    /// If the server does not answer, or refuses to ([`Refused`](ClientErrorKind::Refused)).
-    pub async fn cancel(&mut self) -> Result<(), ClientError> {
-        let request = self.request(Method::DELETE, &self.follow.monitor, &HeaderMap::new())?;
-        let answer = self.shared.transport.send(request).await.map_err(untransported)?;
-        self.due = Instant::now();
-        match answer.status() {
-            status if status.is_success() => Ok(()),
-            StatusCode::NOT_FOUND | StatusCode::GONE => {
-                Err(ClientError::new(ClientErrorKind::Gone).with_status(answer.status()))
-            }
-            status => Err(ClientError::new(ClientErrorKind::Refused).with_status(status)),
-        }
     }
 
     /// All that is new, up to the end.

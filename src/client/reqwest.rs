@@ -9,7 +9,9 @@ use reqwest::redirect::Policy;
 use super::transport::{Opened, StreamTransport, Transport, TransportError, TransportErrorKind};
 use crate::respond::Event;
 
-/// Sends by [reqwest].
+/// Sends by [reqwest]. One of [its own](Self::new) takes [10 seconds](Self::CONNECT_TIMEOUT) to connect and
+/// stands still for [60](Self::READ_TIMEOUT) at most; there is no bound for the whole of an exchange, which
+/// a slow but steady answer may need. Every one takes [64 MiB](Self::DEFAULT_MAX_RESPONSE_BYTES) of an answer.
 ///
 /// [reqwest]: https://docs.rs/reqwest
 #[derive(Debug, Clone)]
@@ -49,7 +51,9 @@ impl ReqwestTransport {
         Self { client, max_response_bytes: Self::DEFAULT_MAX_RESPONSE_BYTES, is_own: false }
     }
 
-    /// How large an answer may be.
+    /// How large an answer may be, in bytes after its transfer coding
+    /// (default: [`DEFAULT_MAX_RESPONSE_BYTES`](Self::DEFAULT_MAX_RESPONSE_BYTES)). A larger one is
+    /// [`TooLarge`](TransportErrorKind::TooLarge).
     #[must_use]
     pub fn max_response_bytes(mut self, bytes: usize) -> Self {
         self.max_response_bytes = bytes;

@@ -10,33 +10,38 @@ use http::{Request, Response, StatusCode, Uri};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::{ClientError, ClientErrorKind};
-use super::follow::{Finished, Follow};
+use super::follow::{Finished, Follow, begins_operation};
 use super::origin::{Origins, absolute};
 use super::policy::PollPolicy;
 use super::poller::{Poller, PollerState};
 use super::reqwest::ReqwestTransport;
 use super::shared::{Shared, random, untransported};
-use super::transport::{Transport, TransportError, TransportErrorKind};
+use super::transport::{MadeUp, Transport, TransportError, TransportErrorKind};
 use crate::header::read_retry_after;
-use crate::prefer::{PREFER, PreferField};
+use crate::prefer::{PREFER, PreferField, Preferences};
 use crate::store::IDEMPOTENCY_KEY;
 use crate::time::{Clock, SystemClock};
 
-/// Fields that speak of one request, and not of its client: polls do not carry them.
-const OF_THE_REQUEST: [HeaderName; 16] = [
-    header::ACCEPT,
+/// Fields that speak of one request, and not of its client: polls do not carry them. `Accept` is no such
+/// field: it is for the result, and polls have their own.
+const OF_THE_REQUEST: [HeaderName; 20] = [
+    HeaderName::from_static("content-digest"),
     header::CONTENT_ENCODING,
     header::CONTENT_LANGUAGE,
     header::CONTENT_LENGTH,
     header::CONTENT_LOCATION,
+    HeaderName::from_static("content-md5"),
     header::CONTENT_RANGE,
     header::CONTENT_TYPE,
+    HeaderName::from_static("digest"),
     header::EXPECT,
     header::IF_MATCH,
     header::IF_MODIFIED_SINCE,
     header::IF_NONE_MATCH,
+    header::IF_RANGE,
     header::IF_UNMODIFIED_SINCE,
     header::RANGE,
+    HeaderName::from_static("repr-digest"),
     header::TRANSFER_ENCODING,
     IDEMPOTENCY_KEY,
     // A poll that carried it would begin a new operation, with some servers.
@@ -69,6 +74,7 @@ impl Client {
             policy: PollPolicy::new(),
             tries: Self::DEFAULT_TRIES,
             names_requests: true,
+            trusts_names: false,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -80,8 +86,13 @@ impl Client {
         self
     }
 
-    /// How often a request is tried, at least once. Repeated is what was not sent, what was answered 429 or
-    /// 503, and, if that is [safe](Self::idempotency_keys), what may have arrived.
+    /// How often a request is tried, at least once (default: [`DEFAULT_TRIES`](Self::DEFAULT_TRIES)). Repeated
+    /// is what was not sent, and what was answered 429, or 503 with `Retry-After`.
+    ///
+    /// What may have arrived (no answer, 502, 503, 504) is repeated only if that does no harm
+    /// ([RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2)): if its method is idempotent,
+    /// if it has an `Idempotency-Key` of your own, or if the server is
+    /// [trusted](Self::trust_idempotency_keys) to know the one that it is given.
     #[must_use]
     pub fn tries(mut self, tries: u32) -> Self {
         Arc::make_mut(&mut self.shared).tries = tries.max(1);
@@ -89,11 +100,20 @@ impl Client {
     }
 
     /// Whether requests whose method is not idempotent get an `Idempotency-Key`, unless they have one
-    /// (default: yes), so that one that may have arrived can be sent again. Say no for servers that do not
-    /// know the field: such a request is then sent again only if it was surely not taken.
+    /// (default: yes), so that a server that knows the field takes what is sent twice for one. A server that
+    /// does not ignores it.
     #[must_use]
     pub fn idempotency_keys(mut self, are_given: bool) -> Self {
         Arc::make_mut(&mut self.shared).names_requests = are_given;
+        self
+    }
+
+    /// Whether all servers that this client sends to are known to heed `Idempotency-Key` for each request
+    /// whose method is not idempotent (default: no). If so, such a request is sent again when it may have
+    /// arrived. A server that does not heed it does its work once for each [try](Self::tries).
+    #[must_use]
+    pub fn trust_idempotency_keys(mut self, are_known: bool) -> Self {
+        Arc::make_mut(&mut self.shared).trusts_names = are_known;
         self
     }
 
@@ -109,35 +129,58 @@ impl Client {
     }
 
     /// Sends a request, whose target is absolute. Await what this gives.
-    pub fn send(&self, request: Request<impl Into<Bytes>>) -> Send {
-        Send {
+    ///
+    /// Followed is what a request with a preference for `respond-async` or `wait`, stated
+    /// [here](Sending::respond_async) or in a field of its own, or one that is to be
+    /// [finished](Sending::finished) is answered with 202 and a monitor; with 201 and
+    /// `Preference-Applied: respond-async`, as OGC API Processes has it; or with 200 or 201 and
+    /// `Operation-Location` or `Azure-AsyncOperation`.
+    pub fn send(&self, request: Request<impl Into<Bytes>>) -> Sending {
+        Sending {
             shared: Arc::clone(&self.shared),
             request: request.map(Into::into),
             prefers_async: false,
             wait: None,
             deadline: None,
+            to_the_end: false,
         }
+    }
+
+    /// Follows an operation by the URL of its monitor alone, which is absolute, as a webhook or a mail has it.
+    /// Its polls have these fields: they go to that URL's origin, so see that it is one to trust.
+    ///
+    /// # Errors
+    /// If it is no absolute `http` or `https` URL.
+    pub fn follow(&self, monitor: &Uri, headers: HeaderMap) -> Result<Poller, ClientError> {
+        let follow = Follow::at(absolute(monitor)?);
+        let shared = Arc::clone(&self.shared);
+        Ok(Poller::new(shared, follow, headers, Duration::ZERO, None))
     }
 
     /// Takes up an operation that was followed before, with the fields that its polls need: credentials
     /// are not in a [`PollerState`].
+    ///
+    /// These fields go to the origin of the [monitor](PollerState::monitor) and to those that are
+    /// [allowed](Self::allow_origin), whichever server you have in mind: see that they are meant for it.
     pub fn resume(&self, state: PollerState, headers: HeaderMap) -> Poller {
         Poller::resume(Arc::clone(&self.shared), state, headers)
     }
 }
 
 /// A request that is about to be sent: await it.
-#[derive(Debug)]
 #[must_use = "it is sent when it is awaited"]
-pub struct Send {
+pub struct Sending {
     shared: Arc<Shared>,
     request: Request<Bytes>,
     prefers_async: bool,
     wait: Option<Duration>,
     deadline: Option<Duration>,
+    /// Whether a caller who has stated no preference waits for the end all the same.
+    to_the_end: bool,
 }
 
 /// What a request was answered.
+#[derive(Debug)]
 pub enum Answer {
     /// The answer itself, whether the server has never heard of preferences or was done in time.
     Answered(Response<Bytes>),
@@ -145,7 +188,7 @@ pub enum Answer {
     Accepted(Poller),
 }
 
-impl Send {
+impl Sending {
     /// Prefers `respond-async`: the server may answer before the work is done.
     pub fn respond_async(mut self) -> Self {
         self.prefers_async = true;
@@ -164,12 +207,13 @@ impl Send {
         self
     }
 
-    /// Sends it, and follows the operation to its end, if there is one. An answer at once counts as
-    /// succeeded below 400, and as failed from there on.
+    /// Sends it, and follows the operation to its end, if there is one: a 202 with a monitor is no end, whether
+    /// it was preferred or not. An answer at once counts as succeeded below 400, and as failed from there on.
     ///
     /// # Errors
     /// As when it is awaited, and as [`Poller::next`].
-    pub async fn finished(self) -> Result<Finished, ClientError> {
+    pub async fn finished(mut self) -> Result<Finished, ClientError> {
+        self.to_the_end = true;
         match self.await? {
             Answer::Answered(response) => Ok(Finished::of(response)),
             Answer::Accepted(poller) => poller.await,
@@ -180,9 +224,10 @@ impl Send {
         let url = absolute(self.request.uri())?;
         let deadline = self.deadline.and_then(|time| Instant::now().checked_add(time));
         self.prefer();
-        self.name();
+        // Whoever names a request does so because the server knows such names.
         let is_repeatable = self.request.method().is_idempotent()
-            || self.request.headers().contains_key(IDEMPOTENCY_KEY);
+            || self.request.headers().contains_key(IDEMPOTENCY_KEY)
+            || (self.name() && self.shared.trusts_names);
         let mut tries = 1;
         let answer = loop {
             let sent = self.shared.transport.send(self.request.clone());
@@ -201,12 +246,24 @@ impl Send {
             tries += 1;
         };
         let answer = answer.map_err(|error| untransported(error).with_url(url.clone()))?;
-        if answer.status() != StatusCode::ACCEPTED || !self.prefers_async {
+        let preferences = Preferences::from_headers(self.request.headers());
+        let prefers_async = preferences.respond_async();
+        let is_followed = prefers_async || preferences.wait().is_some() || self.to_the_end;
+        if !is_followed || !begins_operation(&answer) {
             return Ok(Answer::Answered(answer));
         }
-        let mut follow = Follow::accepted(&url, &answer, &self.shared.origins)?;
+        let mut follow = match Follow::accepted(&url, &answer, &self.shared.origins) {
+            // A server that was asked to has to say where the operation is.
+            Err(error)
+                if error.kind() == ClientErrorKind::NoMonitor
+                    && !(prefers_async && answer.status() == StatusCode::ACCEPTED) =>
+            {
+                return Ok(Answer::Answered(answer));
+            }
+            follow => follow?,
+        };
         let policy = &self.shared.policy;
-        let pause = follow.pause(answer.headers(), policy, SystemClock.now(), random());
+        let pause = follow.first_pause(answer.headers(), policy, SystemClock.now(), random());
         let mut headers = std::mem::take(self.request.headers_mut());
         for name in &OF_THE_REQUEST {
             headers.remove(name);
@@ -232,20 +289,19 @@ impl Send {
         }
     }
 
-    /// Gives the request a name, if it needs one to be sent again.
-    fn name(&mut self) {
-        let needs_one = !self.request.method().is_safe() && !self.request.method().is_idempotent();
-        if !needs_one || !self.shared.names_requests {
-            return;
-        }
+    /// Gives the request a name, and says whether it has one now.
+    fn name(&mut self) -> bool {
         let mut bytes = [0; 16];
         // Without random numbers there is no name, and nothing ambiguous is sent again.
-        if getrandom::fill(&mut bytes).is_ok() {
-            let key = format!("\"{}\"", uuid::Builder::from_random_bytes(bytes).into_uuid());
-            if let Ok(key) = HeaderValue::try_from(key) {
-                self.request.headers_mut().entry(IDEMPOTENCY_KEY).or_insert(key);
-            }
+        if !self.shared.names_requests || getrandom::fill(&mut bytes).is_err() {
+            return false;
         }
+        let key = format!("\"{}\"", uuid::Builder::from_random_bytes(bytes).into_uuid());
+        let key = HeaderValue::try_from(key).ok();
+        key.is_some_and(|key| {
+            self.request.headers_mut().insert(IDEMPOTENCY_KEY, key);
+            true
+        })
     }
 
     /// How long to wait before the request is sent again, if it may be.
@@ -264,31 +320,42 @@ impl Send {
                 _ => None,
             },
             Ok(answer) => {
-                let refused = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
-                let broken = [StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT];
-                let again = refused.contains(&answer.status())
-                    || (is_repeatable && broken.contains(&answer.status()));
-                let asked = read_retry_after(answer.headers(), SystemClock.now());
+                let headers = answer.headers();
+                let again = match answer.status() {
+                    // Nobody was asked, so asking again is of no use.
+                    _ if answer.extensions().get::<MadeUp>().is_some() => false,
+                    StatusCode::TOO_MANY_REQUESTS => true,
+                    // By an intermediary whose connection broke it may be said of what has arrived.
+                    StatusCode::SERVICE_UNAVAILABLE => {
+                        is_repeatable || headers.contains_key(header::RETRY_AFTER)
+                    }
+                    StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => is_repeatable,
+                    _ => false,
+                };
+                let asked = read_retry_after(headers, SystemClock.now());
                 again.then(|| asked.map_or_else(unasked, |pause| policy.asked(pause, random())))
             }
         }
     }
 }
 
-impl IntoFuture for Send {
+impl IntoFuture for Sending {
     type Output = Result<Answer, ClientError>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + std::marker::Send>>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.run())
     }
 }
 
-impl fmt::Debug for Answer {
+/// Without the values of its fields and its content, which may be secrets.
+impl fmt::Debug for Sending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Answered(response) => f.debug_tuple("Answered").field(response).finish(),
-            Self::Accepted(poller) => f.debug_tuple("Accepted").field(poller).finish(),
-        }
+        f.debug_struct("Sending")
+            .field("method", self.request.method())
+            .field("uri", self.request.uri())
+            .field("headers", &self.request.headers().keys().collect::<Vec<_>>())
+            .field("bytes", &self.request.body().len())
+            .finish_non_exhaustive()
     }
 }

@@ -12,7 +12,9 @@ pub(super) struct Shared {
     pub(super) origins: Origins,
     pub(super) policy: PollPolicy,
     pub(super) tries: u32,
+    /// Whether requests are given a name, and whether servers are known to heed it.
     pub(super) names_requests: bool,
+    pub(super) trusts_names: bool,
 }
 
 pub(super) fn untransported(error: TransportError) -> ClientError {

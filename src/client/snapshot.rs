@@ -61,7 +61,11 @@ impl Snapshot {
             },
             // Google's: done, with an error or a response.
             (None, Some(Value::Bool(false))) => Status::Running,
-            (None, Some(Value::Bool(true))) if document.contains_key("error") => Status::Failed,
+            (None, Some(Value::Bool(true))) if document.contains_key("error") => {
+                let code = document.get("error").and_then(|error| error.get("code"));
+                let is_canceled = code.and_then(Value::as_u64) == Some(GOOGLE_CANCELLED);
+                if is_canceled { Status::Canceled } else { Status::Failed }
+            }
             (None, Some(Value::Bool(true))) => Status::Succeeded,
             _ => return Ok(None),
         };
@@ -87,13 +91,18 @@ impl Snapshot {
     }
 }
 
-/// The words of this crate, OGC API Processes, Azure and others, in whatever case.
+/// `CANCELLED` of Google's codes of errors.
+const GOOGLE_CANCELLED: u64 = 1;
+
+/// The words of this crate, OGC API Processes, Azure and others, in whatever case, and parted by whatever.
 fn known(word: &str) -> Option<Status> {
-    Some(match &*word.to_ascii_lowercase() {
+    let word = word.replace(['_', '-', ' '], "").to_ascii_lowercase();
+    Some(match &*word {
         "pending" | "accepted" | "queued" | "notstarted" | "submitted" | "created" => {
             Status::Pending
         }
-        "running" | "inprogress" | "processing" | "started" => Status::Running,
+        "running" | "inprogress" | "processing" | "started" | "starting" | "creating"
+        | "updating" | "deleting" | "canceling" | "cancelling" => Status::Running,
         "succeeded" | "successful" | "success" | "completed" | "done" => Status::Succeeded,
         "failed" | "failure" | "error" => Status::Failed,
         "canceled" | "cancelled" | "dismissed" | "terminated" => Status::Canceled,
@@ -106,7 +115,7 @@ fn progress(document: &Map<String, Value>) -> Option<Progress> {
     let message = || document.get("message").and_then(Value::as_str).unwrap_or_default();
     match document.get("progress").or_else(|| document.get("percentComplete"))? {
         Value::Object(progress) => {
-            let fraction = progress.get("fraction").and_then(Value::as_f64).unwrap_or(f64::NAN);
+            let fraction = progress.get("fraction").and_then(Value::as_f64);
             let message = progress.get("message").and_then(Value::as_str).unwrap_or_default();
             Some(Progress::new(fraction, message))
         }
@@ -174,6 +183,12 @@ mod tests {
         assert_eq!(read(r#"{"name":"o/1","done":false}"#).unwrap().status, Status::Running);
         assert_eq!(read(r#"{"done":true,"error":{"code":5}}"#).unwrap().status, Status::Failed);
         assert_eq!(read(r#"{"done":true,"response":{}}"#).unwrap().status, Status::Succeeded);
+        let canceled = r#"{"done":true,"error":{"code":1,"message":"cancelled"}}"#;
+        assert_eq!(read(canceled).unwrap().status, Status::Canceled);
+        for word in ["in_progress", "in-progress", "InProgress", "Updating", "starting"] {
+            let document = format!(r#"{{"status":"{word}"}}"#);
+            assert_eq!(read(&document).unwrap().status, Status::Running, "{word}");
+        }
     }
 
     #[test]

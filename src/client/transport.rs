@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,7 +10,9 @@ use http::{Request, Response};
 /// What sends a request and brings back its answer: one exchange, without redirects, retries or cache.
 ///
 /// Implement it for the HTTP client of your choice. It bounds how long an exchange takes and how large an
-/// answer is; a request whose future is dropped may have arrived or not.
+/// answer is, which nothing above it does: an exchange without a bound is waited for until the
+/// [deadline](super::Sending::deadline), if there is one. A request whose future is dropped may have arrived
+/// or not.
 #[async_trait]
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Sends a request whose target is absolute.
@@ -35,6 +38,38 @@ pub trait StreamTransport: Transport {
     /// If there is no answer, or no whole one that is no stream.
     async fn open(&self, request: Request<Bytes>) -> Result<Opened, TransportError>;
 }
+
+/// A shared or boxed transport is one.
+macro_rules! forward {
+    ($($pointer:ident)*) => {$(
+        #[async_trait]
+        impl<T: Transport + ?Sized> Transport for $pointer<T> {
+            async fn send(
+                &self,
+                request: Request<Bytes>,
+            ) -> Result<Response<Bytes>, TransportError> {
+                (**self).send(request).await
+            }
+
+            fn streaming(&self) -> Option<&dyn StreamTransport> {
+                (**self).streaming()
+            }
+        }
+
+        #[async_trait]
+        impl<T: StreamTransport + ?Sized> StreamTransport for $pointer<T> {
+            async fn open(&self, request: Request<Bytes>) -> Result<Opened, TransportError> {
+                (**self).open(request).await
+            }
+        }
+    )*};
+}
+
+forward!(Arc Box);
+
+/// Marks an answer that was made up on this side (`Extensions`): nobody was asked for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MadeUp;
 
 /// An answer as it comes.
 #[expect(missing_debug_implementations, reason = "a stream has none")]

@@ -1,7 +1,7 @@
-use http::header::{HeaderMap, HeaderValue, IF_NONE_MATCH};
+use http::header::{HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 
-/// How many bytes of `If-None-Match` are read, over all its lines. A tag beyond them does not match,
-/// so the answer is then the full one.
+/// How many bytes of `If-None-Match`, or of `If-Match`, are read: its lines as far as they fit into 8 KiB as
+/// a whole. A tag on a later line does not match, so the answer is then the full one, or 412.
 pub const MAX_IF_NONE_MATCH_BYTES: usize = 8 * 1024;
 
 /// A strong entity tag ([RFC 9110 §8.8.3](https://www.rfc-editor.org/rfc/rfc9110#section-8.8.3)).
@@ -52,12 +52,22 @@ impl EntityTag {
     /// Whether `If-None-Match` lists this tag, or is `*`: then a GET is answered 304. Tags are
     /// compared weakly ([RFC 9110 §13.1.2](https://www.rfc-editor.org/rfc/rfc9110#section-13.1.2)).
     pub fn is_in_if_none_match(&self, headers: &HeaderMap) -> bool {
+        self.is_in(headers, &IF_NONE_MATCH, true)
+    }
+
+    /// Whether `If-Match` lists this tag, or is `*`: otherwise what was asked for is not done (412). Tags are
+    /// compared strongly ([RFC 9110 §13.1.1](https://www.rfc-editor.org/rfc/rfc9110#section-13.1.1)).
+    pub fn is_in_if_match(&self, headers: &HeaderMap) -> bool {
+        self.is_in(headers, &IF_MATCH, false)
+    }
+
+    fn is_in(&self, headers: &HeaderMap, field: &HeaderName, weakly: bool) -> bool {
         let mut budget = MAX_IF_NONE_MATCH_BYTES;
-        for line in headers.get_all(IF_NONE_MATCH) {
+        for line in headers.get_all(field) {
             let line = line.as_bytes();
             let Some(rest) = budget.checked_sub(line.len()) else { return false };
             budget = rest;
-            if line.trim_ascii() == b"*" || self.is_in_list(line) {
+            if line.trim_ascii() == b"*" || self.is_in_list(line, weakly) {
                 return true;
             }
         }
@@ -65,13 +75,14 @@ impl EntityTag {
     }
 
     /// A tag may hold a comma, so the list is read tag by tag and not split.
-    fn is_in_list(&self, mut list: &[u8]) -> bool {
+    fn is_in_list(&self, mut list: &[u8], weakly: bool) -> bool {
         while let Some(open) = list.iter().position(|byte| *byte == b'"') {
             let Some(length) = list[open + 1..].iter().position(|byte| *byte == b'"') else {
                 break;
             };
             let end = open + 1 + length + 1;
-            if list[open..end] == *self.0.as_bytes() {
+            let is_weak = list[..open].ends_with(b"W/");
+            if list[open..end] == *self.0.as_bytes() && (weakly || !is_weak) {
                 return true;
             }
             list = &list[end..];
@@ -83,6 +94,23 @@ impl EntityTag {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn if_match_compares_strongly() {
+        let tag = EntityTag::of_revision(3);
+        for (line, is_in) in [
+            ("\"3\"", true),
+            ("\"2\", \"3\"", true),
+            ("*", true),
+            ("W/\"3\"", false),
+            ("\"2\"", false),
+            ("", false),
+        ] {
+            let headers = HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_static(line))]);
+            assert_eq!(tag.is_in_if_match(&headers), is_in, "{line}");
+        }
+        assert!(!tag.is_in_if_match(&HeaderMap::new()));
+    }
 
     #[track_caller]
     fn matches(tag: &str, lines: &[&str]) -> bool {

@@ -47,7 +47,9 @@ impl Link {
     /// assert_eq!(Link::monitor_in(&headers), Some("jobs/3"));
     /// ```
     pub fn monitor_in(headers: &HeaderMap) -> Option<&str> {
-        let lines = headers.get_all(header::LINK).iter().filter_map(|line| line.to_str().ok());
+        // Text beyond ASCII is of no link's target, but may be of its title.
+        let lines = headers.get_all(header::LINK).iter();
+        let lines = lines.filter_map(|line| std::str::from_utf8(line.as_bytes()).ok());
         lines.flat_map(Links).find(|(_, rel)| is_monitor(rel)).map(|(target, _)| target)
     }
 }
@@ -126,11 +128,12 @@ mod tests {
             ("<a; rel=monitor", None),
             ("<a>; rel=\"monitor", None),
             ("<>; rel=monitor", Some("")),
+            ("<a>; title=\"größer\"; rel=monitor", Some("a")),
             ("", None),
         ] {
             let mut headers = HeaderMap::new();
             headers.append(header::LINK, HeaderValue::from_static("<z>; rel=z"));
-            headers.append(header::LINK, HeaderValue::from_static(line));
+            headers.append(header::LINK, HeaderValue::from_bytes(line.as_bytes()).unwrap());
             assert_eq!(Link::monitor_in(&headers), target, "{line}");
         }
     }

@@ -72,7 +72,7 @@ pub const EXPOSED: [HeaderName; 9] = [
 ///
 /// The other form, an HTTP-date, is never written: it needs synchronous clocks.
 pub fn retry_after(delay: Duration) -> HeaderValue {
-    let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+    let seconds = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
     HeaderValue::from(seconds.max(1))
 }
 
@@ -130,6 +130,7 @@ mod tests {
         for (millis, seconds) in [(0, "1"), (1, "1"), (1_000, "1"), (1_001, "2"), (60_000, "60")] {
             assert_eq!(retry_after(Duration::from_millis(millis)), seconds);
         }
+        assert_eq!(retry_after(Duration::MAX), u64::MAX.to_string());
     }
 
     #[test]

@@ -86,13 +86,24 @@ impl Cursor {
         }
     }
 
+    /// Forgets what a whole look has not [taught](Self::learn): it is gone, and is not seen again.
+    pub(super) fn forget_the_gone(&mut self) {
+        self.shown.retain(|shown| shown.updated != Timestamp::MAX);
+    }
+
+    /// Notes that all was shown that bears a time up to that.
+    pub(super) fn settle(&mut self, settled: Timestamp) {
+        self.settled = self.settled.max(settled);
+        let settled = self.settled;
+        self.shown.retain(|shown| shown.updated > settled);
+    }
+
     /// Notes that this state was shown, after all that bears a time up to `settled`.
     pub(super) fn show(&mut self, operation: &Operation, settled: Timestamp) {
-        self.settled = self.settled.max(settled);
+        self.settle(settled);
         let (tag, updated) = (tag(operation.id()), operation.updated());
-        let settled = self.settled;
-        self.shown.retain(|shown| shown.tag != tag && shown.updated > settled);
-        if updated <= settled {
+        self.shown.retain(|shown| shown.tag != tag);
+        if updated <= self.settled {
             return;
         }
         if self.shown.len() == MAX_SHOWN {
@@ -135,6 +146,18 @@ mod tests {
 
     fn claimed(operation: &Operation, when: i64) -> Operation {
         operation.apply(&Change::Claim { lease: Duration::from_secs(60) }, at(when)).unwrap()
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let (kept, gone) = (pending(1, 20), pending(2, 21));
+        let mut cursor = Cursor::new(at(0));
+        cursor.show(&kept, at(10));
+        cursor.show(&gone, at(10));
+        let mut cursor = Cursor::decode(&cursor.encode()).unwrap();
+        cursor.learn(&kept);
+        cursor.forget_the_gone();
+        assert!(cursor.has(&kept) && !cursor.has(&gone));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! | `GET /operations/{id}/result` | the outcome itself; before it is there, 404 and `Retry-After` |
 //! | `POST /operations/{id}/cancel` | 303: what the button of a page asks, by a form of the same origin; else 403 |
 //! | `GET /operations/{id}/callback` | 200: how the telling of its last change to its callback goes (feature `webhook`) |
-//! | `DELETE /operations/{id}` | live: 202, cancellation is requested; finished: 204, forgotten |
+//! | `DELETE /operations/{id}` | live: 202, cancellation is requested; finished: 204, forgotten; 412 if it is not as `If-Match` has it |
 //!
 //! Who asks more often than [it may](crate::operations::OperationsBuilder::owner_poll_rate) is answered 429 before
 //! anything is read. An unknown operation and somebody else's are one and the same 404; one whose retention has passed
@@ -189,6 +189,12 @@ impl Monitor {
         Self { operations: operations.clone(), base: path.into() }
     }
 
+    /// The same where a proxy leaves another path of the base URL's.
+    #[cfg(feature = "tower")]
+    pub(crate) fn seen_at(self, path: &str) -> Self {
+        Self { base: path.into(), ..self }
+    }
+
     /// Whether a path is the base URL's, or below it.
     #[cfg(feature = "tower")]
     pub(crate) fn is_at(&self, path: &str) -> bool {
@@ -274,7 +280,7 @@ impl Monitor {
                 let delivery = self.operations.delivery(asked.owner, id).await?;
                 delivery.ok_or_else(|| Problem::new(types::NOT_FOUND))?.into_response()
             }
-            (&Method::DELETE, Target::Operation(id)) => self.delete(asked.owner, id).await?,
+            (&Method::DELETE, Target::Operation(id)) => self.delete(id, asked).await?,
             (&Method::POST, Target::Cancel(id)) => self.cancel(id, asked).await?,
             _ => return Err(Problem::new(types::METHOD_NOT_ALLOWED)),
         };
@@ -303,7 +309,7 @@ impl Monitor {
         let Held { observed, was_held } = self.operations.hold(asked.owner, observed, wait).await?;
         let urls = self.operations.urls();
         let view = OperationView::new(&observed.operation, observed.now, urls)
-            .retry_after(self.operations.retry_after(&observed));
+            .retry_after(self.operations.delay(&observed, was_held));
         let view = if was_held { view.waited(&preferences) } else { view };
         let answer = match asked.form {
             Form::Page => view.page(headers),
@@ -322,8 +328,16 @@ impl Monitor {
         Ok(no_store(SeeOther::to(urls.monitor(id)).into_response()))
     }
 
-    async fn delete(&self, owner: &Owner, id: OperationId) -> Result<Response, Problem> {
+    async fn delete(&self, id: OperationId, asked: Asked<'_>) -> Result<Response, Problem> {
+        let Asked { owner, headers, .. } = asked;
         let observed = self.operations.get(owner, id).await?;
+        if headers.contains_key(header::IF_MATCH) {
+            let operation = &observed.operation;
+            let tags = [OperationView::tag(operation), OperationView::page_tag(operation)];
+            if !tags.iter().any(|tag| tag.is_in_if_match(headers)) {
+                return Err(Problem::new(types::PRECONDITION_FAILED));
+            }
+        }
         if observed.operation.status().is_finished() {
             self.operations.forget(owner, id).await?;
             return Ok(Outcome::new(StatusCode::NO_CONTENT).into_response());

@@ -84,7 +84,8 @@ pub(super) async fn list(
 ) -> Option<()> {
     let mut feed = observer.feed(&owner);
     pump.beating(feed.ready()).await?;
-    let mut list = List { observer, owner, query, feed, cursor: Cursor::new(Timestamp::MIN) };
+    let cursor_of_none = Cursor::new(Timestamp::MIN);
+    let mut list = List { observer, owner, query, feed, cursor: cursor_of_none, told: 0 };
     let mut told = list.feed.told();
     // Boxed, so that the stream need not have room for them while it waits.
     match cursor {
@@ -93,6 +94,14 @@ pub(super) async fn list(
             Box::pin(list.catch_up(&mut pump, told.settled)).await?;
         }
         None => Box::pin(list.page(&mut pump, told.settled)).await?,
+    }
+    if list.told == 0 {
+        // Whoever is cut off now comes again with this, and hears of what happens meanwhile. An event without data
+        // is none, but its id counts
+        // (https://html.spec.whatwg.org/multipage/server-sent-events.html#dispatchMessage).
+        list.cursor.settle(told.settled);
+        let id = list.cursor.encode();
+        pump.send(|| Event::new().id(&id)).await?;
     }
     loop {
         let Ok(news) = pump.beating(list.feed.next()).await? else {
@@ -114,6 +123,8 @@ struct List {
     query: ListQuery,
     feed: Feed,
     cursor: Cursor,
+    /// How many events were sent.
+    told: u64,
 }
 
 impl List {
@@ -127,6 +138,7 @@ impl List {
         if self.query.kind.as_ref().is_some_and(|kind| operation.kind() != kind) {
             return Some(());
         }
+        self.told += 1;
         pump.send(|| event(&self.observer, operation, &self.cursor.encode())).await
     }
 
@@ -178,6 +190,7 @@ impl List {
                     break;
                 }
             }
+            self.cursor.forget_the_gone();
             told_up_to = missing.last_key_value().map(|(place, _)| *place).max(told_up_to);
             self.tell_all(pump, missing, settled).await?;
             if is_all {

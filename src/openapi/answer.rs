@@ -53,6 +53,10 @@ pub enum Answer {
     Canceled,
     /// 410: an operation whose retention has passed.
     Expired,
+    /// 412: an operation that has changed since its client saw it.
+    Changed,
+    /// 413: the work's input is larger than the store takes.
+    TooLarge,
     /// 422: a key that was used for another request.
     KeyReused,
     /// 429: the owner has as much unfinished work as one may have.
@@ -71,7 +75,7 @@ pub enum Answer {
 
 impl Answer {
     /// All of them, by their status.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: &[Self] = &[
         Self::State,
         Self::List,
         Self::Accepted,
@@ -89,6 +93,8 @@ impl Answer {
         Self::MethodNotAllowed,
         Self::Canceled,
         Self::Expired,
+        Self::Changed,
+        Self::TooLarge,
         Self::KeyReused,
         Self::TooManyOperations,
         Self::TooManyPolls,
@@ -118,6 +124,8 @@ impl Answer {
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::Canceled => "OperationCanceled",
             Self::Expired => "OperationExpired",
+            Self::Changed => "OperationChanged",
+            Self::TooLarge => "WorkTooLarge",
             Self::KeyReused => "IdempotencyKeyReused",
             Self::TooManyOperations => "TooManyOperations",
             Self::TooManyPolls => "TooManyPolls",
@@ -142,6 +150,8 @@ impl Answer {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Canceled => StatusCode::CONFLICT,
             Self::Expired => StatusCode::GONE,
+            Self::Changed => StatusCode::PRECONDITION_FAILED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyOperations | Self::TooManyPolls => StatusCode::TOO_MANY_REQUESTS,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
@@ -169,6 +179,8 @@ impl Answer {
             Self::MethodNotAllowed => &[types::METHOD_NOT_ALLOWED],
             Self::Canceled => &[types::CANCELED],
             Self::Expired => &[types::EXPIRED],
+            Self::Changed => &[types::PRECONDITION_FAILED],
+            Self::TooLarge => &[types::REQUEST_TOO_LARGE],
             Self::KeyReused => &[types::KEY_REUSED],
             Self::TooManyOperations => &[types::TOO_MANY_OPERATIONS],
             Self::TooManyPolls => &[types::TOO_MANY_POLLS],
@@ -257,6 +269,8 @@ impl Answer {
             Self::MethodNotAllowed => "The resource does not know this method.",
             Self::Canceled => "The work was canceled.",
             Self::Expired => "The operation ended, and its retention has passed.",
+            Self::Changed => "The operation is not as `If-Match` has it. Nothing was done.",
+            Self::TooLarge => "The request is larger than can be kept. Nothing of it was stored.",
             Self::KeyReused => "The idempotency key was used before, for another request.",
             Self::TooManyOperations => "The client has as much unfinished work as one may have.",
             Self::TooManyPolls => "The client asks more often than one may.",
@@ -289,8 +303,10 @@ impl Answer {
             Self::NoMoreEvents => (&[Vary], &[CacheControl]),
             Self::BackToPage => (&[Location, CacheControl, Vary], &[]),
             Self::BadRequest => (&[], &[Vary]),
-            Self::Forgotten | Self::KeyReused => (&[Vary], &[]),
-            Self::BadQuery | Self::CrossSite | Self::NoList => (&[CacheControl, Vary], &[]),
+            Self::Forgotten | Self::KeyReused | Self::TooLarge => (&[Vary], &[]),
+            Self::BadQuery | Self::CrossSite | Self::NoList | Self::Changed => {
+                (&[CacheControl, Vary], &[])
+            }
             Self::NoResult => (&[CacheControl], &[RetryAfter]),
             Self::MethodNotAllowed => (&[Allow], &[CacheControl, Vary]),
             Self::Canceled | Self::Failed | Self::Overdue => {

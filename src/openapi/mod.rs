@@ -84,14 +84,14 @@ pub fn components() -> Components {
         .schema_from::<UriReference>();
     #[cfg(feature = "webhook")]
     let components = components.schema_from::<crate::operations::Delivery>();
-    let components = Parameter::ALL.into_iter().fold(components, |components, parameter| {
+    let components = Parameter::ALL.iter().fold(components, |components, parameter| {
         components.parameter(parameter.name(), parameter.object())
     });
     let components = Field::ALL
         .into_iter()
         .fold(components, |components, field| components.header(field.name(), field.object(false)));
     let components = Answer::ALL
-        .into_iter()
+        .iter()
         .fold(components, |components, answer| components.response(answer.name(), answer.object()));
     components.build()
 }

@@ -1,7 +1,7 @@
 //! The asynchronous mode of an operation of the document.
 
-use utoipa::openapi::RefOr;
 use utoipa::openapi::path::{HttpMethod, Operation, Paths};
+use utoipa::openapi::{RefOr, path};
 
 use super::field::Field;
 use super::{Answer, Parameter};
@@ -64,11 +64,15 @@ impl AsyncMode {
         Self { callback: true, ..self }
     }
 
-    /// Describes the mode in an operation. It refers to [`components`](super::components).
+    /// Describes the mode in an operation. It refers to [`components`](super::components). What is described
+    /// already stays, so that it may be applied twice.
     pub fn apply(&self, operation: &mut Operation) {
         let parameters = operation.parameters.get_or_insert_default();
-        parameters.push(RefOr::Ref(Parameter::Prefer.reference()));
-        parameters.extend(self.key.map(|key| RefOr::Ref(key.reference())));
+        for parameter in [Some(Parameter::Prefer), self.key].into_iter().flatten() {
+            if !parameters.iter().any(|there| is_of(there, parameter)) {
+                parameters.push(RefOr::Ref(parameter.reference()));
+            }
+        }
 
         // A preference may be left out of account, but never out of `Vary`.
         for response in operation.responses.responses.values_mut() {
@@ -82,6 +86,7 @@ impl AsyncMode {
         for answer in [
             Answer::Accepted,
             Answer::Canceled,
+            Answer::TooLarge,
             Answer::TooManyOperations,
             Answer::Failed,
             Answer::Unavailable,
@@ -124,6 +129,18 @@ impl AsyncMode {
     }
 }
 
+/// Whether that is described there already: an operation may have a field of one name once
+/// ([OpenAPI 3.1, Operation Object](https://spec.openapis.org/oas/v3.1.1.html#operation-object)).
+fn is_of(there: &RefOr<path::Parameter>, parameter: Parameter) -> bool {
+    match there {
+        RefOr::Ref(there) => there.ref_location == parameter.reference().ref_location,
+        RefOr::T(there) => {
+            let own = parameter.object();
+            there.parameter_in == own.parameter_in && there.name.eq_ignore_ascii_case(&own.name)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use utoipa::openapi::path::{OperationBuilder, PathItem};
@@ -140,7 +157,7 @@ mod tests {
         let plain = OperationBuilder::new().response("201", Response::new("There.")).build();
         let mut operation = plain.clone();
         AsyncMode::new().apply(&mut operation);
-        assert_eq!(statuses(&operation), ["201", "202", "409", "429", "500", "503", "504"]);
+        assert_eq!(statuses(&operation), ["201", "202", "409", "413", "429", "500", "503", "504"]);
         let RefOr::T(created) = &operation.responses.responses["201"] else {
             panic!("a reference")
         };
@@ -160,8 +177,15 @@ mod tests {
     #[test]
     fn what_is_described_already_stays() {
         let own = Response::new("Our own words.");
-        let mut operation = OperationBuilder::new().response("503", own).build();
-        AsyncMode::new().apply(&mut operation);
+        let mut operation = OperationBuilder::new()
+            .response("503", own)
+            .parameter(Parameter::Prefer.object())
+            .build();
+        // Twice is as once.
+        for _ in 0..2 {
+            AsyncMode::new().idempotency_key().apply(&mut operation);
+        }
+        assert_eq!(operation.parameters.as_ref().map(Vec::len), Some(2));
         let RefOr::T(kept) = &operation.responses.responses["503"] else { panic!("a reference") };
         assert_eq!(kept.description, "Our own words.");
     }

@@ -163,13 +163,15 @@ fn delete_operation() -> Operation {
     let answers = [
         Answer::CancelRequested,
         Answer::Forgotten,
+        Answer::Changed,
         Answer::NotFound,
         Answer::Expired,
         Answer::TooManyPolls,
         Answer::StoreUnavailable,
     ];
     let summary = "Requests an operation's cancellation, or forgets it once it has ended";
-    described(DELETE, summary, &[Parameter::OperationId], &answers).build()
+    let parameters = [Parameter::OperationId, Parameter::IfMatch];
+    described(DELETE, summary, &parameters, &answers).build()
 }
 
 fn result_operation() -> Operation {
@@ -229,8 +231,6 @@ mod tests {
         for (base, server, list) in [
             ("/operations", None, "/operations"),
             ("https://api.example/v1/jobs/", Some("https://api.example"), "/v1/jobs"),
-            ("https://api.example", Some("https://api.example"), "/"),
-            ("/", None, "/"),
         ] {
             let paths = monitor_paths(&MonitorUrls::new(base)).paths;
             let item = &paths[list];

@@ -25,6 +25,8 @@ pub enum Parameter {
     IdempotencyKey,
     /// `Idempotency-Key`, where each request must have one.
     RequiredIdempotencyKey,
+    /// `If-Match`.
+    IfMatch,
     /// `If-None-Match`.
     IfNoneMatch,
     /// `Last-Event-ID`.
@@ -59,16 +61,21 @@ const IDEMPOTENCY_KEY: &str = "The client's own name for this request, 1 to 255 
     nothing again: it is answered as the first one was, or with the same operation.";
 
 /// What `IdempotencyKey::from_headers` takes.
-const IDEMPOTENCY_KEYS: &str =
-    r#"^[ \t]*("([ !#-\[\]-~]|\\["\\]){1,255}"[ \t]*(;[\t -~]*)?|[!#-+\--:<-~]{1,255})[ \t]*$"#;
+const IDEMPOTENCY_KEYS: &str = concat!(
+    r#"^[ \t]*("([ !#-\[\]-~]|\\["\\]){1,255}"[ \t]*"#,
+    // Its parameters.
+    r#"(;[ ]*[a-z*][a-z0-9_.*-]*(=(%?"([^"\\]|\\.)*"|[!#-+\--:<-~]+))?[ \t]*)*"#,
+    r#"|[!#-+\--:<-~]{1,255})[ \t]*$"#,
+);
 
 impl Parameter {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: &[Self] = &[
         Self::Prefer,
         Self::PreferWait,
         Self::IdempotencyKey,
         Self::RequiredIdempotencyKey,
+        Self::IfMatch,
         Self::IfNoneMatch,
         Self::LastEventId,
         Self::OperationId,
@@ -85,6 +92,7 @@ impl Parameter {
             Self::PreferWait => "PreferWait",
             Self::IdempotencyKey => "IdempotencyKey",
             Self::RequiredIdempotencyKey => "RequiredIdempotencyKey",
+            Self::IfMatch => "IfMatch",
             Self::IfNoneMatch => "IfNoneMatch",
             Self::LastEventId => "LastEventId",
             Self::OperationId => "OperationId",
@@ -109,6 +117,12 @@ impl Parameter {
             Self::PreferWait => header("Prefer", PREFER_WAIT, examples(["wait=20"])),
             Self::IdempotencyKey => key(Required::False),
             Self::RequiredIdempotencyKey => key(Required::True),
+            Self::IfMatch => header(
+                "If-Match",
+                "The entity tag of what the client has seen: 412 if the operation has changed since \
+                 (RFC 9110 §13.1.1).",
+                examples(["\"3\""]),
+            ),
             Self::IfNoneMatch => header(
                 "If-None-Match",
                 "The entity tag of what the client has: 304 if that still holds (RFC 9110 §13.1.2).",

@@ -62,7 +62,8 @@ pub enum Change {
         error: Problem,
     },
     /// The holder gives the operation back, so that another can claim it at once. The first time
-    /// this does not count as an attempt.
+    /// this does not count as an attempt: so where only one attempt is allowed, do so only before the work has
+    /// begun, else it runs twice.
     Release {
         /// The attempt that it holds.
         attempt: u32,

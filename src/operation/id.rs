@@ -34,6 +34,13 @@ pub struct InvalidOperationId(());
 #[error("the operating system's random number generator failed")]
 pub struct RandomSourceError(#[source] getrandom::Error);
 
+impl RandomSourceError {
+    /// Fills that with random bytes.
+    pub(crate) fn fill(bytes: &mut [u8]) -> Result<(), Self> {
+        getrandom::fill(bytes).map_err(Self)
+    }
+}
+
 impl OperationId {
     /// A new id, made at `now`.
     ///
@@ -41,7 +48,7 @@ impl OperationId {
     /// [`RandomSourceError`] if the operating system gives no random bytes.
     pub fn generate(now: Timestamp) -> Result<Self, RandomSourceError> {
         let mut random = [0; 10];
-        getrandom::fill(&mut random).map_err(RandomSourceError)?;
+        RandomSourceError::fill(&mut random)?;
         Ok(Self::from_parts(now, random))
     }
 

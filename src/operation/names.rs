@@ -61,11 +61,24 @@ impl Owner {
     /// The longest name of an owner, in bytes.
     pub const MAX_BYTES: usize = 255;
 
+    /// What names begin with that this crate gives to what is its own.
+    const RESERVED: &'static str = "respond-async:";
+
     /// The owner of that name.
     ///
     /// # Errors
-    /// [`InvalidName`] if the name is empty, too long, or has a control character.
+    /// [`InvalidName`] if the name is empty, too long, has a control character, or begins with
+    /// `respond-async:`, as the names of what is nobody's do.
     pub fn new(name: impl AsRef<str>) -> Result<Self, InvalidName> {
+        let name = name.as_ref();
+        if name.starts_with(Self::RESERVED) {
+            return Err(InvalidName { what: "an owner", rule: "no name of this crate's own" });
+        }
+        Self::of_record(name)
+    }
+
+    /// The same, also of a name of this crate's own.
+    pub(crate) fn of_record(name: impl AsRef<str>) -> Result<Self, InvalidName> {
         let name = name.as_ref();
         if (1..=Self::MAX_BYTES).contains(&name.len()) && !name.chars().any(char::is_control) {
             Ok(Self(Some(name.into())))

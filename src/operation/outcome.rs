@@ -50,6 +50,9 @@ pub const NOT_KEPT: [HeaderName; 12] = [
 ];
 
 impl Outcome {
+    /// The longest `Location` that an operation tells, 8 KiB; a longer one is in the result alone.
+    pub const MAX_LOCATION_BYTES: usize = 8 * 1024;
+
     /// An answer of that status, without fields or content.
     pub fn new(status: StatusCode) -> Self {
         Self { status, ..Self::default() }
@@ -73,12 +76,16 @@ impl Outcome {
 
     /// What an operation tells of this outcome.
     pub fn head(&self) -> OutcomeHead {
-        let location = self.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+        let location = self.headers.get(header::LOCATION).map(HeaderValue::as_bytes);
+        let location = location
+            .filter(|location| location.len() <= Self::MAX_LOCATION_BYTES)
+            .and_then(|location| std::str::from_utf8(location).ok());
         OutcomeHead { status: self.status, location: location.map(UriReference::new) }
     }
 
-    /// The problem that the outcome is, if it is an error: the document that its body holds, else
-    /// one made of its status; with the time to try again, if its fields tell that in seconds.
+    /// The problem that the outcome is, if it is an error: the document that its body holds, as far as
+    /// an operation [tells it](Problem::MAX_KEPT_BYTES), else one made of its status; with the time to try
+    /// again, if its fields tell that in seconds.
     pub fn problem(&self) -> Option<Problem> {
         if self.status.as_u16() < 400 {
             return None;
@@ -91,7 +98,7 @@ impl Outcome {
         let parsed: Option<Problem> =
             is_problem.then(|| serde_json::from_slice(&self.body).ok()).flatten();
         let problem = match parsed {
-            Some(problem) => problem.with_status(self.status),
+            Some(problem) => problem.within_bounds().with_status(self.status),
             None => Problem::from_status(self.status),
         };
         let delay = self.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
@@ -197,6 +204,18 @@ mod tests {
         broken.headers.insert(header::CONTENT_TYPE, problem::MEDIA_TYPE);
         assert_eq!(broken.problem(), Some(Problem::from_status(StatusCode::BAD_GATEWAY)));
         assert_eq!(Outcome::new(StatusCode::SEE_OTHER).problem(), None);
+    }
+
+    #[test]
+    fn a_location_in_another_script_is_told() {
+        let mut outcome = Outcome::new(StatusCode::CREATED);
+        outcome
+            .headers
+            .insert(header::LOCATION, HeaderValue::from_bytes("/bilder/ü".as_bytes()).unwrap());
+        assert_eq!(outcome.head().location().unwrap().as_str(), "/bilder/%C3%BC");
+        let long = format!("/{}", "x".repeat(Outcome::MAX_LOCATION_BYTES));
+        outcome.headers.insert(header::LOCATION, HeaderValue::try_from(long).unwrap());
+        assert_eq!(outcome.head().location(), None);
     }
 
     #[test]

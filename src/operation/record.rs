@@ -189,11 +189,13 @@ impl Parsed {
     /// # Errors
     /// The name of a member that must be there and is not.
     fn into_operation(self, record: &[u8]) -> Result<Operation, &'static str> {
-        self.schema.ok_or("schema is missing")?;
+        let schema = self.schema.ok_or("schema is missing")?;
         let code = self.code;
         let head =
             |location| code.map(|code| OutcomeHead::new(code, location)).ok_or("code is missing");
         let stage = match self.status.ok_or("status is missing")? {
+            // Its members may mean something else by then.
+            _ if schema > SCHEMA => Stage::Unknown(record.into()),
             Err(_) => Stage::Unknown(record.into()),
             Ok(Status::Pending) => Stage::Pending { lease: self.lease },
             Ok(Status::Running) => {
@@ -275,7 +277,7 @@ impl<'de> Visitor<'de> for Members {
                 "schema" => parsed.schema = Some(map.next_value()?),
                 "id" => parsed.id = Some(map.next_value()?),
                 "kind" => parsed.kind = Some(valid(&mut map, Kind::new)?),
-                "owner" => parsed.owner = Some(valid(&mut map, Owner::new)?),
+                "owner" => parsed.owner = Some(valid(&mut map, Owner::of_record)?),
                 "version" => parsed.version = Some(map.next_value()?),
                 "revision" => parsed.revision = Some(map.next_value()?),
                 "status" => {

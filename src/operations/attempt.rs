@@ -22,6 +22,10 @@ use crate::store::{ApplyError, Observed};
 /// The work of a handler, its answer being whatever a synchronous caller would get.
 pub(crate) type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
+/// After how long a renewal is tried again that the store did not take.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Later than any work that has to stop.
+const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// After how long to ask again whether the deadline has passed by the store's clock, when it had
 /// by ours.
 const DEADLINE_AGAIN: Duration = Duration::from_millis(100);
@@ -126,6 +130,11 @@ impl Attempt {
                         let is_cancel = signal == Signal::Cancel;
                         return if is_cancel { End::Canceled } else { End::LeaseLost };
                     }
+                    if signal == Signal::LeaseLost {
+                        // There is nothing left to keep: only the work's own time to stop.
+                        (renew_at, report_at, deadline) = (now + FAR, now + FAR, None);
+                        continue;
+                    }
                 }
             }
             progress = run.take_progress().or(progress);
@@ -141,7 +150,16 @@ impl Attempt {
                 continue;
             };
             let is_settle = change == Change::Settle;
-            match self.apply(change, None).await {
+            let applied = self.apply(change.clone(), None).await;
+            if applied.as_ref().is_none_or(|applied| applied.as_ref().is_err_and(is_passing)) {
+                // The store may be back long before it would be the turn again.
+                match change {
+                    Change::Renew { .. } => renew_at = renew_at.min(now + AGAIN),
+                    Change::Progress { progress: told, .. } => progress = progress.or(Some(told)),
+                    _ => {}
+                }
+            }
+            match applied {
                 Some(Ok(_)) if is_settle => run.send(Signal::LeaseLost),
                 Some(Ok(observed)) if observed.operation.is_cancel_requested() => {
                     run.send(Signal::Cancel);
@@ -169,6 +187,9 @@ impl Attempt {
         let fail = |kind| (Change::Fail { attempt, error: Problem::new(kind) }, None);
         let (change, outcome) = match end {
             End::LeaseLost => return,
+            End::Interrupted if self.run.is_cancel_requested() => {
+                (Change::ConfirmCancel { attempt }, None)
+            }
             End::Canceled => (Change::ConfirmCancel { attempt }, None),
             // What may not run twice does not begin again, for it may have done its work.
             End::Interrupted if self.limit == 1 => fail(types::INTERRUPTED),
@@ -180,17 +201,26 @@ impl Attempt {
                 let outcome = outcome.without_connection_fields();
                 match outcome.problem() {
                     None => (Change::Succeed { attempt, head: outcome.head() }, Some(outcome)),
-                    Some(error)
-                        if error.is(types::CANCELED) && self.run.signal() == Signal::Cancel =>
-                    {
-                        (Change::ConfirmCancel { attempt }, None)
-                    }
+                    Some(error) if error.is(types::CANCELED) => match self.run.signal() {
+                        // It says so without having been asked.
+                        Signal::GoOn => self.failure(error, outcome),
+                        Signal::LeaseLost => return,
+                        _ if self.run.is_cancel_requested() => {
+                            (Change::ConfirmCancel { attempt }, None)
+                        }
+                        _ => return Box::pin(self.finish(End::Interrupted)).await,
+                    },
                     Some(error) => self.failure(error, outcome),
                 }
             }
         };
+        let is_told = self.run.signal() >= Signal::LeaseLost;
         // A refusal means that the operation has been decided about already.
-        let _ = self.record(change, outcome).await;
+        if let Err(TransitionError::LeaseLost) = self.record(change, outcome).await {
+            if !is_told {
+                telemetry::lease_lost(&self.kind);
+            }
+        }
     }
 
     /// What follows from an error: another attempt, or the end.
@@ -253,8 +283,15 @@ impl Attempt {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let call = async move { inner.apply_to(known, change, outcome).await };
         let applied = self.inner.detached(Box::pin(call.in_current_span())).await;
-        if let Some(Ok(observed)) = &applied {
-            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = observed.clone();
+        match &applied {
+            Some(Ok(observed)) => {
+                *self.known.lock().unwrap_or_else(PoisonError::into_inner) = observed.clone();
+            }
+            Some(Err(ApplyError::Store(error))) => {
+                telemetry::store_failed(Some("attempt"), Some(error));
+            }
+            None => telemetry::store_failed(Some("attempt"), None),
+            Some(Err(_)) => {}
         }
         applied
     }

@@ -196,13 +196,14 @@ impl OperationsBuilder {
         self
     }
 
-    /// Has work follow from each change of an operation that a client can see: a message to somebody, a
-    /// count. It is accepted in the step that writes the change, so it follows if and only if the change
-    /// took place, and is done at least once, whatever process dies. Register a [handler](Self::job) for it.
+    /// Has work follow from each change of an operation that a client can see, but for a worker's taking a job
+    /// (pending to running): a message to somebody, a count. It is accepted in the step that writes the change, so
+    /// it follows if and only if the change took place, and is done at least once, whatever process dies.
+    /// Register a [handler](Self::job) for it.
     ///
     /// `job` is given the operation as it becomes, and says what follows, if anything does. It is asked by
     /// whoever changes the operation, so let it be quick. Several jobs may follow from one change, and nothing
-    /// follows from those. Their order is not kept: tell older from newer by the
+    /// follows from those. If it panics, nothing follows. Their order is not kept: tell older from newer by the
     /// [revision](Operation::revision).
     ///
     /// What follows from the acceptance itself is accepted right after it, and lost if the process dies in
@@ -419,7 +420,12 @@ impl OperationsBuilder {
     pub fn start(mut self) -> Operations {
         let max_body = self.store.capabilities().max_body_bytes;
         self.settings.max_outcome_bytes = self.settings.max_outcome_bytes.min(max_body);
-        let of_jobs = self.jobs.iter().filter_map(|job| job.policy().retention);
+        self.settings.keep_within_reach();
+        // An id that is not known may be that of an operation that has expired if it is older than this. What
+        // follows from other operations is nobody's, so nobody asks for it.
+        let follows = |kind| self.follow_ups.iter().any(|follow_up| follow_up.kind == kind);
+        let of_jobs = self.jobs.iter().filter(|job| !follows(job.kind()));
+        let of_jobs = of_jobs.filter_map(|job| job.policy().retention);
         let bounds = &mut self.settings.retention_bounds;
         bounds.shortest =
             of_jobs.chain([self.settings.retention, bounds.shortest]).min().unwrap_or_default();

@@ -23,15 +23,21 @@ pub(super) type Call<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// Runs a call to its end even if whoever waits for it goes away.
 ///
 /// It is polled once in place, which is all that a store in memory needs, and else handed to a task
-/// of its own before anybody could drop it half-way. None if it takes longer than `timeout`; it then
-/// goes on unseen.
+/// of its own before anybody could drop it half-way. None if it takes longer than `timeout`, and then it
+/// goes on unseen; or if it panics.
 pub(super) async fn detached<T: Send + 'static>(
     runtime: &Handle,
     mut call: Call<T>,
     timeout: Duration,
 ) -> Option<T> {
-    if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
-        return Some(answer);
+    let first = |cx: &mut std::task::Context<'_>| {
+        Poll::Ready(catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))))
+    };
+    match poll_fn(first).await {
+        Ok(Poll::Ready(answer)) => return Some(answer),
+        Ok(Poll::Pending) => {}
+        // It is not polled again.
+        Err(_) => return None,
     }
     let task = runtime.spawn(call);
     tokio::time::timeout(timeout, task).await.ok()?.ok()
@@ -57,14 +63,15 @@ pub(super) fn unavailable() -> Problem {
     Problem::new(types::STORE_UNAVAILABLE).retry_after(STORE_RETRY_AFTER)
 }
 
-/// What a client is told of a store's trouble: never the store's own words.
+/// What a client is told of a store's trouble: never the store's own words. (What is too large for it is what
+/// the client sent: outcomes are looked at before.)
 pub(super) fn store_problem(error: &StoreError) -> Problem {
     match error.kind() {
         StoreErrorKind::Unavailable | StoreErrorKind::Ambiguous => unavailable(),
         StoreErrorKind::OutOfSpace => {
             Problem::new(types::STORE_UNAVAILABLE).retry_after(SPACE_RETRY_AFTER)
         }
-        StoreErrorKind::TooLarge => Problem::new(types::RESULT_TOO_LARGE),
+        StoreErrorKind::TooLarge => Problem::new(types::REQUEST_TOO_LARGE),
         StoreErrorKind::Corrupt => Problem::new(types::INTERNAL),
     }
 }

@@ -5,10 +5,27 @@ use std::sync::Arc;
 use super::Operations;
 use super::context::Signal;
 use crate::operation::{Change, IntoOutcome, OperationId, Outcome, TransitionError};
+#[cfg(feature = "amqp")]
+use crate::operation::{Kind, Operation};
 use crate::problem::{Problem, types};
 use crate::store::{ApplyError, Observed};
 
 impl Operations {
+    /// An operation as it is, whoever owns it, for what decides whether to complete it.
+    #[cfg(feature = "amqp")]
+    pub(crate) async fn known(&self, id: OperationId) -> Result<Option<Operation>, Problem> {
+        let store = self.store();
+        let found = self.call(async move { store.get(id).await }).await?;
+        Ok(found.map(|observed| observed.operation))
+    }
+
+    /// Whether the policy of that kind tries again what ended so.
+    #[cfg(feature = "amqp")]
+    pub(crate) fn is_retried(&self, kind: &Kind, problem: &Problem) -> bool {
+        let job = self.inner().jobs.get(kind.as_str());
+        job.is_some_and(|job| (job.policy.retry_if)(problem))
+    }
+
     /// Records how an operation ended whose work was done elsewhere, and gives it as it then stands.
     /// Whoever holds the operation loses it. The first end that is recorded stays, so that the same may be
     /// told twice.

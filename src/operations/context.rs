@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::future;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,19 +29,20 @@ impl Context {
     }
 
     /// That of the synchronous answer to a request.
-    pub(super) fn inline(trace: Option<TraceContext>) -> Self {
+    pub(crate) fn inline(trace: Option<TraceContext>) -> Self {
         Self { run: None, trace }
     }
 
-    /// Says how much is done, from 0 to 1, and what the work is at. Never waits: it is written soon,
-    /// and a later report may replace it before.
-    pub fn progress(&self, fraction: f64, message: impl AsRef<str>) {
+    /// Says how much is done, from 0 to 1 (`None` if that is not known), and what the work is at. Never waits:
+    /// it is written soon, and a later report may replace it before.
+    pub fn progress(&self, fraction: impl Into<Option<f64>>, message: impl AsRef<str>) {
         if let Some(run) = &self.run {
             run.report(Progress::new(fraction, message));
         }
     }
 
-    /// Whether the work should stop: its cancellation was requested, or another worker has it.
+    /// Whether the work should stop: its cancellation was requested, another worker has it, or the service shuts
+    /// down and its [grace](super::Operations::shutdown) is over.
     pub fn is_canceled(&self) -> bool {
         self.run.as_ref().is_some_and(|run| run.signal() != Signal::GoOn)
     }
@@ -65,6 +66,13 @@ impl Context {
             Some(run) => run.stopped().await,
             None => future::pending().await,
         }
+    }
+
+    /// Whether somebody asked for the operation to end, and nothing stronger holds: a lease that is lost leaves it
+    /// to a successor.
+    #[cfg(feature = "amqp")]
+    pub(crate) fn is_cancel_requested(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.signal() == Signal::Cancel)
     }
 
     /// The operation that the work belongs to: a name for its side effects that stays the same over
@@ -112,6 +120,7 @@ pub(crate) struct Run {
     deadline: Option<Instant>,
     trace: Option<TraceContext>,
     signal: AtomicU8,
+    cancel_requested: AtomicBool,
     progress: Mutex<Option<Progress>>,
     /// Wakes the handler.
     stop: Notify,
@@ -132,6 +141,7 @@ impl Run {
             deadline,
             trace,
             signal: AtomicU8::new(Signal::GoOn as u8),
+            cancel_requested: AtomicBool::new(false),
             progress: Mutex::default(),
             stop: Notify::new(),
             news: Notify::new(),
@@ -151,6 +161,9 @@ impl Run {
     }
 
     pub(crate) fn send(&self, signal: Signal) {
+        if signal == Signal::Cancel {
+            self.cancel_requested.store(true, Ordering::Release);
+        }
         self.signal.fetch_max(signal as u8, Ordering::AcqRel);
         self.stop.notify_waiters();
         self.news.notify_one();
@@ -187,16 +200,21 @@ impl Run {
         self.news.notify_one();
     }
 
-    /// Waits for any signal.
+    /// Waits until the work should stop, for a reason other than a shutdown: that ends the work itself.
     pub(super) async fn stopped(&self) {
         loop {
             // Made before the look at the signal, so that none is missed in between.
             let notified = self.stop.notified();
-            if self.signal() != Signal::GoOn {
+            if !matches!(self.signal(), Signal::GoOn | Signal::Interrupt) {
                 return;
             }
             notified.await;
         }
+    }
+
+    /// Whether its cancellation was requested, whatever else it was told since.
+    pub(crate) fn is_cancel_requested(&self) -> bool {
+        self.cancel_requested.load(Ordering::Acquire)
     }
 }
 

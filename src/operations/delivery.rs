@@ -6,8 +6,8 @@ use http::{StatusCode, header};
 use serde::Serialize;
 
 use super::Operations;
-use crate::operation::{OperationId, Owner, Status};
-use crate::problem::Problem;
+use crate::operation::{Operation, OperationId, Owner, Status};
+use crate::problem::{Problem, types};
 use crate::respond::{Body, Response, no_store};
 use crate::store::OperationStore;
 use crate::time::Timestamp;
@@ -91,9 +91,17 @@ impl Operations {
             id: job.id(),
             status,
             attempts: job.attempt(),
-            last_error: job.error().or(job.last_error()).cloned(),
+            last_error: last_error(&job).cloned(),
             next_attempt: (job.status() == Status::Pending).then(|| job.available()),
             updated: job.updated(),
         }))
     }
+}
+
+/// Why a delivery did not succeed the last time that it was tried. That its time was up says less.
+fn last_error(job: &Operation) -> Option<&Problem> {
+    let end = job.error();
+    let is_told = end
+        .is_some_and(|end| !end.is(types::DEADLINE_PASSED) && !end.is(types::ATTEMPTS_EXHAUSTED));
+    if is_told { end } else { job.last_error().or(end) }
 }

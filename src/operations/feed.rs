@@ -332,7 +332,8 @@ async fn look(inner: Arc<Inner>, owner: Owner, shared: Arc<Shared>) {
             2 => shared.begins_to_tell(),
             _ => {}
         }
-        let took = start.elapsed();
+        // A look that failed says nothing of how long one takes.
+        let took = if is_whole { start.elapsed() } else { Duration::ZERO };
         let rest = inner.settings.poll_interval.max(took.saturating_mul(REST));
         let asked_for = async {
             shared.missed.notified().await;

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::Operations;
 use crate::operation::Owner;
-use crate::problem::{Problem, types};
+use crate::problem::Problem;
 use crate::store::Observed;
 
 /// What a poll that may be held is answered with.
@@ -20,7 +20,8 @@ pub(crate) struct Held {
 }
 
 impl Operations {
-    /// Waits until the operation has finished or that time is over, and gives it as it then stands.
+    /// Waits until the operation has finished, or that time or a shutdown's grace is over, and gives it as it
+    /// then stands.
     /// Its request is answered from the store, so that the first answer and each replay are the same
     /// bytes.
     pub(super) async fn follow(
@@ -38,15 +39,22 @@ impl Operations {
                 match watch.newer_than(seen).await? {
                     Some(now) if now.operation.status().is_finished() => return Ok(now),
                     Some(now) => seen = now.operation.revision(),
-                    None => return Err(Problem::new(types::EXPIRED)),
+                    None => return Err(self.absent(observed.operation.id())),
                 }
             }
         };
-        let Some(wait) = wait else { return finished.await };
+        // Whoever waits without an end of its own waits as long as this process does.
+        let over = async {
+            match wait {
+                Some(wait) => sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             answer = finished => return answer,
-            () = sleep(wait) => {}
+            () = over => {}
+            () = self.inner().grace_over.come() => {}
         }
         Ok(watch.latest().unwrap_or(observed))
     }

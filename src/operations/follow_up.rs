@@ -1,13 +1,14 @@
 //! Work that follows from a change of an operation, accepted in the step that writes the change.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::Inner;
 use super::job::Job;
+use super::{Inner, telemetry};
 use crate::operation::{NewOperation, Operation, OperationId, Owner};
 use crate::respond::MonitorUrls;
 use crate::store::{OperationStore, OperationStoreExt, Submission};
@@ -51,11 +52,16 @@ impl Inner {
         let submission = |(place, follow_up): (usize, &FollowUp)| {
             let job = self.jobs.get(follow_up.kind)?;
             let settings = &self.settings;
-            let input = (follow_up.input)(operation, &settings.urls)?;
+            // A mistake in it must not keep the operation from its end.
+            let input = || (follow_up.input)(operation, &settings.urls);
+            let input = catch_unwind(AssertUnwindSafe(input)).unwrap_or_else(|_| {
+                telemetry::panicked(&job.kind);
+                None
+            })?;
             let policy = job.policy;
             let new = NewOperation::new(self.follower(operation, place))
                 .with_kind(job.kind.clone())
-                .with_owner(Owner::new(OWNER).ok()?)
+                .with_owner(Owner::of_record(OWNER).ok()?)
                 .with_attempt_limit(policy.attempt_limit)
                 .with_retention(policy.retention.unwrap_or(settings.retention))
                 .with_deadline(policy.deadline.unwrap_or(settings.deadline));
@@ -80,7 +86,8 @@ impl Inner {
         OperationId::from_parts(operation.updated(), random)
     }
 
-    /// Accepts what follows from an acceptance, after it: nobody waits for it.
+    /// Accepts what follows from an acceptance, after it: nobody waits for it. What is lost here (the store is
+    /// away, the process dies) is not made up for, unless what follows from later changes tells it too.
     pub(super) fn follow_acceptance(&self, operation: &Operation) {
         let submissions = self.follow_ups(operation);
         if submissions.is_empty() {
@@ -91,7 +98,6 @@ impl Inner {
             self.follow_ups.iter().filter_map(|next| self.jobs.get(next.kind).cloned()).collect();
         self.runtime.spawn(async move {
             for submission in submissions {
-                // If it is lost here, it follows with the next change.
                 let _ = store.submit(submission).await;
             }
             for job in jobs {

@@ -1,15 +1,13 @@
 //! What the clones of an [`Operations`](super::Operations) and its tasks share.
 
 use std::future::Future;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::admission::Admission;
+use super::admission::{Admission, Load};
 use super::budget::Budget;
 use super::calls::{Call, detached, store_problem, unavailable};
 use super::context::Runs;
@@ -17,12 +15,13 @@ use super::feed::Feeds;
 use super::follow_up::FollowUp;
 use super::health::Probe;
 use super::job::{Jobs, Registration};
+use super::moment::Moment;
 use super::pace::Agenda;
 use super::pulse::Pulse;
 use super::settings::Settings;
 use super::watch::Watches;
 use super::{pace, telemetry};
-use crate::operation::{Change, OperationId, Outcome};
+use crate::operation::{Change, Kind, OperationId, Outcome};
 use crate::problem::Problem;
 use crate::store::{ApplyError, Observed, OperationStore, OperationStoreExt, StoreError};
 use crate::time::Clock;
@@ -49,8 +48,9 @@ pub(super) struct Inner {
     pub(super) streams: Arc<Semaphore>,
     pub(super) sweeper: Pulse,
     pub(super) probe: Probe,
-    pub(super) closing: AtomicBool,
-    pub(super) closed: Notify,
+    pub(super) closing: Moment,
+    /// Whether what still runs has been told to end.
+    pub(super) grace_over: Moment,
     /// Where they were started. What goes on when its client hangs up runs there: the runtime that a
     /// request came in on may end before (actix has one for each of its threads).
     pub(super) runtime: tokio::runtime::Handle,
@@ -85,33 +85,27 @@ impl Inner {
             streams,
             sweeper: Pulse::default(),
             probe: Probe::default(),
-            closing: AtomicBool::new(false),
-            closed: Notify::new(),
+            closing: Moment::default(),
+            grace_over: Moment::default(),
             runtime: tokio::runtime::Handle::current(),
         }
     }
 
     /// Takes no new work, and holds no poll and no stream any longer.
     pub(super) fn close(&self) {
-        self.closing.store(true, Ordering::Release);
-        self.closed.notify_waiters();
+        self.closing.comes();
         for job in self.jobs.iter() {
             job.wake.notify_one();
         }
     }
 
     pub(super) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
+        self.closing.has_come()
     }
 
     /// Waits until no new work is taken.
     pub(super) async fn closed(&self) {
-        let mut closed = pin!(self.closed.notified());
-        // From here on it is told.
-        closed.as_mut().enable();
-        if !self.is_closing() {
-            closed.await;
-        }
+        self.closing.come().await;
     }
 
     /// What counts the tasks of this process: that of work that is its own, and one for each kind of
@@ -166,21 +160,31 @@ impl Inner {
         counted(self.store.apply_to(known, change, outcome, follow_ups).await)
     }
 
+    /// After how long to ask for the operation again; it is planned that this happens.
     pub(super) fn retry_after(&self, observed: &Observed) -> Duration {
-        let Observed { operation, now, .. } = observed;
+        let operation = &observed.operation;
         if operation.status().is_finished() {
             return pace::MIN;
         }
-        let job = self.jobs.get(operation.kind().as_str());
-        let load = job.map_or(&self.admission, |job| &job.admission).load();
-        let delay = pace::retry_after(operation, *now, load);
+        let delay = self.usual_delay(observed);
         let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
         let second = self.began.elapsed().as_secs();
         agenda.plan(operation, second, delay, self.settings.poll_rate)
     }
 
-    pub(super) fn overloaded(&self) -> Duration {
-        pace::overloaded(self.admission.load())
+    /// The same of a client that will not wait so long: it asks again at once, to be held.
+    pub(super) fn usual_delay(&self, Observed { operation, now, .. }: &Observed) -> Duration {
+        pace::retry_after(operation, *now, self.load(operation.kind()))
+    }
+
+    /// After how long there may be room again for work of that kind.
+    pub(super) fn overloaded(&self, id: OperationId, kind: &Kind) -> Duration {
+        pace::overloaded(id, self.load(kind))
+    }
+
+    fn load(&self, kind: &Kind) -> Load {
+        let job = self.jobs.get(kind.as_str());
+        job.map_or(&self.admission, |job| &job.admission).load()
     }
 }
 

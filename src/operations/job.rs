@@ -71,6 +71,9 @@ pub trait Job: JobInput {
 /// }
 /// ```
 pub trait JobInput: Sized + Send + 'static {
+    /// The media type of the bytes, for whoever else reads them: `application/json` of what serde writes.
+    const MEDIA_TYPE: &'static str = "application/octet-stream";
+
     /// The input as bytes.
     ///
     /// # Errors
@@ -97,6 +100,8 @@ impl JobInputError {
 }
 
 impl<T: Serialize + DeserializeOwned + Send + 'static> JobInput for T {
+    const MEDIA_TYPE: &'static str = "application/json";
+
     fn encode(&self) -> Result<Bytes, JobInputError> {
         serde_json::to_vec(self).map(Bytes::from).map_err(JobInputError::new)
     }

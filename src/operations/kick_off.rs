@@ -18,7 +18,7 @@ use super::task::{Answer, Task, accept, shutting_down};
 use super::{Operations, telemetry};
 use crate::header::vary_on_prefer;
 use crate::operation::{
-    Callback, IntoOutcome, Kind, NewOperation, OperationId, Outcome, Owner, TraceContext,
+    Callback, IntoOutcome, Kind, NewOperation, OperationId, Owner, TraceContext,
 };
 use crate::prefer::{CALLBACKS, Handling, PreferErrorKind, Preferences};
 use crate::problem::{Problem, types};
@@ -183,7 +183,12 @@ impl<'a> KickOff<'a> {
                 let context = Context::inline(self.trace);
                 let mut work =
                     pin!(async move { work(context).await.into_outcome().into_response() });
-                without_panic(work.as_mut()).await.unwrap_or_else(Problem::into_response)
+                let kind = self.kind;
+                let panicked = |problem: Problem| {
+                    telemetry::panicked(&kind.unwrap_or_default());
+                    problem.into_response()
+                };
+                without_panic(work.as_mut()).await.unwrap_or_else(panicked)
             }
             Ok(mode) => {
                 let work = |context| -> Work {
@@ -218,6 +223,7 @@ impl<'a> KickOff<'a> {
     /// # Cancel safety
     /// If it is dropped, the job may have been stored or not.
     pub async fn submit<J: Job>(mut self, job: J) -> Result<Observed, Problem> {
+        self.mode()?;
         let registered = self.registered::<J>()?;
         let input = encode(&job)?;
         let id = self.new_id()?;
@@ -243,8 +249,13 @@ impl<'a> KickOff<'a> {
             }
         };
         if mode == Mode::Inline && self.idempotency.is_none() && self.delay.is_zero() {
+            let kind = registered.kind.clone();
             let mut work = pin!(run(registered, job, Context::inline(self.trace)));
-            return without_panic(work.as_mut()).await.map(Outcome::into_response);
+            let outcome = without_panic(work.as_mut()).await.unwrap_or_else(|problem| {
+                telemetry::panicked(&kind);
+                problem.into_outcome()
+            });
+            return Ok(outcome.into_response());
         }
         let input = encode(&job)?;
         let here = Arc::clone(&registered);
@@ -315,7 +326,10 @@ impl<'a> KickOff<'a> {
         let job = job.map(|(job, _)| job);
         let admitted = match &job {
             None => match inner.admission.admit() {
-                None => return Err(Problem::new(types::OVERLOADED).retry_after(inner.overloaded())),
+                None => {
+                    let delay = inner.overloaded(id, submission.operation.kind());
+                    return Err(Problem::new(types::OVERLOADED).retry_after(delay));
+                }
                 admitted => admitted,
             },
             // What nobody waits for is left to the workers, and so is what cannot begin here.
@@ -347,6 +361,7 @@ impl<'a> KickOff<'a> {
         };
         // Who asked for no 202 waits for the end of the work that this request began, but gets one
         // if an earlier request did.
+        let is_new = matches!(answer, Answer::Accepted(_));
         let (observed, wait, is_replay) = match (answer, mode) {
             (Answer::Ready(outcome), _) => return Ok(outcome.into_response()),
             (Answer::Refused(problem), _) => return Err(problem),
@@ -360,8 +375,22 @@ impl<'a> KickOff<'a> {
             (Answer::Existing(observed), Mode::Inline) => (observed, Some(Duration::ZERO), true),
             (Answer::Existing(observed), Mode::Within(wait)) => (observed, Some(wait), true),
         };
-        let observed = self.operations.follow((*observed).into(), wait).await?;
-        let mut response = self.answer(&observed).await?;
+        // What was put off for longer than that cannot have ended by then.
+        let wait = wait.map(|wait| if self.delay < wait { wait } else { Duration::ZERO });
+        let accepted = Arc::new(*observed);
+        let answer = async {
+            let observed = self.operations.follow(Arc::clone(&accepted), wait).await?;
+            let answer = self.answer(&observed).await?;
+            if is_new && !is_named && observed.operation.status().is_finished() {
+                self.leave_nothing(&observed);
+            }
+            Ok(answer)
+        };
+        let mut response = match answer.await {
+            // Whoever has an operation is told where it is, whatever happens later.
+            Err(_) if is_new => self.pending(&accepted),
+            answer => answer?,
+        };
         if is_replay {
             response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
         }
@@ -370,15 +399,27 @@ impl<'a> KickOff<'a> {
 
     /// The answer that the store has for the request: its outcome, or 202 while there is none.
     async fn answer(&self, observed: &Observed) -> Result<Response, Problem> {
-        let inner = self.operations.inner();
         let operation = &observed.operation;
-        let view = OperationView::new(operation, observed.now, &inner.settings.urls);
         if !operation.status().is_finished() {
-            let delay = inner.retry_after(observed);
-            return Ok(view.retry_after(delay).accepted(self.preferences));
+            return Ok(self.pending(observed));
         }
         let (_, outcome) = self.operations.outcome(&self.owner, operation.id()).await?;
-        Ok(view.replay(outcome))
+        Ok(OperationView::new(operation, observed.now, self.operations.urls()).replay(outcome))
+    }
+
+    /// The 202.
+    fn pending(&self, observed: &Observed) -> Response {
+        OperationView::new(&observed.operation, observed.now, self.operations.urls())
+            .retry_after(self.operations.retry_after(observed))
+            .accepted(self.preferences)
+    }
+
+    /// Removes an operation whose client has its answer, and has not been told of it. Nobody waits for that; if
+    /// it fails, the operation goes when it expires.
+    fn leave_nothing(&self, observed: &Observed) {
+        let store = Arc::clone(&self.operations.inner().store);
+        let (id, version) = (observed.operation.id(), observed.operation.version());
+        self.operations.inner().runtime.spawn(async move { store.remove(id, version).await });
     }
 
     fn new_id(&self) -> Result<OperationId, Problem> {
@@ -398,12 +439,13 @@ impl<'a> KickOff<'a> {
         let policy = job.as_ref().map(|(job, _)| job.policy);
         let bounded = |wanted: Duration| settings.retention_bounds.bound(wanted);
         let retention = self.retention.map(bounded).or(policy.and_then(|policy| policy.retention));
-        let deadline = self.deadline.or(policy.and_then(|policy| policy.deadline));
+        let delay = if job.is_some() { self.delay } else { Duration::ZERO };
+        let usual = policy.and_then(|policy| policy.deadline).unwrap_or(settings.deadline);
+        let deadline = self.deadline.unwrap_or(usual.saturating_add(delay));
         let kind = match &job {
             Some((job, _)) => job.kind.clone(),
             None => self.kind.take().unwrap_or_default(),
         };
-        let delay = if job.is_some() { self.delay } else { Duration::ZERO };
         let operation = NewOperation::new(id)
             .with_kind(kind)
             .with_owner(self.owner.clone())
@@ -412,7 +454,7 @@ impl<'a> KickOff<'a> {
             .with_delay(delay)
             .with_trace(self.trace.take())
             .with_callback(self.callback.take())
-            .with_deadline(deadline.unwrap_or(settings.deadline.saturating_add(delay)));
+            .with_deadline(deadline);
         let mut submission = Submission::new(operation);
         submission.input = job.map(|(_, input)| input);
         submission.idempotency = self.idempotency.take();

@@ -79,6 +79,7 @@ mod idempotency;
 mod inner;
 mod job;
 mod kick_off;
+mod moment;
 mod observe;
 mod pace;
 mod policy;
@@ -122,7 +123,7 @@ pub(crate) use telemetry::RunSpan;
 use self::calls::{store_problem, unavailable};
 pub(crate) use self::context::Signal;
 use self::inner::Inner;
-use crate::operation::{Change, IntoOutcome, OperationId, Outcome, Owner};
+use crate::operation::{Change, IntoOutcome, OperationId, Outcome, Owner, TransitionError};
 use crate::prefer::Preferences;
 use crate::problem::{Problem, types};
 use crate::respond::{MonitorUrls, Response};
@@ -243,7 +244,7 @@ impl Operations {
                 self.inner().runs.send(id, Signal::Cancel);
                 Ok(observed)
             }
-            Err(ApplyError::Refused(_, finished)) => Ok(*finished),
+            Err(ApplyError::Refused(TransitionError::Finished, finished)) => Ok(*finished),
             Err(error) => Err(self.apply_problem(&error, id)),
         }
     }
@@ -273,6 +274,11 @@ impl Operations {
         self.inner().retry_after(observed)
     }
 
+    /// The same for an answer to a poll. Who was held will come again at once, so that no poll is planned.
+    pub(crate) fn delay(&self, observed: &Observed, was_held: bool) -> Duration {
+        if was_held { self.inner().usual_delay(observed) } else { self.retry_after(observed) }
+    }
+
     /// Counts a request of that owner about an operation or its list, before anything is read for it.
     ///
     /// # Errors
@@ -300,8 +306,11 @@ impl Operations {
     pub async fn shutdown(&self, grace: Duration) -> usize {
         self.inner().close();
         if tokio::time::timeout(grace, self.inner().emptied()).await.is_ok() {
+            // Some may still wait for what others do.
+            self.inner().grace_over.comes();
             return 0;
         }
+        self.inner().grace_over.comes();
         let interrupted = self.inner().admissions().map(|admission| admission.tasks()).sum();
         self.inner().runs.send_all(Signal::Interrupt);
         // What cannot be recorded in time ends by its lease.

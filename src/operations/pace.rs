@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::admission::Load;
-use crate::operation::{Operation, Progress, Status};
+use crate::operation::{Operation, OperationId, Progress, Status};
 use crate::time::Timestamp;
 
 /// The shortest time between two polls that a client is asked for.
@@ -67,14 +67,15 @@ pub(super) fn retry_after(operation: &Operation, now: Timestamp, load: Load) -> 
         }
         // Half as long again as it has run, once it has run for longer than usual.
         (Status::Running, _) => load.mean.checked_sub(run_time).unwrap_or(run_time / 2),
-        _ => queue(load),
+        // It may have been put off, by its request or after a failure.
+        _ => operation.available().duration_since(now).saturating_add(queue(load)),
     };
     left.clamp(MIN, MAX).mul_f64(spread(operation)).max(MIN)
 }
 
-/// After how long there may be room again, when there is none.
-pub(super) fn overloaded(load: Load) -> Duration {
-    queue(load).clamp(MIN, MAX)
+/// After how long there may be room again, when there is none for that operation.
+pub(super) fn overloaded(id: OperationId, load: Load) -> Duration {
+    queue(load).clamp(MIN, MAX).mul_f64(spread_of(id, 0)).max(MIN)
 }
 
 /// After how long the client of a stream should come again when it ends, with so many open: when all end
@@ -93,8 +94,12 @@ fn queue(load: Load) -> Duration {
 
 /// From 0.8 to 1.2: by the operation's random bits and its revision, so the same answer twice.
 fn spread(operation: &Operation) -> f64 {
-    let (_, random) = operation.id().as_uuid().as_u64_pair();
-    let mixed = random.wrapping_add(operation.revision()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    spread_of(operation.id(), operation.revision())
+}
+
+fn spread_of(id: OperationId, revision: u64) -> f64 {
+    let (_, random) = id.as_uuid().as_u64_pair();
+    let mixed = random.wrapping_add(revision).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     0.8 + 0.4 * part(mixed)
 }
 
@@ -236,7 +241,8 @@ mod tests {
     fn the_same_state_gets_the_same_delay() {
         let delay = || retry_after(&running(7, None), at(3), IDLE);
         assert_eq!(delay(), delay());
-        assert_eq!(overloaded(IDLE), MIN);
-        assert_eq!(overloaded(Load { mean: Duration::MAX, ..IDLE }), MAX);
+        let id = pending(7).id();
+        assert!(overloaded(id, IDLE) < MIN.mul_f64(1.2));
+        assert!(overloaded(id, Load { mean: Duration::MAX, ..IDLE }) >= MAX.mul_f64(0.8));
     }
 }

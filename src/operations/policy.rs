@@ -65,7 +65,7 @@ impl JobPolicy {
     /// How many stored jobs of this kind run here at once. With 0 this process stores such jobs
     /// and leaves them to others; requests without preference run here all the same.
     pub fn with_concurrency(mut self, jobs: usize) -> Self {
-        self.concurrency = Some(jobs);
+        self.concurrency = Some(jobs.min(tokio::sync::Semaphore::MAX_PERMITS));
         self
     }
 

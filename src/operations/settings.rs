@@ -33,6 +33,29 @@ pub(super) struct Settings {
     pub(super) run_span: RunSpan,
 }
 
+impl Settings {
+    /// Longer than any process lives: what is meant by a setting of "never". Counted from now on it is still an
+    /// instant.
+    const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+    pub(super) fn keep_within_reach(&mut self) {
+        for setting in [
+            &mut self.poll_interval,
+            &mut self.wait_cap,
+            &mut self.heartbeat,
+            &mut self.stall_limit,
+            &mut self.stream_lifetime,
+            &mut self.lease,
+            &mut self.cancel_grace,
+            &mut self.progress_interval,
+            &mut self.sweep_interval,
+            &mut self.store_timeout,
+        ] {
+            *setting = (*setting).min(Self::FOR_EVER);
+        }
+    }
+}
+
 /// The shortest and the longest retention that a request may ask for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RetentionBounds {

@@ -1,10 +1,11 @@
 //! Brings to their end the operations that nobody will, and removes the expired ones.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::calls::{detached, is_passing};
+use super::calls::{Call, detached, is_passing};
 use super::{Inner, Operations, telemetry};
 use crate::operation::{Change, Due};
 use crate::store::{DueQuery, OperationStore, StoreError};
@@ -26,12 +27,10 @@ pub(super) fn spawn(operations: &Operations) {
             drop(inner);
             // One batch after another as long as there is more. What failed is due still, and is
             // tried again with the next sweep; a store that does not answer holds up none.
-            let sweep = || Box::pin(sweep(Arc::clone(&store), Weak::clone(&weak)));
             let swept = loop {
-                match detached(&Handle::current(), sweep(), timeout).await {
-                    Some(Ok(true)) => {}
-                    Some(swept) => break swept.map_err(Some),
-                    None => break Err(None),
+                match sweep(&store, &weak, timeout).await {
+                    Ok(true) => {}
+                    swept => break swept,
                 }
             };
             let Some(inner) = weak.upgrade() else { return };
@@ -44,19 +43,40 @@ pub(super) fn spawn(operations: &Operations) {
     });
 }
 
-/// Settles and purges one batch each, and says whether there may be more.
-async fn sweep(store: Arc<dyn OperationStore>, inner: Weak<Inner>) -> Result<bool, StoreError> {
-    let due = store.due(&DueQuery::new(Due::Settle, BATCH)).await?;
+/// Settles and purges one batch each, and says whether there may be more. Each call of the store has that time;
+/// no error is one that did not end within it.
+async fn sweep(
+    store: &Arc<dyn OperationStore>,
+    inner: &Weak<Inner>,
+    timeout: Duration,
+) -> Result<bool, Option<StoreError>> {
+    let due = {
+        let store = Arc::clone(store);
+        let call = async move { store.due(&DueQuery::new(Due::Settle, BATCH)).await };
+        in_time(Box::pin(call), timeout).await?
+    };
     let mut settled = 0;
     for observed in due {
         let Some(inner) = inner.upgrade() else { break };
-        match inner.apply_to(observed, Change::Settle, None).await {
+        let call = async move { Ok(inner.apply_to(observed, Change::Settle, None).await) };
+        match in_time(Box::pin(call), timeout).await? {
             Ok(_) => settled += 1,
             // Somebody else was first, or this one cannot be written: it holds up no other.
             Err(error) if !is_passing(&error) => {}
             Err(_) => break,
         }
     }
-    let purged = store.purge(BATCH).await?;
+    let store = Arc::clone(store);
+    let purged = in_time(Box::pin(async move { store.purge(BATCH).await }), timeout).await?;
     Ok(settled == BATCH || purged == BATCH)
+}
+
+async fn in_time<T: Send + 'static>(
+    call: Call<Result<T, StoreError>>,
+    timeout: Duration,
+) -> Result<T, Option<StoreError>> {
+    match detached(&Handle::current(), call, timeout).await {
+        Some(answer) => answer.map_err(Some),
+        None => Err(None),
+    }
 }

@@ -81,6 +81,11 @@ impl Task {
             };
             tokio::select! {
                 biased;
+                // A handler that heard of the shutdown has no answer of its own.
+                () = run.interrupted() => {
+                    let _ = answer.send(Answer::Refused(shutting_down()));
+                    return;
+                }
                 outcome = in_time => {
                     admitted.ran(began.elapsed());
                     let kind = submission.operation.kind();
@@ -90,10 +95,6 @@ impl Task {
                     }
                     // If nobody waits any more, the answer has no reader.
                     let _ = answer.send(Answer::Ready(outcome.unwrap_or_else(Problem::into_outcome)));
-                    return;
-                }
-                () = run.interrupted() => {
-                    let _ = answer.send(Answer::Refused(shutting_down()));
                     return;
                 }
                 () = over => {}
@@ -166,8 +167,8 @@ pub(super) async fn accept(
     limits.owner = inner.settings.owner_limit;
     let submission = submission.with_limits(limits);
     let store = Arc::clone(&inner.store);
-    let operation = &submission.operation;
-    let span = telemetry::accept_span(operation.id(), operation.kind());
+    let (id, kind_of_work) = (submission.operation.id(), submission.operation.kind().clone());
+    let span = telemetry::accept_span(id, &kind_of_work);
     let call = async move { store.submit(submission).await }.instrument(span);
     match inner.detached(Box::pin(call)).await {
         Some(Ok(Acceptance::Created(observed))) => {
@@ -181,7 +182,7 @@ pub(super) async fn accept(
                 Full::Owner => types::TOO_MANY_OPERATIONS,
                 Full::Total => types::OVERLOADED,
             };
-            Err(Problem::new(kind).retry_after(inner.overloaded()))
+            Err(Problem::new(kind).retry_after(inner.overloaded(id, &kind_of_work)))
         }
         Some(Ok(Acceptance::KeyReused)) => Err(Problem::new(types::KEY_REUSED)),
         Some(Err(error)) => {

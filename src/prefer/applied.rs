@@ -5,9 +5,10 @@ use std::fmt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::field::{write_list, write_pair};
-use super::list::MAX_PREFERENCES;
-use super::preference::{Preference, Value};
+use super::parameter::Value;
+use super::preference::Preference;
 use super::preferences::{CALLBACKS, Preferences};
+use super::text::MAX_PREFERENCES;
 
 /// The name of the `Preference-Applied` field
 /// ([RFC 7240 §3](https://www.rfc-editor.org/rfc/rfc7240.html#section-3)).
@@ -95,7 +96,8 @@ impl PreferenceApplied {
 
     /// Adds `callback`, under whichever of its names [`Preferences::callback`] has it.
     pub fn callback(self) -> Self {
-        CALLBACKS.into_iter().fold(self, Self::preference)
+        let name = CALLBACKS.into_iter().find(|name| self.preferences.get(name).is_some());
+        self.preference_if(name.is_some(), name.unwrap_or_default())
     }
 
     /// Adds the preference of this name, in whatever case, if the request has it.

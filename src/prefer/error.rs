@@ -2,7 +2,7 @@
 
 use std::{error, fmt};
 
-use super::{MAX_FIELD_BYTES, MAX_PREFERENCES};
+use super::text::{MAX_FIELD_BYTES, MAX_PREFERENCES};
 
 /// A fault in a `Prefer` field, or the reason why one of its preferences was dropped.
 ///

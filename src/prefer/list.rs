@@ -3,11 +3,7 @@
 use super::error::{Fault, PreferError};
 use super::parse::Cursor;
 use super::preference::Preference;
-use super::text::Text;
-
-/// How many members of a list are read, whether they turn out well-formed, malformed or repeated: 64. What follows them
-/// is dropped as one.
-pub const MAX_PREFERENCES: usize = 64;
+use super::text::{MAX_PREFERENCES, Text};
 
 /// The members of a list in their order, each as a preference or as the reason why it is none.
 #[derive(Clone, Debug)]
@@ -95,10 +91,13 @@ impl<'a> Iterator for Members<'a> {
         if self.cut && self.cursor.is_at_end() {
             return Some(Err(self.stop(Fault::TooLong)));
         }
-        Some(member.map_err(|error| {
-            self.cursor.skip_preference();
-            self.error(error)
-        }))
+        Some(match member {
+            Ok((head, parameters)) => Ok(Preference::new(head, parameters)),
+            Err(error) => {
+                self.cursor.skip_preference();
+                Err(self.error(error))
+            }
+        })
     }
 }
 

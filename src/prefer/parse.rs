@@ -11,7 +11,7 @@
 //! The cursor only moves forward, so that reading is linear whatever the bytes are.
 
 use super::error::{Fault, Part, Place, PreferError};
-use super::preference::{Parameter, Preference, Value};
+use super::parameter::{Parameter, Value};
 
 /// A position in a text.
 #[derive(Clone, Debug)]
@@ -82,9 +82,9 @@ impl<'a> Cursor<'a> {
     /// [RFC 7240 §2](https://www.rfc-editor.org/rfc/rfc7240.html#section-2), `preference`.
     ///
     /// Starts at the first byte of the preference, and stops at the comma or the end of the line that ends it, or at
-    /// the fault.
+    /// the fault. Gives what stands before its first semicolon, and its parameters as they stand behind.
     #[inline]
-    pub(super) fn preference(&mut self) -> Result<Preference<'a>, PreferError> {
+    pub(super) fn preference(&mut self) -> Result<(Parameter<'a>, &'a [u8]), PreferError> {
         let head = self.pair(Part::Preference)?;
         let start = self.at;
         while self.peek() == Some(b';') {
@@ -94,7 +94,7 @@ impl<'a> Cursor<'a> {
                 self.pair(Part::Parameter)?;
             }
         }
-        Ok(Preference::new(head, self.text.get(start..self.at).unwrap_or_default()))
+        Ok((head, self.text.get(start..self.at).unwrap_or_default()))
     }
 
     /// The next parameter of a preference that has been read before.

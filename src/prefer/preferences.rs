@@ -7,7 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::PreferError;
 use super::list::{Distinct, Members};
-use super::preference::{Preference, Value};
+use super::parameter::Value;
+use super::preference::Preference;
 use super::text::Text;
 
 /// The names of the preference to be told at a URL.

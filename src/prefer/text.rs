@@ -6,6 +6,10 @@ use std::fmt;
 /// as much as common servers accept of a field. A preference that goes on beyond them is dropped, with all that follows.
 pub const MAX_FIELD_BYTES: usize = 8 * 1024;
 
+/// How many members of a list are read, whether they turn out well-formed, malformed or repeated: 64. What follows them
+/// is dropped as one.
+pub const MAX_PREFERENCES: usize = 64;
+
 /// Fields up to this length are stored without an allocation.
 ///
 /// Copied, rather than shared with the header map: a short copy is as cheap as a reference count, it needs no

@@ -59,6 +59,6 @@ impl<'de> Deserialize<'de> for Problem {
             }
         }
         members.extensions = extensions;
-        Ok(Self(Box::new(members)))
+        Ok(Self(std::sync::Arc::new(members)))
     }
 }

@@ -31,6 +31,7 @@ pub mod types;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
@@ -42,7 +43,7 @@ use serde_json::{Map, Value};
 pub const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// A kind of problem: its identifying URI, its title, and the status it is answered with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProblemType {
     uri: &'static str,
     title: &'static str,
@@ -62,6 +63,11 @@ impl ProblemType {
         self.uri
     }
 
+    /// The title of the kind.
+    pub const fn title(&self) -> &'static str {
+        self.title
+    }
+
     /// The status that such a problem is answered with.
     pub const fn status(&self) -> StatusCode {
         self.status
@@ -70,10 +76,10 @@ impl ProblemType {
 
 /// One occurrence of a problem.
 ///
-/// It is an [`Error`](std::error::Error), so a handler can return it with `?`; it is small, so
-/// `Result<T, Problem>` stays cheap.
+/// It is an [`Error`](std::error::Error), so a handler can return it with `?`; it is one pointer, so
+/// `Result<T, Problem>` stays cheap, and a clone shares what it points to.
 #[derive(Clone, PartialEq)]
-pub struct Problem(Box<Members>);
+pub struct Problem(Arc<Members>);
 
 #[derive(Clone, PartialEq, Default)]
 struct Members {
@@ -87,9 +93,13 @@ struct Members {
 }
 
 impl Problem {
+    /// How much of a problem an operation tells as its error: 16 KiB. Of a larger one it tells the type, the
+    /// title and the detail, each cut to a quarter of that, and no extension; the result still has all of it.
+    pub const MAX_KEPT_BYTES: usize = 16 * 1024;
+
     /// A problem of the given kind.
     pub fn new(kind: ProblemType) -> Self {
-        Self(Box::new(Members {
+        Self(Arc::new(Members {
             uri: Some(kind.uri.into()),
             title: Some(kind.title.into()),
             status: Some(kind.status),
@@ -100,7 +110,7 @@ impl Problem {
     /// A problem that says no more than its status does: type `about:blank`
     /// ([RFC 9457 §4.2.1](https://www.rfc-editor.org/rfc/rfc9457#section-4.2.1)).
     pub fn from_status(status: StatusCode) -> Self {
-        Self(Box::new(Members {
+        Self(Arc::new(Members {
             title: status.canonical_reason().map(Cow::from),
             status: Some(status),
             ..Members::default()
@@ -110,21 +120,48 @@ impl Problem {
     /// The same problem with the status that it was really answered with; the document's own member
     /// is only advice ([RFC 9457 §3.1.2](https://www.rfc-editor.org/rfc/rfc9457#section-3.1.2)).
     pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
-        self.0.status = Some(status);
+        self.members().status = Some(status);
+        self
+    }
+
+    fn members(&mut self) -> &mut Members {
+        Arc::make_mut(&mut self.0)
+    }
+
+    /// The same within [`MAX_KEPT_BYTES`](Self::MAX_KEPT_BYTES).
+    pub(crate) fn within_bounds(mut self) -> Self {
+        const TEXT: usize = Problem::MAX_KEPT_BYTES / 4;
+        let members = &*self.0;
+        let texts = [&members.uri, &members.title, &members.detail, &members.instance];
+        let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
+        let extensions = || serde_json::to_string(&members.extensions).map_or(0, |text| text.len());
+        if texts <= Self::MAX_KEPT_BYTES && texts + extensions() <= Self::MAX_KEPT_BYTES {
+            return self;
+        }
+        let members = self.members();
+        members.extensions = Map::new();
+        // Half a URI would name something else.
+        for uri in [&mut members.uri, &mut members.instance] {
+            uri.take_if(|uri| uri.len() > TEXT);
+        }
+        for text in [&mut members.title, &mut members.detail].into_iter().flatten() {
+            let end = (0..=TEXT.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+            text.to_mut().truncate(end.unwrap_or(0));
+        }
         self
     }
 
     /// Says what is special about this occurrence, in words for people.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
-        self.0.detail = Some(detail.into());
+        self.members().detail = Some(detail.into());
         self
     }
 
     /// Names this occurrence by a URI reference.
     #[must_use]
     pub fn instance(mut self, instance: impl Into<Cow<'static, str>>) -> Self {
-        self.0.instance = Some(instance.into());
+        self.members().instance = Some(instance.into());
         self
     }
 
@@ -138,7 +175,7 @@ impl Problem {
         let name = name.into();
         if !document::REGISTERED.contains(&name.as_str()) {
             if let Ok(value) = serde_json::to_value(value) {
-                self.0.extensions.insert(name, value);
+                self.members().extensions.insert(name, value);
             }
         }
         self
@@ -148,7 +185,7 @@ impl Problem {
     /// of the document.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
-        self.0.retry_after = Some(delay);
+        self.members().retry_after = Some(delay);
         self
     }
 
@@ -167,14 +204,26 @@ impl Problem {
         self.0.title.as_deref()
     }
 
-    /// The status that the problem is answered with; 500 if a foreign document names none.
+    /// The status that the problem is answered with; 500 if a foreign document names none, or one that is no
+    /// error's.
     pub fn status(&self) -> StatusCode {
-        self.0.status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        let status = self.0.status.filter(|status| status.as_u16() >= 400);
+        status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// What is special about this occurrence. (To set it: [`detail`](Self::detail).)
     pub fn detail_text(&self) -> Option<&str> {
         self.0.detail.as_deref()
+    }
+
+    /// The URI reference that names this occurrence. (To set it: [`instance`](Self::instance).)
+    pub fn instance_text(&self) -> Option<&str> {
+        self.0.instance.as_deref()
+    }
+
+    /// The extension members, by their names.
+    pub fn extensions(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.extensions.iter().map(|(name, value)| (name.as_str(), value))
     }
 
     /// An extension member.
@@ -184,7 +233,7 @@ impl Problem {
 
     /// The same without a word on when to try again.
     pub(crate) fn without_retry_delay(mut self) -> Self {
-        self.0.retry_after = None;
+        self.members().retry_after = None;
         self
     }
 
@@ -254,6 +303,28 @@ mod tests {
             assert_eq!(problem.status(), StatusCode::INTERNAL_SERVER_ERROR, "{status}");
         }
         assert!(serde_json::from_str::<Problem>("[]").is_err());
+    }
+
+    #[test]
+    fn what_is_no_error_is_answered_as_one() {
+        for status in [100, 200, 304, 399] {
+            let problem = parse(&format!(r#"{{"status":{status}}}"#));
+            assert_eq!(problem.status(), StatusCode::INTERNAL_SERVER_ERROR, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_large_one_is_told_in_part() {
+        let just =
+            Problem::new(types::INTERNAL).with("x", "x".repeat(Problem::MAX_KEPT_BYTES - 200));
+        assert_eq!(just.clone().within_bounds(), just);
+        let large = just
+            .detail("ä".repeat(Problem::MAX_KEPT_BYTES))
+            .instance("/".repeat(Problem::MAX_KEPT_BYTES));
+        let kept = large.within_bounds();
+        assert!(kept.is(types::INTERNAL) && kept.extensions().count() == 0);
+        assert_eq!(kept.detail_text().unwrap().len(), Problem::MAX_KEPT_BYTES / 4);
+        assert_eq!(kept.instance_text(), None);
     }
 
     #[test]

@@ -25,6 +25,8 @@ problem_types! {
     RESULT_NOT_READY = "result-not-ready", "Result not ready", NOT_FOUND;
     /// The operation finished without a result: it was canceled.
     RESULT_NOT_AVAILABLE = "result-not-available", "Result not available", NOT_FOUND;
+    /// The operation has changed since its client last saw it (`If-Match`); nothing was done.
+    PRECONDITION_FAILED = "precondition-failed", "Precondition failed", PRECONDITION_FAILED;
     /// The resource does not know this method; `Allow` lists those that it knows.
     METHOD_NOT_ALLOWED = "method-not-allowed", "Method not allowed", METHOD_NOT_ALLOWED;
     /// A form was sent by a page of another origin, or by something that does not say by which.
@@ -41,6 +43,8 @@ problem_types! {
     KEY_REQUIRED = "idempotency-key-required", "Idempotency key required", BAD_REQUEST;
     /// The idempotency key was used before for a request with another payload.
     KEY_REUSED = "idempotency-key-reused", "Idempotency key reused", UNPROCESSABLE_ENTITY;
+    /// The work's input is larger than the store takes; nothing of the request was stored.
+    REQUEST_TOO_LARGE = "request-too-large", "Request too large", PAYLOAD_TOO_LARGE;
     /// The service has as much work as it takes; nothing of the request was stored.
     OVERLOADED = "overloaded", "Overloaded", SERVICE_UNAVAILABLE;
     /// The owner has as much unfinished work as one may have; nothing of the request was stored.

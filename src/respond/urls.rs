@@ -20,8 +20,22 @@ impl MonitorUrls {
 
     /// Monitors are below `base`: a path of this origin (`/operations`), or an absolute URL where the
     /// service knows its own public address. It is never made of a request's `Host`.
+    ///
+    /// # Panics
+    /// If `base` is neither, has no path but `/` (the monitors would take all of the service's requests),
+    /// or has a query or a fragment. It is a setting of the program, not something that a client says.
     pub fn new(base: impl AsRef<str>) -> Self {
-        Self { base: UriReference::new(base.as_ref().trim_end_matches('/')) }
+        let base = base.as_ref();
+        let path = match base.split_once("://") {
+            Some((_, rest)) => rest.find('/').map(|at| &rest[at..]),
+            None => Some(base).filter(|path| !path.starts_with("//")),
+        };
+        let path = path.filter(|path| path.starts_with('/') && !path.trim_matches('/').is_empty());
+        assert!(
+            path.is_some_and(|path| !path.contains(['?', '#'])),
+            "the base of the monitors is {base:?}, not a path such as /operations or a URL with one"
+        );
+        Self { base: UriReference::new(base.trim_end_matches('/')) }
     }
 
     /// The list of an owner's operations.
@@ -59,5 +73,31 @@ impl MonitorUrls {
 impl Default for MonitorUrls {
     fn default() -> Self {
         Self::new(Self::DEFAULT_BASE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_has_a_path_of_its_own() {
+        for base in ["/operations", "/a/b/", "https://api.example/v1/operations", "/ä"] {
+            MonitorUrls::new(base);
+        }
+        let wrong = [
+            "",
+            "/",
+            "//",
+            "//host/x",
+            "operations",
+            "https://api.example",
+            "http://a/",
+            "/x?y",
+            "/x#y",
+        ];
+        for base in wrong {
+            std::panic::catch_unwind(|| MonitorUrls::new(base)).unwrap_err();
+        }
     }
 }

@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::document::{ListDocument, OperationDocument};
 use super::{Accepted, Body, Event, MonitorUrls, Response, page};
 use crate::header::{CacheControl, EntityTag, JSON, Link, SUNSET, UriReference, retry_after};
-use crate::operation::{IntoOutcome, Operation, Outcome};
+use crate::operation::{IntoOutcome, Operation, Outcome, Status};
 use crate::prefer::{PREFERENCE_APPLIED, PreferenceApplied, Preferences};
-use crate::problem::{Problem, types};
+use crate::problem::{Problem, ProblemType, types};
 use crate::time::Timestamp;
 
 /// May be kept by its client alone, who asks before each use whether it still holds.
@@ -93,7 +93,7 @@ impl<'a> OperationView<'a> {
     /// The answer to a GET of the monitor: 200 in every state, or 304 if the client has this
     /// revision ([RFC 9110 §13.1.2](https://www.rfc-editor.org/rfc/rfc9110#section-13.1.2)).
     pub fn monitor(&self, request: &HeaderMap) -> Response {
-        let tag = EntityTag::of_revision(self.operation.revision());
+        let tag = Self::tag(self.operation);
         let response = if tag.is_in_if_none_match(request) {
             not_modified()
         } else {
@@ -133,7 +133,6 @@ impl<'a> OperationView<'a> {
     }
 
     /// The tag of the operation as JSON.
-    #[cfg(feature = "tokio")]
     pub(crate) fn tag(operation: &Operation) -> EntityTag {
         EntityTag::of_revision(operation.revision())
     }
@@ -174,14 +173,15 @@ impl<'a> OperationView<'a> {
     ///
     /// `stored` is what the store kept of the outcome. A failure that no handler answered (a
     /// deadline, a lost worker) has nothing stored and is answered with its problem; an operation
-    /// that was canceled, or is not finished, with a 404 problem.
+    /// that was canceled, or is not finished, with a 404 problem of a type of its own. One that succeeded
+    /// and of which nothing is stored is gone: it was forgotten, or has expired, since it was read.
     pub fn result(&self, stored: Option<Outcome>) -> Response {
         let Some(expires) = self.operation.expires() else {
             let problem = Problem::new(types::RESULT_NOT_READY).retry_after(self.retry_after);
             return no_store(problem.into_response());
         };
         let Some(outcome) = self.outcome(stored) else {
-            return no_store(Problem::new(types::RESULT_NOT_AVAILABLE).into_response());
+            return no_store(self.without_outcome(types::RESULT_NOT_AVAILABLE));
         };
         let mut response = outcome.into_response();
         let headers = response.headers_mut();
@@ -201,8 +201,13 @@ impl<'a> OperationView<'a> {
     pub fn replay(&self, stored: Option<Outcome>) -> Response {
         match self.outcome(stored) {
             Some(outcome) => outcome.into_response(),
-            None => Problem::new(types::CANCELED).into_response(),
+            None => self.without_outcome(types::CANCELED),
         }
+    }
+
+    fn without_outcome(&self, canceled: ProblemType) -> Response {
+        let is_canceled = self.operation.status() == Status::Canceled;
+        Problem::new(if is_canceled { canceled } else { types::NOT_FOUND }).into_response()
     }
 
     /// How it ended: what was stored, or the problem of a failure that no handler answered.
@@ -299,7 +304,7 @@ fn write<T: Serialize>(document: &T) -> Result<Vec<u8>, Problem> {
     let mut content = Vec::with_capacity(1_024);
     match serde_json::to_writer(&mut content, document) {
         Ok(()) => Ok(content),
-        // An extension of a problem could not be written: it came from a handler.
+        // There is nothing in our documents that JSON has no form for.
         Err(_) => Err(Problem::new(types::INTERNAL)),
     }
 }

@@ -4,11 +4,14 @@
 //! | a client that | is cut off |
 //! | --- | --- |
 //! | connects and says nothing, or sends its request's head byte by byte | after [`header_timeout`](Server::header_timeout), 10 s |
-//! | keeps its connection open between requests | after the same, or a [ping](Server::ping_interval) without answer in HTTP/2 |
+//! | keeps its connection open between requests | after the same; in HTTP/2 after [`idle_timeout`](Server::idle_timeout), 60 s, or a [ping](Server::ping_interval) without answer |
 //! | sends its content byte by byte | after [`body_grace`](Server::body_grace), 30 s, below [1 KiB a second](Server::body_rate) |
 //! | does not take its answer | after [`write_timeout`](Server::write_timeout), 30 s without a byte |
 //! | sends a large head | with 431, beyond [64 KiB](Server::max_head_bytes) or [100 fields](Server::max_headers) |
 //! | opens stream after stream, and resets them | by the [bounds](Server::max_streams) of HTTP/2 |
+//!
+//! In HTTP/2 a client can leave one answer and take others: what it leaves is held until the connection ends, and is bounded
+//! by [`max_streams`](Server::max_streams) times what an answer may have.
 //!
 //! And no more than [`max_connections`](Server::max_connections) are served at once; others wait to be accepted.
 //!
@@ -32,11 +35,12 @@
 //! [axum]: https://docs.rs/axum
 
 mod body;
+mod idle;
 mod io;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,13 +52,14 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower_service::Service;
 
 use self::body::Paced;
+use self::idle::Activity;
 use self::io::Guarded;
 
 /// How long it waits after a connection could not be accepted: for want of file descriptors, mostly.
@@ -76,6 +81,7 @@ struct Bounds {
     body_rate: u32,
     write_timeout: Duration,
     ping_interval: Duration,
+    idle_timeout: Duration,
     head_bytes: usize,
     headers: usize,
     streams: u32,
@@ -94,6 +100,8 @@ impl Server {
     pub const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
     /// How often an HTTP/2 connection is pinged if nothing else is said.
     pub const DEFAULT_PING_INTERVAL: Duration = Duration::from_secs(20);
+    /// How long an HTTP/2 connection may have no request if nothing else is said.
+    pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
     /// How large a request's head may be if nothing else is said: 64 KiB.
     pub const DEFAULT_MAX_HEAD_BYTES: usize = 64 << 10;
     /// How many fields a request may have if nothing else is said.
@@ -116,6 +124,7 @@ impl Server {
             body_rate: Self::DEFAULT_BODY_RATE,
             write_timeout: Self::DEFAULT_WRITE_TIMEOUT,
             ping_interval: Self::DEFAULT_PING_INTERVAL,
+            idle_timeout: Self::DEFAULT_IDLE_TIMEOUT,
             head_bytes: Self::DEFAULT_MAX_HEAD_BYTES,
             headers: Self::DEFAULT_MAX_HEADERS,
             streams: Self::DEFAULT_MAX_STREAMS,
@@ -156,6 +165,13 @@ impl Server {
         self
     }
 
+    /// How long an HTTP/2 connection may have no request; then it is told to end. (One of HTTP/1 has to begin its
+    /// next request within the [header timeout](Self::header_timeout).)
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.bounds.idle_timeout = timeout;
+        self
+    }
+
     /// How large a request's head may be, at least 8 KiB.
     pub fn max_head_bytes(mut self, bytes: usize) -> Self {
         self.bounds.head_bytes = bytes.max(Self::LEAST_HEAD_BYTES);
@@ -187,12 +203,17 @@ impl Server {
     }
 
     /// Serves until `stop` is over, and then until all requests that run are answered or their grace is over.
-    /// Handlers find their client's address by [`ConnectInfo`].
+    /// Handlers find their client's address by [`ConnectInfo`]. What runs longer than the grace is dropped.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, so are its connections, with what their handlers were at.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { listener, router, bounds } = self;
+        let bounds = bounds.within_reach();
         let builder = Arc::new(bounds.builder());
         let places = Arc::new(Semaphore::new(bounds.connections));
-        let running = GracefulShutdown::new();
+        let (told, stopping) = watch::channel(());
+        let mut running = JoinSet::new();
         let mut stop = pin!(stop);
         loop {
             let accepted = async {
@@ -203,27 +224,61 @@ impl Server {
                 () = stop.as_mut() => break,
                 accepted = accepted => accepted,
             };
-            let Ok((stream, address)) = accepted else {
-                sleep(ACCEPT_PAUSE).await;
-                continue;
+            // Those that have ended make room.
+            while running.try_join_next().is_some() {}
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                // It was its client's connection, and is its client's business.
+                Err(error) if is_of_the_client(&error) => continue,
+                Err(error) => {
+                    tracing::warn!(target: "respond_async", %error, "a connection cannot be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
             };
             // A small answer is not held back to wait for more.
             let _ = stream.set_nodelay(true);
-            let service = HandOver { router: router.clone(), address, bounds };
+            let activity = Arc::new(Activity::new());
+            let service = HandOver {
+                router: router.clone(),
+                address,
+                bounds,
+                activity: Arc::clone(&activity),
+            };
             let connection = bounds.connection(&builder, stream, service);
-            let connection = running.watch(connection);
-            tokio::spawn(async move {
-                // A connection that fails is its client's business.
-                let _ = connection.await;
+            let mut stopping = stopping.clone();
+            running.spawn(async move {
+                let mut connection = pin!(connection);
+                tokio::select! {
+                    // A connection that fails is its client's business.
+                    _ = connection.as_mut() => return,
+                    () = activity.idles(bounds.idle_timeout) => {}
+                    // Also if the server itself is gone.
+                    _ = stopping.changed() => {}
+                }
+                connection.as_mut().graceful_shutdown();
+                // It has to agree, and may have begun another request just before.
+                while timeout(bounds.header_timeout, connection.as_mut()).await.is_err() {
+                    if activity.is_idle() {
+                        break;
+                    }
+                }
                 drop(place);
             });
         }
-        drop(listener);
-        let _ = timeout(bounds.shutdown_grace, running.shutdown()).await;
+        drop((listener, told));
+        let all = async { while running.join_next().await.is_some() {} };
+        let _ = timeout(bounds.shutdown_grace, all).await;
+        running.shutdown().await;
     }
 }
 
-type Connection = hyper_util::server::conn::auto::Connection<
+fn is_of_the_client(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+type Connection = hyper_util::server::conn::auto::UpgradeableConnection<
     'static,
     TokioIo<Guarded<TcpStream>>,
     HandOver,
@@ -231,6 +286,23 @@ type Connection = hyper_util::server::conn::auto::Connection<
 >;
 
 impl Bounds {
+    /// Longer than any process lives: what is meant by a bound of "never".
+    const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+    fn within_reach(mut self) -> Self {
+        for bound in [
+            &mut self.header_timeout,
+            &mut self.body_grace,
+            &mut self.write_timeout,
+            &mut self.ping_interval,
+            &mut self.idle_timeout,
+            &mut self.shutdown_grace,
+        ] {
+            *bound = (*bound).min(Self::FOR_EVER);
+        }
+        self
+    }
+
     fn builder(&self) -> Builder<TokioExecutor> {
         let mut builder = Builder::new(TokioExecutor::new());
         builder
@@ -256,7 +328,7 @@ impl Bounds {
         service: HandOver,
     ) -> Connection {
         let io = Guarded::new(stream, self.header_timeout, self.write_timeout);
-        builder.serve_connection(TokioIo::new(io), service).into_owned()
+        builder.serve_connection_with_upgrades(TokioIo::new(io), service).into_owned()
     }
 }
 
@@ -266,19 +338,22 @@ struct HandOver {
     router: Router,
     address: std::net::SocketAddr,
     bounds: Bounds,
+    activity: Arc<Activity>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for HandOver {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = <Router as Service<Request<Body>>>::Future;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let Bounds { body_grace, body_rate, .. } = self.bounds;
         let mut request =
             request.map(|body| Body::new(Paced::new(body, body_grace, body_rate).boxed_unsync()));
         request.extensions_mut().insert(ConnectInfo(self.address));
+        let busy = self.activity.begin();
         // A router is always ready.
-        self.router.clone().call(request)
+        let answer = self.router.clone().call(request);
+        Box::pin(async move { Ok(answer.await?.map(|body| Body::new(busy.until_sent(body)))) })
     }
 }

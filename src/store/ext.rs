@@ -37,6 +37,17 @@ pub enum ApplyError {
     Store(#[from] StoreError),
 }
 
+impl ApplyError {
+    /// Whether the same change may succeed later, without anybody's help.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_retryable(),
+            Self::Contended => true,
+            Self::Refused(..) | Self::Gone | Self::NotFinished => false,
+        }
+    }
+}
+
 /// What callers do with a store, whichever it is.
 ///
 /// # Cancel safety
@@ -61,7 +72,8 @@ pub trait OperationStoreExt: OperationStore {
     /// Gives a new operation to the store, and finds out what became of it when the answer got lost.
     ///
     /// # Errors
-    /// The store's troubles. An ambiguous one is left only if reading failed too.
+    /// The store's troubles. An ambiguous one is left if the operation is not there to be read, for it
+    /// may still come, or its key be another's; ask again, under the same id or key.
     fn submit(
         &self,
         submission: Submission,
@@ -85,7 +97,9 @@ pub trait OperationStoreExt: OperationStore {
     /// writes, and begins again if somebody else wrote first. Gives the operation after it.
     ///
     /// # Errors
-    /// [`ApplyError`]; with all but its ambiguous store errors, nothing was written.
+    /// [`ApplyError`]. If the answer to a try got lost and it cannot be found out whether it took place,
+    /// that ambiguous error of the store; with all other errors nothing was written. What is refused is
+    /// refused by how the operation stands, also if an earlier try of the same change led there.
     fn apply(
         &self,
         id: OperationId,
@@ -94,22 +108,10 @@ pub trait OperationStoreExt: OperationStore {
         self.apply_with(id, change, None, |_| Vec::new())
     }
 
-    /// The same for a change that may finish the operation, and the outcome that is kept with it if it
-    /// does so with an answer.
-    ///
-    /// # Errors
-    /// As [`apply`](Self::apply).
-    fn apply_with_outcome(
-        &self,
-        id: OperationId,
-        change: Change,
-        outcome: Option<Outcome>,
-    ) -> impl Future<Output = Result<Observed, ApplyError>> + Send {
-        self.apply_with(id, change, outcome, |_| Vec::new())
-    }
-
-    /// The same, with what is accepted in the same step if the change is one that a client can see:
-    /// `follow_ups` is given the operation as it becomes. It is asked again when somebody else wrote first.
+    /// The same for a change that may finish the operation, with the outcome that is kept with it if it
+    /// does so with an answer; and with what is accepted in the same step if the change is one that a
+    /// client can see: `follow_ups` is given the operation as it becomes. It is asked again when
+    /// somebody else wrote first.
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
@@ -199,10 +201,18 @@ pub trait OperationStoreExt: OperationStore {
                 return Err(ApplyError::NotFinished);
             }
             // What is finished never changes, so its version is still the same, or it is gone.
-            match self.remove(id, found.operation.version()).await? {
-                Swapped::Swapped => Ok(()),
-                Swapped::Gone => Err(ApplyError::Gone),
-                Swapped::Conflict(_) => Err(ApplyError::Contended),
+            match self.remove(id, found.operation.version()).await {
+                Ok(Swapped::Swapped) => Ok(()),
+                Ok(Swapped::Gone) => Err(ApplyError::Gone),
+                Ok(Swapped::Conflict(_)) => Err(ApplyError::Contended),
+                Err(error) if error.kind() == StoreErrorKind::Ambiguous => {
+                    // What is gone by now is forgotten, as was asked.
+                    match self.get(id).await {
+                        Ok(None) => Ok(()),
+                        _ => Err(error.into()),
+                    }
+                }
+                Err(error) => Err(error.into()),
             }
         }
     }
@@ -221,12 +231,18 @@ async fn apply_from<S: OperationStore + ?Sized>(
     let write_id = next_write_id();
     // Whether it is what the store has just said.
     let mut is_read = false;
+    // The first answer that got lost: from then on nobody can say that nothing was written.
+    let mut doubt: Option<StoreError> = None;
     for _ in 0..MAX_SWAP_TRIES {
         let from = if let Some(from) = before.take() {
             from
         } else {
             is_read = true;
-            store.get(id).await?.ok_or(ApplyError::Gone)?
+            match store.get(id).await {
+                Ok(Some(from)) => from,
+                Ok(None) => return Err(doubt.map_or(ApplyError::Gone, ApplyError::Store)),
+                Err(error) => return Err(doubt.unwrap_or(error).into()),
+            }
         };
         if from.write_id == write_id {
             // An earlier try took place after all; only its answer got lost.
@@ -253,16 +269,18 @@ async fn apply_from<S: OperationStore + ?Sized>(
                 is_read = true;
                 before = Some(*current);
             }
-            Ok(Swapped::Gone) => return Err(ApplyError::Gone),
-            Err(error) if error.kind() == StoreErrorKind::Ambiguous => {}
-            Err(error) => return Err(error.into()),
+            Ok(Swapped::Gone) => return Err(doubt.map_or(ApplyError::Gone, ApplyError::Store)),
+            Err(error) if error.kind() == StoreErrorKind::Ambiguous => {
+                doubt.get_or_insert(error);
+            }
+            Err(error) => return Err(doubt.unwrap_or(error).into()),
         }
     }
-    Err(ApplyError::Contended)
+    Err(doubt.map_or(ApplyError::Contended, ApplyError::Store))
 }
 
 /// A number that no other write has: a random start for each process, then a counter. Never 0.
-fn next_write_id() -> u64 {
+pub(super) fn next_write_id() -> u64 {
     static NEXT: LazyLock<AtomicU64> =
         LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(std::process::id())));
     NEXT.fetch_add(1, Ordering::Relaxed).max(1)

@@ -10,6 +10,9 @@ use crate::operation::{Operation, OperationId, Status};
 /// How many hints a subscriber may be behind before it is told [`Hint::Missed`] in their place.
 pub const MAX_PENDING_HINTS: usize = 1_024;
 
+/// For how many subscribers there is room before those who have left are looked for.
+const MIN_SUBSCRIBERS: usize = 16;
+
 /// That something changed. A hint may be lost, repeated, late or out of order: it says where to look,
 /// never what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +27,7 @@ pub enum Hint {
 
 /// A stream of [`Hint`]s, from the moment at which it was made.
 pub trait Hints: fmt::Debug + Send {
-    /// The next hint; none once the store will give no more.
+    /// The next hint. None if the store will give no more, as one whose hints cannot end never says.
     fn poll_hint(&mut self, cx: &mut Context<'_>) -> Poll<Option<Hint>>;
 }
 
@@ -47,10 +50,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether a worker may claim it, at once or after its delay.
+pub(super) fn waits_for_a_worker(operation: &Operation) -> bool {
+    operation.status() == Status::Pending && operation.lease_expires().is_none()
+}
+
 impl Hub {
     pub(super) fn subscribe(&self) -> Box<dyn Hints> {
         let queue = Arc::default();
-        lock(&self.0).push(Arc::downgrade(&queue));
+        let mut subscribers = lock(&self.0);
+        if subscribers.len() == subscribers.capacity() {
+            // On a store that nobody writes to nobody else clears away those who have left.
+            subscribers.retain(|subscriber| subscriber.strong_count() > 0);
+            let live = subscribers.len();
+            subscribers.reserve(live.max(MIN_SUBSCRIBERS));
+        }
+        subscribers.push(Arc::downgrade(&queue));
         Box::new(Subscription(queue))
     }
 
@@ -63,7 +78,7 @@ impl Hub {
     /// Tells that the operation is new or has changed, and that it waits for a worker, if it does.
     pub(super) fn publish(&self, operation: &Operation) {
         self.send(Hint::Changed(operation.id()));
-        if operation.status() == Status::Pending && operation.lease_expires().is_none() {
+        if waits_for_a_worker(operation) {
             self.send(Hint::Claimable);
         }
     }
@@ -178,5 +193,20 @@ mod tests {
         drop(hub.subscribe());
         hub.send(changed(1));
         assert!(lock(&hub.0).is_empty());
+    }
+
+    #[test]
+    fn those_who_come_and_go_leave_nothing_where_nobody_writes() {
+        let hub = Hub::default();
+        let stays: Vec<_> = (0..100).map(|_| hub.subscribe()).collect();
+        for _ in 0..10_000 {
+            drop(hub.subscribe());
+        }
+        assert!(lock(&hub.0).len() <= stays.len() * 4, "{}", lock(&hub.0).len());
+        drop(stays);
+        for _ in 0..1_000 {
+            drop(hub.subscribe());
+        }
+        assert!(lock(&hub.0).len() <= 500, "{}", lock(&hub.0).len());
     }
 }

@@ -1,3 +1,5 @@
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
@@ -82,6 +84,21 @@ impl IdempotencyKey {
     }
 }
 
+impl fmt::Display for IdempotencyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for IdempotencyKey {
+    type Err = InvalidIdempotencyKey;
+
+    /// As [`new`](Self::new).
+    fn from_str(text: &str) -> Result<Self, InvalidIdempotencyKey> {
+        Self::new(text)
+    }
+}
+
 /// What stands before the closing quote, without the backslashes that escape; none if the quote
 /// does not close, something else is escaped, or more than parameters follow.
 fn unquoted(text: &str) -> Option<String> {
@@ -94,8 +111,45 @@ fn unquoted(text: &str) -> Option<String> {
             other => content.push(other),
         }
     }
-    let rest = chars.as_str().trim_ascii_start();
-    (rest.is_empty() || rest.starts_with(';')).then_some(content)
+    are_parameters(chars.as_str()).then_some(content)
+}
+
+/// Whether all that is there is parameters ([RFC 9651 §4.2.3.2]), each a key and maybe a value.
+///
+/// [RFC 9651 §4.2.3.2]: https://www.rfc-editor.org/rfc/rfc9651#section-4.2.3.2
+fn are_parameters(text: &str) -> bool {
+    let mut rest = text.trim_ascii_start();
+    while let Some(parameter) = rest.strip_prefix(';') {
+        let parameter = parameter.trim_start_matches(' ');
+        if !parameter.starts_with(|first: char| first.is_ascii_lowercase() || first == '*') {
+            return false;
+        }
+        let is_key = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-.*".contains(c);
+        rest = parameter.trim_start_matches(is_key);
+        if let Some(value) = rest.strip_prefix('=') {
+            let Some(after) = after_bare_item(value) else { return false };
+            rest = after;
+        }
+        rest = rest.trim_ascii_start();
+    }
+    rest.is_empty()
+}
+
+/// What follows a bare item; none if there is none. Its own characters are not looked into, for
+/// nobody asks what a parameter says.
+fn after_bare_item(text: &str) -> Option<&str> {
+    let Some(string) = text.strip_prefix("%\"").or_else(|| text.strip_prefix('"')) else {
+        let after = text.trim_start_matches(|c: char| c.is_ascii_graphic() && !",;\"".contains(c));
+        return (after.len() < text.len()).then_some(after);
+    };
+    let mut chars = string.chars();
+    loop {
+        match chars.next()? {
+            '"' => return Some(chars.as_str()),
+            '\\' => drop(chars.next()),
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]
@@ -124,6 +178,7 @@ mod tests {
             (b"\"a \\\"b\\\\c,d;e\"", "a \"b\\c,d;e"),
             (b"\"k\";v=1", "k"),
             (b"\"k\" ; v", "k"),
+            (b"\"k\";a;b=?1; *c.d=\"x, \\\"y;\";e=:aGk=:;f=-1.5;g=a/b:c", "k"),
             (b"a=b/c:d", "a=b/c:d"),
         ] {
             assert_eq!(parse(&[field]), Ok(Some(key.to_owned())), "{field:?}");
@@ -138,6 +193,13 @@ mod tests {
             b"\"\"",
             b"\"open",
             b"\"a\"b",
+            b"\"a\";x, \"b\"",
+            b"\"a\";",
+            b"\"a\";x=",
+            b"\"a\";X",
+            b"\"a\";x=\"open",
+            b"\"a\";x=1 y",
+            b"\"a\", \"b\"",
             b"\"a\\b\"",
             b"a b",
             b"a,b",
@@ -152,5 +214,8 @@ mod tests {
         }
         assert!(parse(&[b"a", b"a"]).is_err());
         assert!(parse(&[&long[..255]]).is_ok());
+        let key: IdempotencyKey = "k 17".parse().unwrap();
+        assert_eq!(key.to_string(), "k 17");
+        assert!("".parse::<IdempotencyKey>().is_err());
     }
 }

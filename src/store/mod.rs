@@ -88,12 +88,12 @@ pub struct Observed {
     pub operation: Operation,
     /// What the store's clock showed.
     pub now: Timestamp,
-    /// The [`Swap::write_id`] of the write that made it so; 0 if that was its acceptance.
+    /// The [`Swap::write_id`] of the write that made it so; 0 if that was its acceptance or a claim.
     pub write_id: u64,
 }
 
 /// A write that takes place only if nobody else wrote first.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Swap {
     /// The operation as it shall be.
@@ -141,12 +141,26 @@ impl Swap {
     /// What a store looks at before it writes.
     ///
     /// # Errors
-    /// [`StoreErrorKind::TooLarge`] if the outcome or an input is over `max_body_bytes`.
+    /// [`StoreErrorKind::TooLarge`] if the outcome's body or an input is over `max_body_bytes`, or the
+    /// outcome's fields are over [`MAX_FIELD_BYTES`].
     pub fn check_size(&self, max_body_bytes: usize) -> Result<(), StoreError> {
-        let outcome = self.outcome.as_ref().map(|outcome| &outcome.body);
-        submission::check_size(outcome, max_body_bytes)?;
+        if let Some(outcome) = &self.outcome {
+            submission::check_size(Some(&outcome.body), max_body_bytes)?;
+            if field_bytes(outcome) > MAX_FIELD_BYTES {
+                let message = "the fields of the outcome are larger than a store takes";
+                return Err(StoreError::new(StoreErrorKind::TooLarge, message));
+            }
+        }
         self.outbox.iter().try_for_each(|submission| submission.check_size(max_body_bytes))
     }
+}
+
+/// How many bytes the names and values of an outcome's fields may have together: 64 KiB.
+pub const MAX_FIELD_BYTES: usize = 64 << 10;
+
+/// How many bytes the names and values of an outcome's fields have together.
+fn field_bytes(outcome: &Outcome) -> usize {
+    outcome.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 
 /// What became of a [`Swap`] or a removal.
@@ -170,6 +184,23 @@ pub enum Durability {
     ProcessCrash,
     /// It survives the loss of power.
     PowerLoss,
+}
+
+impl Durability {
+    /// A word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Volatile => "volatile",
+            Self::ProcessCrash => "process_crash",
+            Self::PowerLoss => "power_loss",
+        }
+    }
+}
+
+impl std::fmt::Display for Durability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// What a store can do.
@@ -245,8 +276,9 @@ pub trait OperationStore: std::fmt::Debug + Send + Sync + 'static {
     /// operations that follow from it, in one step.
     ///
     /// # Errors
-    /// [`StoreErrorKind::TooLarge`] if the outcome or an input is over [`Capabilities::max_body_bytes`]; else
-    /// the store's troubles.
+    /// [`StoreErrorKind::TooLarge`] if the outcome's body or an input is over
+    /// [`Capabilities::max_body_bytes`], or the outcome's fields are over [`MAX_FIELD_BYTES`]
+    /// ([`Swap::check_size`]); else the store's troubles.
     async fn swap(&self, swap: Swap) -> Result<Swapped, StoreError>;
 
     /// Removes an operation with all that belongs to it (input, outcome, idempotency key) if it
@@ -287,16 +319,22 @@ pub trait OperationStore: std::fmt::Debug + Send + Sync + 'static {
     /// ([`Change::Claim`]). No two callers get the same attempt.
     ///
     /// # Errors
-    /// The store's troubles.
+    /// The store's troubles, if nothing had been claimed before them: what was is given.
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Observed>, StoreError> {
-        let due = self.due(&request.as_due_query()).await?;
+        let due = self.due(&request.to_due_query()).await?;
         let mut claimed = Vec::with_capacity(due.len());
         for Observed { operation, now, .. } in due {
             let change = Change::Claim { lease: request.lease() };
             let Ok(next) = operation.apply(&change, now) else { continue };
             let swap = Swap::new(next.clone(), operation.version());
-            if self.swap(swap).await? == Swapped::Swapped {
-                claimed.push(Observed { operation: next, now, write_id: 0 });
+            match self.swap(swap).await {
+                Ok(Swapped::Swapped) => {
+                    claimed.push(Observed { operation: next, now, write_id: 0 });
+                }
+                Ok(Swapped::Conflict(_) | Swapped::Gone) => {}
+                // Nobody else would ever hear of the leases that it has got.
+                Err(_) if !claimed.is_empty() => break,
+                Err(error) => return Err(error),
             }
         }
         Ok(claimed)

@@ -2,6 +2,9 @@ use std::time::Duration;
 
 use crate::operation::{Due, Kind, Operation, OperationId, Status};
 
+/// How many operations a list looks at before it gives what it found.
+pub(super) const MAX_LISTED: usize = 10_000;
+
 /// Which of an owner's operations to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -22,6 +25,35 @@ impl ListQuery {
     pub const DEFAULT_LIMIT: usize = 50;
     /// How many operations a page has at the most.
     pub const MAX_LIMIT: usize = 200;
+
+    /// Only those in this state.
+    #[must_use]
+    pub fn with_status(mut self, status: Status) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// Only those of this kind.
+    #[must_use]
+    pub fn with_kind(mut self, kind: Kind) -> Self {
+        self.kind = Some(kind);
+        self
+    }
+
+    /// Only those older than this one.
+    #[must_use]
+    pub fn with_before(mut self, before: OperationId) -> Self {
+        self.before = Some(before);
+        self
+    }
+
+    /// So many, from 1 to [`MAX_LIMIT`](Self::MAX_LIMIT); 0 stands for
+    /// [`DEFAULT_LIMIT`](Self::DEFAULT_LIMIT).
+    #[must_use]
+    pub fn with_limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
 
     /// How many operations the page may have.
     pub fn page_size(&self) -> usize {
@@ -65,9 +97,20 @@ impl DueQuery {
         Self { due, kinds: None, limit }
     }
 
+    /// Only those of these kinds; of an empty list, none.
+    #[must_use]
+    pub fn with_kinds(mut self, kinds: Vec<Kind>) -> Self {
+        self.kinds = Some(kinds);
+        self
+    }
+
     /// Whether an operation is asked for, by its kind.
     pub fn selects(&self, operation: &Operation) -> bool {
-        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(operation.kind()))
+        self.selects_kind(operation.kind())
+    }
+
+    pub(super) fn selects_kind(&self, kind: &Kind) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(kind))
     }
 }
 
@@ -98,7 +141,7 @@ impl ClaimRequest {
     }
 
     /// The same as a question about what is due.
-    pub fn as_due_query(&self) -> DueQuery {
+    pub fn to_due_query(&self) -> DueQuery {
         DueQuery { due: Due::Claim, kinds: self.kinds.clone(), limit: self.limit }
     }
 }

@@ -56,7 +56,10 @@ impl AsyncMode {
             .job_with(self.policy, move |Repeatable(kept), context| run(kept, context))
             .job_with(self.policy.never_twice(), move |Once(kept), context| once(kept, context))
             .start();
-        let monitor = Monitor::new(&operations);
+        let monitor = match &self.monitors {
+            Some(path) => Monitor::new(&operations).seen_at(path),
+            None => Monitor::new(&operations),
+        };
         let shared = Arc::new(Shared { mode: self, operations, monitor });
         AsyncLayer { shared, inner, body: PhantomData }
     }

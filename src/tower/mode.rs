@@ -7,6 +7,7 @@ use http::request::Parts;
 use super::route::Route;
 use crate::operation::Owner;
 use crate::operations::{JobPolicy, OperationsBuilder};
+use crate::respond::MonitorUrls;
 
 pub(super) type Restore = Arc<dyn Fn(&mut Parts) + Send + Sync>;
 
@@ -23,6 +24,7 @@ pub struct AsyncMode {
     pub(super) owner: Arc<dyn Fn(&Parts) -> Owner + Send + Sync>,
     pub(super) restore: Restore,
     pub(super) policy: JobPolicy,
+    pub(super) monitors: Option<String>,
 }
 
 impl AsyncMode {
@@ -39,6 +41,7 @@ impl AsyncMode {
             owner: Arc::new(|parts| parts.extensions.get().cloned().unwrap_or_default()),
             restore: Arc::new(|_| ()),
             policy: JobPolicy::new(),
+            monitors: None,
         }
     }
 
@@ -74,6 +77,16 @@ impl AsyncMode {
     /// [`Context`](crate::operations::Context) are there already.
     pub fn restore(mut self, restore: impl Fn(&mut Parts) + Send + Sync + 'static) -> Self {
         self.restore = Arc::new(restore);
+        self
+    }
+
+    /// At which path the service sees the requests for monitors (default: that of the
+    /// [base URL](OperationsBuilder::base_url)): for one behind a proxy that takes something away from it.
+    ///
+    /// # Panics
+    /// As [`MonitorUrls::new`].
+    pub fn monitors_at(mut self, path: impl AsRef<str>) -> Self {
+        self.monitors = Some(MonitorUrls::new(path).list().as_str().to_owned());
         self
     }
 

@@ -12,23 +12,27 @@ use crate::operations::{Job, JobInput, JobInputError};
 use crate::prefer::{PREFER, PreferError, PreferField, Preferences};
 use crate::store::IDEMPOTENCY_KEY;
 
-/// The fields of a request that are kept: what its content is, which answer is wanted, on what
-/// condition, and by which name and trace the request is known.
+/// The fields of a request that are kept: what its content is (and which part of what, in a `PUT` with
+/// `Content-Range`), which answer is wanted, on what condition, and by which name and trace the request is known.
 ///
 /// `Accept-Encoding` and `Range` are not among them: the result is for every later reader, whole.
-pub const KEPT: [HeaderName; 15] = [
+pub const KEPT: [HeaderName; 19] = [
     header::ACCEPT,
     header::ACCEPT_LANGUAGE,
+    header::CONTENT_DISPOSITION,
     header::CONTENT_ENCODING,
     header::CONTENT_LANGUAGE,
+    header::CONTENT_RANGE,
     header::CONTENT_TYPE,
     header::HOST,
     header::IF_MATCH,
     header::IF_MODIFIED_SINCE,
     header::IF_NONE_MATCH,
     header::IF_UNMODIFIED_SINCE,
+    HeaderName::from_static("content-digest"),
     HeaderName::from_static("idempotency-key"),
     HeaderName::from_static("prefer"),
+    HeaderName::from_static("repr-digest"),
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
     HeaderName::from_static("x-request-id"),

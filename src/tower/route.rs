@@ -41,7 +41,7 @@ impl Route {
         Self::new(Method::PUT, pattern)
     }
 
-    /// A `GET`, which may be begun again.
+    /// A `GET` or `HEAD`, which may be begun again.
     pub fn get(pattern: impl Into<String>) -> Self {
         Self::new(Method::GET, pattern)
     }
@@ -61,7 +61,9 @@ impl Route {
 
     /// Whether the route is that of a request.
     pub fn matches(&self, method: &Method, path: &str) -> bool {
-        self.method == *method && matches(&self.pattern, path)
+        // What holds for GET holds for HEAD, `Vary` included.
+        let is_head_of_get = self.method == Method::GET && *method == Method::HEAD;
+        (self.method == *method || is_head_of_get) && matches(&self.pattern, path)
     }
 
     pub(super) fn repeats(&self) -> bool {

@@ -62,7 +62,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         if self.shared.monitor.is_at(request.uri().path()) {
             let shared = Arc::clone(&self.shared);
             let (parts, _) = request.into_parts();
@@ -79,7 +79,12 @@ where
         let preferences = Preferences::from_headers(request.headers());
         if !preferences.respond_async() && !is_named(request.headers()) {
             // What a handler may look for, so that it need not ask in which mode it runs.
-            request.extensions_mut().insert(OperationContext::default());
+            let trace = TraceContext::from_headers(request.headers());
+            let (parts, body) = request.into_parts();
+            let owner = (self.shared.mode.owner)(&parts);
+            let mut request = Request::from_parts(parts, body);
+            request.extensions_mut().insert(owner);
+            request.extensions_mut().insert(OperationContext::inline(trace));
             return AnswerFuture::inner(self.inner.call(request), Some(Box::new(preferences)));
         }
         let (shared, repeats) = (Arc::clone(&self.shared), route.repeats());

@@ -33,7 +33,7 @@ pub struct WebhooksBuilder {
     connect_timeout: Duration,
     timeout: Duration,
     resolver: Arc<dyn Resolve>,
-    egress_proxy: Option<reqwest::Proxy>,
+    egress_proxy: Option<Url>,
     client: Option<Box<SetClient>>,
 }
 
@@ -161,9 +161,15 @@ impl WebhooksBuilder {
         self
     }
 
-    /// Has all calls made by a proxy, which then has to see to it where they go: this process connects to the
-    /// proxy alone, and looks at no address that a name has. No proxy is taken from the environment.
-    pub fn egress_proxy(mut self, proxy: reqwest::Proxy) -> Self {
+    /// Has all calls, of both schemes, made by the HTTP proxy of that URL, which then has to see to it where they go:
+    /// this process connects to the proxy alone. Its scheme is `http` or `https`, and it may have a user name and a
+    /// password. No proxy is taken from the environment.
+    ///
+    /// # Panics
+    /// If it is of another scheme, or names no host: calls would be made without it.
+    pub fn egress_proxy(mut self, proxy: Url) -> Self {
+        let is_proxy = matches!(proxy.scheme(), "http" | "https") && proxy.has_host();
+        assert!(is_proxy, "an egress proxy of the scheme {:?} is none", proxy.scheme());
         self.egress_proxy = Some(proxy);
         self
     }
@@ -197,12 +203,15 @@ impl WebhooksBuilder {
             .https_only(!self.rules.allows_http)
             .connect_timeout(self.connect_timeout)
             .timeout(self.timeout);
+        let proxy_host = self.egress_proxy.as_ref().and_then(Url::host_str).map(str::to_owned);
+        let client = client.dns_resolver(Arc::new(Guarded {
+            resolver: self.resolver,
+            rules: self.rules.clone(),
+            proxy_host,
+        }));
         let client = match self.egress_proxy {
-            Some(proxy) => client.proxy(proxy),
-            None => client.dns_resolver(Arc::new(Guarded {
-                resolver: self.resolver,
-                rules: self.rules.clone(),
-            })),
+            Some(proxy) => client.proxy(reqwest::Proxy::all(proxy)?),
+            None => client,
         };
         let policy = JobPolicy::new()
             .with_concurrency(self.concurrency)

@@ -181,7 +181,8 @@ impl Webhooks {
 
     /// A callback to that URL, which the service knows from elsewhere: from the owner's settings, for one.
     ///
-    /// Whether its name leads where it may is looked at when it is called, each time.
+    /// Whether its name leads where it may is looked at when it is called, each time. An owner without secrets has
+    /// none called.
     ///
     /// # Errors
     /// As [`preferred`](Self::preferred).
@@ -190,6 +191,9 @@ impl Webhooks {
         let checked = self.inner.sender.rules.check(url).map_err(|why| refused(why.to_string()))?;
         if !(self.inner.allow.0)(&checked, owner) {
             return Err(refused(address::Refusal::Host.to_string()));
+        }
+        if self.inner.sender.secrets.of(owner).is_empty() {
+            return Err(refused("There is no secret to sign calls with.".to_owned()));
         }
         // As it was read, so that it is read in one way only.
         Callback::new(checked.as_str()).ok_or_else(|| {

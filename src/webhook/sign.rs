@@ -1,6 +1,7 @@
 //! Signatures, as [Standard Webhooks](https://www.standardwebhooks.com) has them.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use base64::Engine;
@@ -9,7 +10,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName};
 use sha2::Sha256;
 
-use crate::time::Timestamp;
+use crate::operation::RandomSourceError;
+use crate::time::{Clock, SystemClock, Timestamp};
 
 /// What a delivery is called: the same each time that it is tried.
 pub const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -56,12 +58,37 @@ impl Secret {
         Self::new(STANDARD.decode(text).map_err(|_| InvalidSecret(()))?)
     }
 
+    /// A new secret of 32 random bytes. Show it to the receiver once, as [text](Self::to_text).
+    ///
+    /// # Errors
+    /// [`RandomSourceError`] if the operating system gives no random bytes.
+    pub fn generate() -> Result<Self, RandomSourceError> {
+        let mut bytes = [0; 32];
+        RandomSourceError::fill(&mut bytes)?;
+        Ok(Self(bytes.to_vec()))
+    }
+
+    /// The secret in its usual form, `whsec_` and base64: what [`parse`](Self::parse) reads. It is the secret
+    /// itself, so keep it out of logs.
+    pub fn to_text(&self) -> String {
+        format!("{}{}", Self::PREFIX, STANDARD.encode(&self.0))
+    }
+
     fn mac(&self, id: &str, seconds: &str, body: &[u8]) -> Option<Hmac<Sha256>> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).ok()?;
         for part in [id.as_bytes(), b".", seconds.as_bytes(), b".", body] {
             mac.update(part);
         }
         Some(mac)
+    }
+}
+
+/// As [`Secret::parse`].
+impl FromStr for Secret {
+    type Err = InvalidSecret;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSecret> {
+        Self::parse(text)
     }
 }
 
@@ -156,6 +183,15 @@ impl Verifier {
     pub fn tolerance(mut self, tolerance: Duration) -> Self {
         self.tolerance = tolerance;
         self
+    }
+
+    /// Looks at a call that has just come, with its body as it came: as [`verify_at`](Self::verify_at), by the
+    /// system's clock.
+    ///
+    /// # Errors
+    /// [`VerifyError`] if it is not to be believed.
+    pub fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<Verified, VerifyError> {
+        self.verify_at(headers, body, SystemClock.now())
     }
 
     /// Looks at a call that came at that time, with its body as it came.
@@ -297,6 +333,15 @@ mod tests {
             let verified = verify(&[secret(1)], &call(&[secret(1)], NOW + apart), BODY);
             assert_eq!(verified.err(), (!is_believed).then_some(VerifyError::Stale), "{apart}");
         }
+    }
+
+    #[test]
+    fn a_new_secret_is_one_by_its_text_too() {
+        let secret = Secret::generate().unwrap();
+        assert_ne!(secret, Secret::generate().unwrap());
+        let again: Secret = secret.to_text().parse().unwrap();
+        let now = SystemClock.now().as_unix_millis() / 1_000;
+        assert_eq!(Verifier::new([again]).verify(&call(&[secret], now), BODY).unwrap().id(), "id");
     }
 
     #[test]

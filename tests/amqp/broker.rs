@@ -60,7 +60,7 @@ async fn a_reply_to_a_gateway_that_is_gone_is_recorded_by_another() {
     raw.declare("test.later").await;
     let store = MemoryStore::new();
     let builder = Requests::builder(&amqp, "test-later").reply_wait(Duration::from_millis(100));
-    let gateway = Gateway::start_with::<Later>(&amqp, &store, builder);
+    let gateway = Gateway::start_with::<Later>(&store, builder);
     let id = gateway.submit(Later::new("x")).await;
     let request = eventually(async || raw.take("test.later").await).await;
     // As if it had been killed: nothing is given back.

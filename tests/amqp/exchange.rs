@@ -137,6 +137,99 @@ async fn a_panic_tells_nothing_and_leaves_its_message_to_be_looked_at() {
     .await;
 }
 
+work!(Sudden, "test.sudden");
+
+/// Before its first await a handler is not polled yet.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn a_handler_that_panics_at_once_has_answered_too() {
+    let amqp = connect("test.sudden").await;
+    let panics = |job: Sudden, _| {
+        assert_ne!(job.say, "panic");
+        async { Ok::<_, Problem>(Created::at("/calm")) }
+    };
+    let _worker = worker(&amqp).concurrency(1).job(panics).start();
+    let gateway = Gateway::start::<Sudden>(&amqp, "test-sudden", &MemoryStore::new());
+    let id = gateway.submit(Sudden::new("panic")).await;
+    let failed = gateway.finished(id).await.operation;
+    assert!(failed.error().unwrap().type_uri().ends_with(":internal"), "{failed:?}");
+    // Its place is free again.
+    let id = gateway.submit(Sudden::new("calm")).await;
+    assert_eq!(gateway.finished(id).await.operation.status(), Status::Succeeded);
+}
+
+work!(Large, "test.large");
+
+/// A broker closes the channel of who sends it too much, and who would send the same again would close it again.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn what_is_too_large_for_a_message_is_not_sent() {
+    let amqp = connect("test.large").await.max_message_bytes(1_000);
+    let echo = async |job: Large, _| {
+        let body = job.say.repeat(if job.say.len() > 100 { 10 } else { 1 });
+        Ok::<_, Problem>(respond_async::Outcome::json(StatusCode::OK, &body))
+    };
+    let _worker = worker(&amqp).job(echo).start();
+    let gateway = Gateway::start::<Large>(&amqp, "test-large", &MemoryStore::new());
+    eventually(async || {
+        let answer = gateway.send("", Large::new("x")).await;
+        (answer.status == StatusCode::OK).then_some(())
+    })
+    .await;
+    let refused = gateway.send("", Large::new(&"x".repeat(2_000))).await;
+    assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE, "{}", refused.text);
+    let answer = gateway.send("", Large::new(&"x".repeat(200))).await;
+    answer.is_problem("result-too-large");
+    let id = gateway.submit(Large::new(&"x".repeat(2_000))).await;
+    let failed = gateway.finished(id).await.operation;
+    assert_eq!(failed.error().unwrap().status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let id = gateway.submit(Large::new(&"x".repeat(200))).await;
+    let failed = gateway.finished(id).await.operation;
+    assert!(failed.error().unwrap().type_uri().ends_with(":result-too-large"), "{failed:?}");
+}
+
+work!(First, "test.first");
+work!(Second, "test.second");
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn a_worker_that_shuts_down_begins_nothing() {
+    let amqp = connect("test.first").await;
+    raw::Raw::connect(&servers::shared("AMQP_URL")).await.remove("test.second").await;
+    let begun = std::sync::Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
+    let work = |kind: usize| {
+        let begun = begun.clone();
+        async move || {
+            begun[kind].fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            Ok::<_, Problem>(Created::at("/"))
+        }
+    };
+    let (one, other) = (work(0), work(1));
+    let working = worker(&amqp)
+        .concurrency(1)
+        .job(move |_: First, _| {
+            let one = one.clone();
+            async move { one().await }
+        })
+        .job(move |_: Second, _| {
+            let other = other.clone();
+            async move { other().await }
+        })
+        .start();
+    working.ready().await;
+    let first = Gateway::start::<First>(&amqp, "test-first", &MemoryStore::new());
+    let second = Gateway::start::<Second>(&amqp, "test-second", &MemoryStore::new());
+    let running = first.submit(First::new("x")).await;
+    eventually(async || (begun[0].load(Ordering::Relaxed) == 1).then_some(())).await;
+    // It has come to the worker, and waits for the place.
+    second.submit(Second::new("x")).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(working.shutdown(Duration::from_secs(10)).await);
+    assert_eq!(begun[1].load(Ordering::Relaxed), 0);
+    assert_eq!(first.finished(running).await.operation.status(), Status::Succeeded);
+}
+
 work!(Traced, "test.traced");
 
 #[tokio::test]
@@ -177,7 +270,7 @@ async fn a_worker_that_never_replies_is_a_504() {
     let silent = async |_: Silent, _| -> Result<Created, Problem> { std::future::pending().await };
     let _worker = worker(&amqp).job(silent).start();
     let builder = Requests::builder(&amqp, "test-silent").timeout(Duration::from_millis(300));
-    let gateway = Gateway::start_with::<Silent>(&amqp, &MemoryStore::new(), builder);
+    let gateway = Gateway::start_with::<Silent>(&MemoryStore::new(), builder);
     let overdue = eventually(async || {
         let answer = gateway.send("", Silent::new("x")).await;
         Some(answer).filter(|answer| answer.status != StatusCode::SERVICE_UNAVAILABLE)
@@ -196,8 +289,7 @@ async fn what_is_too_much_is_refused() {
     let stuck = async |_: Crowded, _| -> Result<Created, Problem> { std::future::pending().await };
     let _worker = worker(&amqp).concurrency(1).queue_limit(3).job(stuck).start();
     let builder = Requests::builder(&amqp, "test-crowded").timeout(Duration::from_secs(20));
-    let gateway =
-        std::sync::Arc::new(Gateway::start_with::<Crowded>(&amqp, &MemoryStore::new(), builder));
+    let gateway = std::sync::Arc::new(Gateway::start_with::<Crowded>(&MemoryStore::new(), builder));
     // The broker counts what waits a little late, so it may take some more.
     let refused = eventually(async || {
         let sending = tokio::spawn({
@@ -212,7 +304,7 @@ async fn what_is_too_much_is_refused() {
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
 
     let few = Requests::builder(&amqp, "test-crowded").in_flight_limit(1);
-    let few = Gateway::start_with::<Crowded>(&amqp, &MemoryStore::new(), few);
+    let few = Gateway::start_with::<Crowded>(&MemoryStore::new(), few);
     let waiting = few.submit(Crowded::new("x")).await;
     few.until(waiting, |seen| seen.operation.status() == Status::Running).await;
     few.send("", Crowded::new("x")).await.is_problem("overloaded");

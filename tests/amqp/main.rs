@@ -9,6 +9,7 @@ mod broker;
 mod copies;
 mod exchange;
 mod foreign;
+mod lost;
 mod raw;
 mod told;
 
@@ -56,10 +57,10 @@ struct Gateway {
 
 impl Gateway {
     fn start<J: Job>(amqp: &Amqp, name: &str, store: &MemoryStore) -> Self {
-        Self::start_with::<J>(amqp, store, Requests::builder(amqp, name))
+        Self::start_with::<J>(store, Requests::builder(amqp, name))
     }
 
-    fn start_with<J: Job>(amqp: &Amqp, store: &MemoryStore, builder: RequestsBuilder) -> Self {
+    fn start_with<J: Job>(store: &MemoryStore, builder: RequestsBuilder) -> Self {
         let requests = builder.start();
         let policy = JobPolicy::new()
             .with_attempt_limit(50)
@@ -70,7 +71,7 @@ impl Gateway {
             .sweep_interval(Duration::from_millis(50))
             .job_with(policy, requests.handler::<J>())
             .start();
-        let recorder = requests.record(amqp, &operations);
+        let recorder = requests.record(&operations);
         Self { operations, requests, recorder }
     }
 
@@ -126,6 +127,17 @@ impl Answer {
         let uri = self.json()["type"].as_str().unwrap_or_default().to_owned();
         assert!(uri.ends_with(&format!(":{kind}")), "{} {}", self.status, self.text);
     }
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Has a broker of the test's own write down which queues it has, so that these survive its being killed.
+async fn restart(mut server: servers::Server) -> servers::Server {
+    let restarting = tokio::task::spawn_blocking(move || {
+        server.restart();
+        server
+    });
+    restarting.await.unwrap()
 }
 
 /// Asks until there is an answer.

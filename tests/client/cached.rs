@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use respond_async::client::cache::{CACHE_STATUS, CacheStore, Cached, FileCache, MemoryCache};
-use respond_async::client::{Transport, TransportError, TransportErrorKind};
+use respond_async::client::{
+    Answer, Client, ClientErrorKind, Transport, TransportError, TransportErrorKind,
+};
 
 /// A server that gives its answers in turn, and then cannot be reached.
 #[derive(Debug, Clone, Default)]
@@ -321,4 +323,39 @@ async fn a_store_keeps_to_its_bound() {
         .map(|file| file.unwrap().metadata().unwrap().len())
         .sum();
     assert!(files <= 60_000, "{files}");
+}
+
+/// What is not kept is a 504 of this side's own, which is no trouble that passes.
+#[tokio::test(start_paused = true)]
+async fn offline_nobody_is_asked_again() {
+    let server = Server::default();
+    let client = Client::with(server.keeping(MemoryCache::new()).offline(true));
+    let began = tokio::time::Instant::now();
+    let answer = client.send(request("GET", URL, &[])).await.unwrap();
+    assert!(matches!(answer, Answer::Answered(answer) if answer.status() == 504));
+    let poller = client.follow(&URL.parse().unwrap(), HeaderMap::new()).unwrap();
+    let error = poller.await.unwrap_err();
+    assert!(error.kind() == ClientErrorKind::PollFailed && error.is_retryable());
+    assert!(began.elapsed().is_zero() && server.asked().is_empty());
+}
+
+/// A change names its target as a URL has it, and a request as it was written.
+#[tokio::test]
+async fn one_target_is_one_entry_however_it_is_written() {
+    let server = Server::default();
+    // A transport and a store that are shared are such themselves.
+    let cache = Cached::new(Arc::new(server.clone()), Arc::new(MemoryCache::new()));
+    let written = "http://API.example:80/images/a/../17";
+    let send = async |method: &str, url: &str| {
+        let answer = cache.send(request(method, url, &[])).await.unwrap();
+        String::from_utf8(answer.into_body().to_vec()).unwrap()
+    };
+    server.say(200, &[("cache-control", "max-age=60")], "one");
+    assert_eq!(send("GET", written).await, "one");
+    assert_eq!(send("GET", URL).await, "one");
+    server.say(204, &[], "");
+    send("PUT", URL).await;
+    server.say(200, &[("cache-control", "max-age=60")], "two");
+    assert_eq!(send("GET", written).await, "two");
+    assert_eq!(server.asked().len(), 3);
 }

@@ -373,10 +373,8 @@ async fn what_cannot_be_is_told() {
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("larger"), "{source}");
     let gone = format!("http://{}/operations/01932f0e-7a5b-4c3d-9e1f-0123456789ab", server.address);
-    let state =
-        format!(r#"{{"monitor":"{gone}","snapshot":{{"status":"running"}},"style":"document"}}"#);
-    let resumed = client().resume(serde_json::from_str(&state).unwrap(), HeaderMap::new());
-    let error = resumed.await.unwrap_err();
+    let followed = client().follow(&gone.parse().unwrap(), HeaderMap::new()).unwrap();
+    let error = followed.await.unwrap_err();
     assert_eq!(error.kind(), ClientErrorKind::Gone);
     assert!(error.problem().unwrap().type_uri().ends_with(":not-found"));
     assert!(error.to_string().starts_with("the operation is not there any more: 404"));

@@ -186,59 +186,6 @@ async fn servers_without_preferences_are_answered_from() {
     let (_, client) = Script::new([say(422, &[], "")]);
     let finished = client.send(post()).respond_async().finished().await.unwrap();
     assert!(matches!(finished, Finished::Failed(problem, Some(_)) if problem.status() == 422));
-    // Nobody who did not ask for it follows a 202.
-    let (_, client) = Script::new([accepted()]);
-    assert!(matches!(client.send(post()).await.unwrap(), Answer::Answered(_)));
-    let (_, client) = Script::new([say(202, &[], "")]);
-    let error = client.send(post()).respond_async().await.unwrap_err();
-    assert_eq!(error.kind(), ClientErrorKind::NoMonitor);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_request_is_sent_again_by_the_same_name() {
-    let (script, client) = Script::new([
-        Turn::Lost(TransportErrorKind::NotSent),
-        Turn::Lost(TransportErrorKind::Ambiguous),
-        say(503, &[("retry-after", "7")], ""),
-        say(201, &[], ""),
-    ]);
-    let answer = client.send(post()).respond_async().await.unwrap();
-    assert!(matches!(answer, Answer::Answered(answer) if answer.status() == 201));
-    let asked = script.asked();
-    assert!(asked.iter().all(|one| one.request.headers()["idempotency-key"]
-        == asked[0].request.headers()["idempotency-key"]));
-    assert!((asked[3].at - asked[2].at).as_secs() >= 7);
-    // A client's own name is kept.
-    let (script, client) = Script::new([say(201, &[], "")]);
-    let mut request = post();
-    request.headers_mut().insert("idempotency-key", "\"mine\"".parse().unwrap());
-    client.send(request).await.unwrap();
-    assert_eq!(script.asked()[0].request.headers()["idempotency-key"], "\"mine\"");
-}
-
-#[tokio::test(start_paused = true)]
-async fn nothing_is_sent_twice_that_may_have_arrived_without_a_name() {
-    let (script, client) = Script::new([Turn::Lost(TransportErrorKind::Ambiguous)]);
-    let client = client.idempotency_keys(false);
-    let error = client.send(post()).respond_async().await.unwrap_err();
-    assert_eq!(error.kind(), ClientErrorKind::Transport);
-    assert!(!script.asked()[0].request.headers().contains_key("idempotency-key"));
-    let (_, client) = Script::new([say(502, &[], "")]);
-    let answer = client.idempotency_keys(false).send(post()).await.unwrap();
-    assert!(matches!(answer, Answer::Answered(answer) if answer.status() == 502));
-    // But what was surely not taken, and what is idempotent.
-    let (_, client) = Script::new([Turn::Lost(TransportErrorKind::NotSent), say(201, &[], "")]);
-    client.idempotency_keys(false).send(post()).await.unwrap();
-    let (script, client) =
-        Script::new([Turn::Lost(TransportErrorKind::Ambiguous), say(201, &[], "")]);
-    let mut request = post();
-    *request.method_mut() = Method::PUT;
-    client.send(request).await.unwrap();
-    assert!(!script.asked()[0].request.headers().contains_key("idempotency-key"));
-    // And not for ever.
-    let (_, client) = Script::new([1, 2, 3].map(|_| say(503, &[], "")));
-    let answer = client.tries(3).send(post()).await.unwrap();
-    assert!(matches!(answer, Answer::Answered(answer) if answer.status() == 503));
 }
 
 #[tokio::test(start_paused = true)]
@@ -329,29 +276,6 @@ async fn an_operation_is_taken_up_tomorrow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancellation_is_asked_for_and_seen() {
-    let (script, client) =
-        Script::new([accepted(), say(202, &[], ""), document("1", r#"{"status":"canceled"}"#)]);
-    let Answer::Accepted(mut poller) = client.send(post()).respond_async().await.unwrap() else {
-        panic!()
-    };
-    poller.cancel().await.unwrap();
-    assert_eq!(poller.await.unwrap(), Finished::Canceled);
-    let asked = script.asked();
-    assert_eq!(asked[1].request.method(), Method::DELETE);
-    assert_eq!(asked[2].at, asked[1].at);
-
-    for (status, kind) in [(404, ClientErrorKind::Gone), (405, ClientErrorKind::Refused)] {
-        let (_, client) = Script::new([accepted(), say(status, &[], "")]);
-        let Answer::Accepted(mut poller) = client.send(post()).respond_async().await.unwrap()
-        else {
-            panic!()
-        };
-        assert_eq!(poller.cancel().await.unwrap_err().kind(), kind);
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_is_dropped_half_way_goes_on() {
     let (script, client) =
         Script::new([accepted(), Turn::Silence, document("1", r#"{"status":"canceled"}"#)]);
@@ -372,12 +296,58 @@ async fn what_is_dropped_half_way_goes_on() {
     assert!(!script.asked()[1].request.headers().contains_key("prefer"));
 }
 
-#[tokio::test]
-async fn a_target_is_absolute() {
-    let (_, client) = Script::new([]);
-    for target in ["/images", "ftp://h/", "*"] {
-        let request = Request::get(target).body(Bytes::new()).unwrap();
-        let error = client.send(request).await.unwrap_err();
-        assert_eq!(error.kind(), ClientErrorKind::InvalidRequest, "{target}");
+/// Whoever goes on after an error asks no more often than before.
+#[tokio::test(start_paused = true)]
+async fn after_an_error_there_is_a_pause_and_after_the_deadline_nothing() {
+    let broken = || say(503, &[], "");
+    let (script, client) = Script::new([
+        accepted(),
+        broken(),
+        broken(),
+        broken(),
+        say(503, &[("retry-after", "40")], ""),
+        document("1", r#"{"status":"canceled"}"#),
+    ]);
+    let client = client.poll_policy(PollPolicy::new().failure_limit(2));
+    let Answer::Accepted(mut poller) = client.send(post()).respond_async().await.unwrap() else {
+        panic!()
+    };
+    for _ in 0..2 {
+        let error = poller.next().await.unwrap().unwrap_err();
+        assert!(error.kind() == ClientErrorKind::PollFailed && error.is_retryable());
+    }
+    let end = poller.next().await.unwrap().unwrap();
+    assert_eq!(end, Update::Finished(Finished::Canceled));
+    assert!(poller.next().await.is_none());
+    let asked = script.asked();
+    assert!(asked.windows(2).all(|pair| (pair[1].at - pair[0].at).as_millis() >= 500));
+    assert!((asked[5].at - asked[4].at).as_secs() >= 40);
+
+    let (_, client) = Script::new([accepted(), Turn::Silence]);
+    let sending = client.send(post()).respond_async().deadline(Duration::from_secs(9));
+    let Answer::Accepted(mut poller) = sending.await.unwrap() else { panic!() };
+    let error = poller.next().await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ClientErrorKind::DeadlinePassed);
+    assert!(poller.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_monitor_is_followed_by_its_url_alone() {
+    let (script, client) = Script::new([
+        document("1", r#"{"status":"succeeded","result":{"href":"/o/1/result"}}"#),
+        say(201, &[], "made"),
+    ]);
+    let headers =
+        HeaderMap::from_iter([("authorization".parse().unwrap(), "Bearer y".parse().unwrap())]);
+    let monitor = "http://api.example/o/1".parse().unwrap();
+    let poller = client.follow(&monitor, headers.clone()).unwrap();
+    let Finished::Succeeded(outcome) = poller.await.unwrap() else { panic!() };
+    assert_eq!(outcome.body, "made");
+    let asked = script.asked();
+    assert_eq!(asked[0].request.uri(), &monitor);
+    assert!(asked.iter().all(|one| one.request.headers()["authorization"] == "Bearer y"));
+    for monitor in ["/o/1", "http://ann:word@api.example/o/1"] {
+        let error = client.follow(&monitor.parse().unwrap(), headers.clone()).unwrap_err();
+        assert_eq!(error.kind(), ClientErrorKind::InvalidRequest, "{monitor}");
     }
 }

@@ -435,6 +435,22 @@ async fn delete_cancels_what_lives_and_forgets_what_has_ended() {
     assert!(service.store.is_empty());
 }
 
+async fn delete_is_not_done_to_what_has_changed_since() {
+    let service = Service::new();
+    let monitor = service.post("thing5", "respond-async").await.monitor();
+    let live = service.get(&monitor).await;
+    let seen = live.field("etag").to_owned();
+    service.ended(&monitor).await;
+    let delete =
+        async |tag: &str| service.send(Method::DELETE, &monitor, &[("if-match", tag)]).await;
+    for tag in [&*seen, "\"none\"", "W/\"3\"", ""] {
+        delete(tag).await.is_problem(412, "precondition-failed");
+    }
+    let ended = service.get(&monitor).await;
+    assert_eq!(ended.json()["status"], "succeeded", "its result is there still");
+    assert_eq!(delete(ended.field("etag")).await.status, StatusCode::NO_CONTENT);
+}
+
 async fn a_queued_operation_is_canceled_at_once_and_never_runs() {
     let service = Service::with(|builder| builder.concurrency(1));
     let running = service.post("thing5", "respond-async").await.monitor();
@@ -630,6 +646,7 @@ contract! {
     the_result_is_the_outcome_byte_for_byte
     errors_that_happen_late_reach_the_client_as_the_same_problem
     delete_cancels_what_lives_and_forgets_what_has_ended
+    delete_is_not_done_to_what_has_changed_since
     a_queued_operation_is_canceled_at_once_and_never_runs
     what_has_expired_is_410_and_what_never_was_is_404
     another_owners_operation_is_an_unknown_one

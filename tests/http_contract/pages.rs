@@ -32,7 +32,7 @@ fn text(answer: &Answer, status: u16) -> &str {
     let policy = answer.field("content-security-policy");
     assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
     assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
-    assert_eq!(answer.field("referrer-policy"), "no-referrer");
+    assert_eq!(answer.field("referrer-policy"), "same-origin");
     assert_eq!(answer.field("x-content-type-options"), "nosniff");
     assert_eq!(answer.field("vary"), "Accept, Prefer");
     let text = std::str::from_utf8(&answer.body).unwrap();

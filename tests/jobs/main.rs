@@ -7,6 +7,7 @@
 mod interposed;
 
 mod attempts;
+mod ends;
 mod idempotency;
 mod leases;
 mod negotiation;

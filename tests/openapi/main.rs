@@ -358,7 +358,7 @@ static DOCUMENTED: LazyLock<Documented> = LazyLock::new(|| Documented::new(&docu
 proptest! {
     #[test]
     fn the_pattern_of_a_key_is_what_is_taken_for_one(
-        field in r#"[ \t]{0,2}"?[ -~]{0,6}(\\["\\])?"?[ ;,a]{0,3}"#,
+        field in r#"[ \t]{0,2}"?[ -~]{0,6}(\\["\\])?"?[ ;,a]{0,3}([;=%a1* \t"\\]{0,9})"#,
     ) {
         let schema = Parameter::IdempotencyKey.object().schema;
         let schema = serde_json::to_value(schema).unwrap();

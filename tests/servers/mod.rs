@@ -95,18 +95,49 @@ impl Server {
 
     /// Ends it with SIGKILL, and waits until it and what it started are gone.
     pub(crate) fn kill(&mut self) {
+        self.end("-KILL");
+    }
+
+    /// Ends it with SIGTERM, and waits until it and what it started are gone.
+    pub(crate) fn stop(&mut self) {
+        self.end("-TERM");
+    }
+
+    /// Ends it with SIGTERM and starts it again. What it knows is on disk then: RabbitMQ writes its list of
+    /// queues up to five seconds late, more on a busy machine, and one that is killed before that has lost
+    /// them with all that was in them.
+    pub(crate) fn restart(&mut self) {
+        self.end("-TERM");
+        self.start_again();
+    }
+
+    fn end(&mut self, name: &str) {
         let Some(mut child) = self.child.take() else { return };
         let children = children(child.id());
-        child.kill().unwrap();
+        signal(name, child.id());
         child.wait().unwrap();
         // Without their parent the server's children end by themselves, in their own time; one that is
         // stopped does not.
-        for id in &children {
-            signal("-KILL", *id);
+        if name == "-KILL" {
+            for id in &children {
+                signal(name, *id);
+            }
         }
         eventually("a server's process stays", || {
             children.iter().all(|id| !Path::new(&format!("/proc/{id}")).exists())
         });
+    }
+
+    /// Has RabbitMQ's own tool set something.
+    pub(crate) fn rabbitmqctl(&self, arguments: &[&str]) {
+        let status = Command::new("/usr/lib/rabbitmq/bin/rabbitmqctl")
+            .args(["-n", &format!("test{}@localhost", self.port)])
+            .args(arguments)
+            .env("HOME", self.folder.path())
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            .stdout(Stdio::null())
+            .status();
+        assert!(status.unwrap().success(), "{arguments:?}");
     }
 
     /// Starts it after it was killed, on the same data and port.

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use respond_async::operation::{OperationId, Outcome, Owner};
 use respond_async::store::conformance::Fixture;
 use respond_async::store::{
-    Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, ListQuery, MemoryStore, Observed,
-    OperationStore, Page, StoreError, StoreErrorKind, Submission, Swap, Swapped,
+    Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hints, ListQuery, MemoryStore,
+    Observed, OperationStore, Page, StoreError, StoreErrorKind, Submission, Swap, Swapped,
 };
-use respond_async::time::ManualClock;
+use respond_async::time::{ManualClock, Timestamp};
 
 use super::{new_store, turn_back};
 
@@ -25,6 +25,10 @@ pub(crate) type Answer<T> = Result<T, StoreError>;
 pub(crate) trait Defect: Debug + Default + Send + Sync + 'static {
     fn capabilities(&self, store: &MemoryStore) -> Capabilities {
         Capabilities::new(Durability::ProcessCrash, store.capabilities().max_body_bytes)
+    }
+
+    fn now(&self, store: &MemoryStore) -> Option<Timestamp> {
+        store.now()
     }
 
     /// What becomes of the operations when all processes die: as it is, all of them survive.
@@ -146,9 +150,14 @@ impl<D> Broken<D> {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl<D: Defect> OperationStore for Broken<D> {
     fn capabilities(&self) -> Capabilities {
         self.defect.capabilities(&self.store)
+    }
+
+    fn now(&self) -> Option<Timestamp> {
+        self.defect.now(&self.store)
     }
 
     async fn accept(&self, submission: Submission) -> Answer<Acceptance> {
@@ -189,5 +198,10 @@ impl<D: Defect> OperationStore for Broken<D> {
 
     async fn claim(&self, request: &ClaimRequest) -> Answer<Vec<Observed>> {
         self.defect.claim(self.store()?, request).await
+    }
+
+    /// As a store that gives none.
+    fn hints(&self) -> Option<Box<dyn Hints>> {
+        None
     }
 }

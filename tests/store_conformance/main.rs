@@ -7,18 +7,19 @@ mod broken;
 mod zoo;
 
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use respond_async::operation::{OperationId, Outcome, Owner};
+use respond_async::operation::{NewOperation, OperationId, Outcome, Owner};
 use respond_async::store::conformance::Fixture;
 use respond_async::store::{
-    Acceptance, Capabilities, DueQuery, ListQuery, MemoryStore, Observed, OperationStore, Page,
-    StoreError, Submission, Swap, Swapped,
+    Acceptance, Capabilities, ClaimRequest, DueQuery, ListQuery, MemoryStore, Observed,
+    OperationStore, Page, StoreError, StoreErrorKind, Submission, Swap, Swapped,
 };
-use respond_async::time::{Clock, ManualClock, Timestamp};
+use respond_async::time::{Clock, ManualClock, SystemClock, Timestamp};
 
 /// A memory store in one form or another, and a clock that stands still: nothing that a case does
 /// not ask for depends on the time.
@@ -127,56 +128,82 @@ mod as_provided {
     use super::*;
 
     #[derive(Debug)]
-    struct Minimal(MemoryStore);
+    struct Minimal {
+        store: MemoryStore,
+        /// How many more swaps there are before the store is away.
+        swaps: AtomicUsize,
+    }
 
     impl Form for Minimal {
         fn of(store: MemoryStore) -> Self {
-            Self(store)
+            Self { store, swaps: AtomicUsize::new(usize::MAX) }
         }
     }
 
     #[async_trait]
     impl OperationStore for Minimal {
         fn capabilities(&self) -> Capabilities {
-            self.0.capabilities()
+            self.store.capabilities()
         }
 
         async fn accept(&self, submission: Submission) -> Result<Acceptance, StoreError> {
-            self.0.accept(submission).await
+            self.store.accept(submission).await
         }
 
         async fn get(&self, id: OperationId) -> Result<Option<Observed>, StoreError> {
-            self.0.get(id).await
+            self.store.get(id).await
         }
 
         async fn input(&self, id: OperationId) -> Result<Option<Bytes>, StoreError> {
-            self.0.input(id).await
+            self.store.input(id).await
         }
 
         async fn outcome(&self, id: OperationId) -> Result<Option<Outcome>, StoreError> {
-            self.0.outcome(id).await
+            self.store.outcome(id).await
         }
 
         async fn swap(&self, swap: Swap) -> Result<Swapped, StoreError> {
-            self.0.swap(swap).await
+            let left = self.swaps.load(Ordering::SeqCst);
+            if left == 0 {
+                return Err(StoreError::new(StoreErrorKind::Unavailable, "the store is away"));
+            }
+            self.swaps.store(left - 1, Ordering::SeqCst);
+            self.store.swap(swap).await
         }
 
         async fn remove(&self, id: OperationId, expected: u64) -> Result<Swapped, StoreError> {
-            self.0.remove(id, expected).await
+            self.store.remove(id, expected).await
         }
 
         async fn due(&self, query: &DueQuery) -> Result<Vec<Observed>, StoreError> {
-            self.0.due(query).await
+            self.store.due(query).await
         }
 
         async fn list(&self, owner: &Owner, query: &ListQuery) -> Result<Page, StoreError> {
-            self.0.list(owner, query).await
+            self.store.list(owner, query).await
         }
 
         async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
-            self.0.purge(limit).await
+            self.store.purge(limit).await
         }
     }
 
     respond_async::store_conformance!(InMemory<Minimal>);
+
+    /// Nobody else would ever hear of the leases that a claim got before the store was away.
+    #[tokio::test]
+    async fn a_claim_that_is_cut_short_gives_what_it_has_claimed() {
+        let store = Minimal::of(MemoryStore::new());
+        for _ in 0..5 {
+            let id = OperationId::generate(SystemClock.now()).unwrap();
+            store.accept(Submission::new(NewOperation::new(id))).await.unwrap();
+        }
+        store.swaps.store(3, Ordering::SeqCst);
+        let request = ClaimRequest::new(10, Duration::from_secs(60));
+        assert_eq!(store.claim(&request).await.unwrap().len(), 3);
+        let error = store.claim(&request).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        store.swaps.store(usize::MAX, Ordering::SeqCst);
+        assert_eq!(store.claim(&request).await.unwrap().len(), 2);
+    }
 }

@@ -111,9 +111,11 @@ caught! {
         c45_work_of_a_vanished_worker_is_given_out_again;
     clock_ahead: ClockAhead by c43_delayed_work_is_given_out_in_time
         c45_work_of_a_vanished_worker_is_given_out_again;
+    known_ahead: KnownAhead by c39_the_time_that_is_known_is_never_ahead;
     leases_for_ever: LeasesForEver by c34_a_stale_worker_is_refused
         c45_work_of_a_vanished_worker_is_given_out_again;
     kinds_ignored: KindsIgnored by c55_work_is_given_out_by_kind;
+    ties_backwards: TiesBackwards by c56_the_longest_due_comes_first;
     newest_due_first: NewestDueFirst by c56_the_longest_due_comes_first;
     // Progress and cancellation.
     acknowledged_and_not_written: CancelNotWritten by c71_a_running_worker_sees_the_request;
@@ -143,6 +145,8 @@ caught! {
     limits_ignored: LimitsIgnored by c96_a_limit_holds_under_a_rush
         c97_an_owners_limit_is_its_own c99_the_end_of_work_makes_room;
     limits_racy: LimitRacy by c96_a_limit_holds_under_a_rush;
+    anonymous_limited: AnonymousLimited by c97_an_owners_limit_is_its_own;
+    owner_before_total: OwnerBeforeTotal by c98_a_refusal_says_whose_limit_is_reached;
     full_before_key: FullBeforeKey by c98_a_refusal_says_whose_limit_is_reached;
     // Owners.
     list_across_owners: ListAcrossOwners by c110_a_foreign_operation_is_an_unknown_one

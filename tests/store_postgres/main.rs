@@ -8,6 +8,7 @@ mod servers;
 
 mod callers;
 mod opening;
+mod troubles;
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};

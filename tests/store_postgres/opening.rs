@@ -2,7 +2,9 @@
 
 use respond_async::OperationId;
 use respond_async::operation::NewOperation;
-use respond_async::store::{PostgresOpenError, PostgresOpenErrorKind, Submission};
+use respond_async::store::{
+    Acceptance, Limits, PostgresOpenError, PostgresOpenErrorKind, Submission,
+};
 use respond_async::time::{Clock, SystemClock};
 
 use super::*;
@@ -57,13 +59,7 @@ async fn a_pooler_that_would_make_it_deaf_is_refused() {
         assert_eq!(opened.as_ref().err().map(PostgresOpenError::kind), refused);
         let Ok(store) = opened else { continue };
         // Through sessions of its own it hears.
-        for _ in 0..500 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            if store.is_listening() {
-                break;
-            }
-        }
-        assert!(store.is_listening());
+        is_heard(&store).await;
         let id = OperationId::generate(SystemClock.now()).unwrap();
         store.accept(Submission::new(NewOperation::new(id))).await.unwrap();
     }
@@ -95,6 +91,50 @@ async fn the_name_of_a_schema_is_never_a_statement() {
     drop(store);
     let drop = format!("DROP SCHEMA \"{}\" CASCADE", schema.replace('"', "\"\""));
     client(&servers::shared("POSTGRES_URL")).await.batch_execute(&drop).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn whatever_a_schema_is_called_its_limits_hold_and_word_of_it_is_heard() {
+    let url = servers::shared("POSTGRES_URL");
+    for schema in [unique("it's"), unique(&"名".repeat(18))] {
+        let store = open_in(&schema).await.unwrap();
+        let limits = Limits::default().with_total(1);
+        let limited = || Submission::new(super::on_server::new()).with_limits(limits);
+        let first = store.accept(limited()).await.unwrap();
+        assert!(matches!(first, Acceptance::Created(_)), "{first:?}");
+        let second = store.accept(limited()).await.unwrap();
+        assert!(matches!(second, Acceptance::Full(_)), "{second:?}");
+        is_heard(&store).await;
+        drop(store);
+        let drop = format!("DROP SCHEMA \"{schema}\" CASCADE");
+        client(&url).await.batch_execute(&drop).await.unwrap();
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn what_is_set_out_of_range_is_brought_into_it() {
+    let url = servers::shared("POSTGRES_URL");
+    for time in [Duration::ZERO, Duration::MAX] {
+        let place = InSchema::<PostgresStore>::empty().await;
+        let builder = PostgresStore::builder(&url).unwrap().schema(&place.schema);
+        let builder = builder.watch_interval(time).queue(usize::MAX).readers(0).writers(0);
+        let builder = if time.is_zero() { builder } else { builder.call_timeout(time) };
+        let store = builder.application_name(&place.schema).open().await.unwrap();
+        store.accept(Submission::new(super::on_server::new())).await.unwrap();
+        is_heard(&store).await;
+    }
+}
+
+async fn is_heard(store: &PostgresStore) {
+    for _ in 0..500 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if store.is_listening() {
+            return;
+        }
+    }
+    panic!("it hears nothing");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod on_server;
 mod servers;
 
 mod opening;
+mod troubles;
 
 use std::marker::PhantomData;
 use std::sync::Mutex;

@@ -180,3 +180,127 @@ fn it_is_as_durable_as_it_says() {
         assert!(store.capabilities().shared);
     }
 }
+
+/// Once it is closed nothing of the file is in use: the log is gone, and all that was asked before is
+/// there. Calls that come later are told so.
+#[tokio::test]
+async fn what_waits_is_written_before_it_is_closed() {
+    use respond_async::store::{StoreErrorKind, Swapped};
+
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("some.db");
+    let store = SqliteStore::open(&path).unwrap();
+    let ids: Vec<OperationId> =
+        (0..500).map(|_| OperationId::generate(SystemClock.now()).unwrap()).collect();
+    let mut calls = tokio::task::JoinSet::new();
+    for id in ids.clone() {
+        let store = store.clone();
+        calls.spawn(async move { store.submit(Submission::new(NewOperation::new(id))).await });
+    }
+    // This thread runs all tasks: once each has had its turn all of them wait.
+    for _ in 0..ids.len() * 2 {
+        tokio::task::yield_now().await;
+    }
+    let clone = store.clone();
+    tokio::join!(store.close(), clone.close());
+    for answer in calls.join_all().await {
+        answer.unwrap();
+    }
+    assert!(!beside(&path, "-wal").exists(), "the log is still in use");
+    assert_eq!(store.get(ids[0]).await.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    assert_eq!(clone.remove(ids[0], 1).await.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    store.close().await;
+
+    let store = SqliteStore::open(&path).unwrap();
+    for id in &ids {
+        assert!(store.get(*id).await.unwrap().is_some());
+    }
+    assert_eq!(store.remove(ids[0], 1).await.unwrap(), Swapped::Swapped);
+}
+
+/// A clock that goes on with each look, and panics when it is told to.
+#[derive(Debug, Default)]
+struct OddClock {
+    clock: ManualClock,
+    is_broken: std::sync::atomic::AtomicBool,
+}
+
+impl Clock for OddClock {
+    fn now(&self) -> respond_async::time::Timestamp {
+        assert!(!self.is_broken.load(std::sync::atomic::Ordering::SeqCst), "a broken clock");
+        self.clock.advance(Duration::from_millis(1));
+        self.clock.now()
+    }
+}
+
+/// What panics in a call costs that call its answer, and nobody else.
+#[tokio::test]
+async fn a_clock_that_panics_ends_no_thread() {
+    use respond_async::operation::Change;
+    use respond_async::store::StoreErrorKind;
+    use std::sync::atomic::Ordering;
+
+    let folder = TempDir::new().unwrap();
+    let clock = Arc::new(OddClock::default());
+    let builder = SqliteStore::builder(folder.path().join("some.db")).readers(1);
+    let store = builder.clock(Arc::clone(&clock)).open().unwrap();
+    let id = OperationId::generate(SystemClock.now()).unwrap();
+    store.submit(Submission::new(NewOperation::new(id))).await.unwrap();
+    for _ in 0..3 {
+        clock.is_broken.store(true, Ordering::SeqCst);
+        let read = store.get(id).await.map(|_| ());
+        let written = store.remove(id, 1).await.map(|_| ());
+        for answer in [read, written] {
+            assert_eq!(answer.unwrap_err().kind(), StoreErrorKind::Unavailable);
+        }
+        clock.is_broken.store(false, Ordering::SeqCst);
+        assert!(store.get(id).await.unwrap().is_some());
+    }
+    store.apply(id, Change::Cancel).await.unwrap();
+}
+
+/// By a clock that goes on between two looks at it.
+#[tokio::test]
+async fn a_new_operation_is_created_when_it_is_said_to_be() {
+    let folder = TempDir::new().unwrap();
+    let builder = SqliteStore::builder(folder.path().join("some.db"));
+    let store = builder.clock(Arc::new(OddClock::default())).open().unwrap();
+    let new = NewOperation::new(OperationId::generate(SystemClock.now()).unwrap());
+    let answer = store.submit(Submission::new(new.clone())).await.unwrap();
+    let respond_async::store::Acceptance::Created(created) = answer else { panic!("{answer:?}") };
+    assert_eq!(created.operation, new.accept(created.now));
+}
+
+/// A row that is not what its record says is given to nobody, and one that cannot be understood is
+/// purged with the others once it has expired.
+#[tokio::test]
+async fn a_damaged_row_is_neither_claimed_nor_kept_for_ever() {
+    use respond_async::operation::Change;
+    use respond_async::store::ClaimRequest;
+
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("some.db");
+    let store = SqliteStore::open(&path).unwrap();
+    let id = OperationId::generate(SystemClock.now()).unwrap();
+    let new = NewOperation::new(id).with_retention(Duration::ZERO);
+    store.submit(Submission::new(new)).await.unwrap();
+    let connection = Connection::open(&path).unwrap();
+    connection.execute("UPDATE operations SET version = 7", []).unwrap();
+    let request = ClaimRequest::new(10, Duration::from_secs(60));
+    assert_eq!(store.claim(&request).await.unwrap(), []);
+
+    connection.execute("UPDATE operations SET version = 1", []).unwrap();
+    store.apply(id, Change::Cancel).await.unwrap();
+    connection.execute("UPDATE operations SET record = x'7B'", []).unwrap();
+    assert_eq!(store.purge(10).await.unwrap(), 1);
+}
+
+/// What is more than SQLite or a queue can take counts as the most that it can.
+#[tokio::test]
+async fn settings_beyond_all_bounds_are_kept_within_them() {
+    let folder = TempDir::new().unwrap();
+    let builder = SqliteStore::builder(folder.path().join("some.db"));
+    let store = builder.busy_timeout(Duration::MAX).queue(usize::MAX).open().unwrap();
+    let new = NewOperation::new(OperationId::generate(SystemClock.now()).unwrap());
+    store.submit(Submission::new(new)).await.unwrap();
+}

@@ -212,17 +212,53 @@ fn each_acknowledgement_waits_for_the_disk() {
     assert!(unsynced("normal") >= 25);
 }
 
-/// Each handle learns of the others' writes without asking for any operation in particular.
+/// Each handle learns of the others' writes without asking for any operation in particular, from the
+/// moment at which it listens.
 #[tokio::test]
 async fn another_process_is_heard_of() {
     use std::future::poll_fn;
 
     let folder = TempDir::new().unwrap();
+    for round in 0..20 {
+        let path = folder.path().join(format!("{round}.db"));
+        let open = || SqliteStore::builder(&path).reserve_bytes(0).open().unwrap();
+        let (other, one) = (open(), open());
+        // Its writer is at work, and about to rest.
+        one.purge(1).await.unwrap();
+        let mut hints = one.hints().unwrap();
+        other.submit(Submission::new(new_operation())).await.unwrap();
+        let hint = tokio::time::timeout(Duration::from_secs(5), poll_fn(|cx| hints.poll_hint(cx)));
+        assert_eq!(hint.await.expect("a hint"), Some(respond_async::store::Hint::Missed));
+    }
+}
+
+/// However many calls wait, none waits for another process for longer than it was told to, and none of
+/// those that were given up is made afterwards.
+#[tokio::test]
+async fn a_queue_waits_once_for_another_process() {
+    use respond_async::store::StoreErrorKind;
+
+    let folder = TempDir::new().unwrap();
     let path = folder.path().join("some.db");
-    let (one, other) = (SqliteStore::open(&path).unwrap(), SqliteStore::open(&path).unwrap());
-    let mut hints = one.hints().unwrap();
-    tokio::time::sleep(Duration::from_millis(120)).await;
-    other.submit(Submission::new(new_operation())).await.unwrap();
-    let hint = tokio::time::timeout(Duration::from_secs(5), poll_fn(|cx| hints.poll_hint(cx)));
-    assert_eq!(hint.await.expect("a hint"), Some(respond_async::store::Hint::Missed));
+    let timeout = SqliteStore::DEFAULT_BUSY_TIMEOUT;
+    let store = SqliteStore::builder(&path).busy_timeout(timeout).open().unwrap();
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let began = std::time::Instant::now();
+    // Five groups.
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..1_200 {
+        let store = store.clone();
+        calls.spawn(async move { store.submit(Submission::new(new_operation())).await });
+    }
+    for answer in calls.join_all().await {
+        assert_eq!(answer.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    }
+    let waited = began.elapsed();
+    assert!((timeout..timeout * 2).contains(&waited), "they waited {waited:?}");
+    connection.execute_batch("ROLLBACK").unwrap();
+    store.submit(Submission::new(new_operation())).await.unwrap();
+    let count: i64 =
+        connection.query_row("SELECT count(*) FROM operations", [], |row| row.get(0)).unwrap();
+    assert_eq!(count, 1);
 }

@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -76,6 +76,16 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Notes {
         let name = fields.remove("message").unwrap();
         self.events.lock().unwrap().push(Told { name, parent, fields });
     }
+}
+
+/// Has every thread listen to what is told. `tracing` asks a place that tells something once whether anybody
+/// listens, and while it knows of one subscriber only that of the thread that comes by first: a test without
+/// one would answer for the others.
+pub(crate) fn listen_everywhere() {
+    static GLOBAL: Once = Once::new();
+    GLOBAL.call_once(|| {
+        tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap();
+    });
 }
 
 impl Notes {

@@ -389,3 +389,54 @@ fn another_process_begins_again_what_it_may() {
     }
     assert_eq!(service.counts.0.load(Ordering::SeqCst), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_sees_the_same_whether_its_request_was_stored_or_not() {
+    use std::sync::Mutex;
+    let seen: std::sync::Arc<Mutex<Vec<_>>> = std::sync::Arc::default();
+    let handler = {
+        let seen = seen.clone();
+        async move |request: axum::extract::Request| {
+            let owner = request.extensions().get::<Owner>().and_then(Owner::name);
+            let context = request.extensions().get::<respond_async::Context>().unwrap();
+            let range = request.headers().get("content-range").cloned();
+            let trace = context.trace().map(|trace| trace.parent().to_owned());
+            seen.lock().unwrap().push((owner.map(str::to_owned), range, trace));
+            StatusCode::CREATED
+        }
+    };
+    let mode =
+        AsyncMode::new([Route::put("/files/{name}")]).monitors_at("/monitors").owner(|parts| {
+            let name = parts.headers.get("x-user").and_then(|name| name.to_str().ok());
+            name.and_then(|name| Owner::new(name).ok()).unwrap_or_default()
+        });
+    let operations =
+        Operations::builder(MemoryStore::new()).base_url("https://api.example/v1/monitors");
+    let app = mode
+        .start::<Body>(operations)
+        .layer(Router::new().route("/files/{name}", axum::routing::put(handler)));
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for prefer in ["", "respond-async"] {
+        let request = Request::put("/files/x")
+            .header("x-user", "ann")
+            .header("content-range", "bytes 1-2/9")
+            .header("traceparent", trace)
+            .header("prefer", prefer)
+            .body(Body::from("ab"))
+            .unwrap();
+        let answer = app.clone().oneshot(request).await.unwrap();
+        if prefer.is_empty() {
+            continue;
+        }
+        // A proxy in front takes `/v1` away.
+        let monitor = answer.headers()["location"].to_str().unwrap();
+        let monitor = monitor.strip_prefix("https://api.example/v1").unwrap();
+        let request = Request::get(monitor).header("x-user", "ann").body(Body::empty()).unwrap();
+        assert_eq!(app.clone().oneshot(request).await.unwrap().status(), StatusCode::OK);
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let seen = seen.lock().unwrap();
+    let expected =
+        (Some("ann".to_owned()), Some("bytes 1-2/9".parse().unwrap()), Some(trace.to_owned()));
+    assert_eq!(*seen, [expected.clone(), expected]);
+}

@@ -10,6 +10,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use respond_async::Owner;
 use respond_async::operations::{Delivery, DeliveryStatus};
 use respond_async::webhook::{Webhooks, WebhooksBuilder};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
@@ -203,4 +204,38 @@ async fn a_refused_a_filtered_and_a_silent_port_look_alike() {
     let told = told.map(|delivery| serde_json::to_value(delivery.last_error).unwrap());
     assert!(told.iter().all(|one| *one == told[0]), "{told:?}");
     assert_eq!(told[0]["detail"], "The endpoint could not be reached.");
+}
+
+/// Whatever the scheme: what goes around it is looked at by nobody.
+#[tokio::test]
+async fn all_calls_go_by_the_proxy() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // By its name, which may lead inside; no other may.
+    let proxy = format!("http://localhost:{}", listener.local_addr().unwrap().port());
+    let (resolver, asked) = liar([&["127.0.0.1"]]);
+    let webhooks = strict()
+        .resolver(resolver)
+        .egress_proxy(proxy.parse().unwrap())
+        .backoff(Duration::from_secs(60), Duration::from_secs(60))
+        .build()
+        .unwrap();
+    let operations = operations(&webhooks).start();
+    for (url, expected) in [
+        ("http://plain.example/done", "POST http://plain.example/done HTTP/1.1"),
+        ("https://secure.example/done", "CONNECT secure.example:443 HTTP/1.1"),
+    ] {
+        submit(&operations, webhooks.check(url, &owner()).unwrap(), 0).await;
+        let accepting = tokio::time::timeout(Duration::from_secs(10), listener.accept());
+        let (mut stream, _) = accepting.await.unwrap().unwrap();
+        let mut line = String::new();
+        BufReader::new(&mut stream).read_line(&mut line).await.unwrap();
+        assert_eq!(line.trim_end(), expected);
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "no name but the proxy's is looked up");
+}
+
+#[test]
+#[should_panic(expected = "an egress proxy of the scheme \"socks5\" is none")]
+fn what_is_no_proxy_is_not_passed_over() {
+    let _ = strict().egress_proxy("socks5://127.0.0.1:1".parse().unwrap());
 }

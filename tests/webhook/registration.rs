@@ -83,3 +83,18 @@ async fn what_may_not_be_called_is_refused_at_once() {
     let read = webhooks.check("https://B\u{fc}cher.example:443/\u{e4}?q=\u{f6}", &owner()).unwrap();
     assert_eq!(read.url(), "https://xn--bcher-kva.example/%C3%A4?q=%C3%B6");
 }
+
+/// A call that is not signed is never made, and who was told that it would be has a right to it.
+#[tokio::test]
+async fn an_owner_without_secrets_is_told_so() {
+    let webhooks = Webhooks::builder(|owner: &Owner| match owner.name() {
+        Some("ann") => Vec::new(),
+        _ => vec![secret()],
+    });
+    let webhooks = webhooks.build().unwrap();
+    let text = "respond-async, callback; url=\"https://a.example/\"";
+    let (status, applied, body) = respond(&webhooks, text).await;
+    assert_eq!((status, &*applied), (400, ""));
+    assert!(body.contains("callback-refused") && body.contains("secret"), "{body}");
+    assert!(webhooks.preferred(&prefer(text), &Owner::new("bob").unwrap()).unwrap().is_some());
+}

@@ -2,6 +2,7 @@
 //! `images::Settings`.
 
 use std::error::Error;
+use std::net::TcpListener;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -18,18 +19,21 @@ use respond_async::{Owner, Problem};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let settings = Settings::from_env()?;
-    let images = Images::start(&settings).await?;
     if settings.role == Role::Worker {
+        let images = Images::start(&settings).await?;
         images.say_what_to_try(None);
         images.stopped().await;
         return Ok(());
     }
+    // First, so that a service that cannot listen takes up no work.
+    let listener = TcpListener::bind(&settings.listen)?;
+    let images = Images::start(&settings).await?;
     let of_thread = images.clone();
     let server = HttpServer::new(move || {
         App::new().configure(|app| routes(app, &of_thread)).wrap(from_fn(name_the_client))
     });
     // Signals go to the operations first, and then to the server.
-    let server = server.disable_signals().bind(&settings.listen)?;
+    let server = server.disable_signals().listen(listener)?;
     images.say_what_to_try(server.addrs().first().copied());
     let server = server.run();
     let handle = server.handle();

@@ -14,6 +14,9 @@
 
 mod proxy;
 mod slow;
+#[path = "../../images/src/stop.rs"]
+mod stop;
+mod upload;
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -22,18 +25,21 @@ use std::path::Path;
 use std::time::Duration;
 use std::{env, fs, io};
 
-use axum::body::Body;
 use axum::extract::Request;
-use axum::{Router, ServiceExt};
-use http::HeaderName;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::{Router, body::Body};
+use http::{HeaderMap, HeaderName, StatusCode};
 use respond_async::operations::JobPolicy;
+use respond_async::serve::Server;
 use respond_async::store::SqliteStore;
 use respond_async::tower::{AsyncMode, Route};
-use respond_async::{Operations, Owner};
+use respond_async::{Operations, Owner, Problem};
 use tokio::net::TcpListener;
 use tower::{Layer, service_fn};
 
 use crate::proxy::Proxy;
+use crate::stop::told_to_stop;
 
 /// How long running work may go on once the proxy has been told to stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -58,11 +64,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let repeatable = var("REPEATABLE", "");
     let routes = routes(&var("ROUTES", ROUTES), |text| lists(&repeatable, text))?;
     let mut mode = AsyncMode::new(routes)
-        .owner(|parts| {
-            // Put your authentication here: this one believes whatever `X-User` says.
-            let name = parts.headers.get("x-user").and_then(|name| name.to_str().ok());
-            name.and_then(|name| Owner::new(name).ok()).unwrap_or_default()
-        })
         // What the upstream cannot do now it may do in a moment.
         .policy(JobPolicy::new().with_concurrency(64));
     for name in list(&var("KEEP", "")) {
@@ -78,33 +79,32 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let operations = layer.operations().clone();
     say_what_to_try(&format!("http://{}", listener.local_addr()?), &upstream);
     // As a fallback, so that routes of the proxy's own can stand beside it.
-    let app = Router::new().fallback_service(layer.layer(proxy));
-    axum::serve(listener, ServiceExt::<Request>::into_make_service(app))
-        .with_graceful_shutdown(async move {
-            told_to_stop().await;
-            operations.shutdown(SHUTDOWN_GRACE).await;
-        })
-        .await?;
+    let app = Router::new()
+        .fallback_service(layer.layer(proxy))
+        .layer(middleware::from_fn(name_the_client));
+    // In place of `axum::serve`, which waits for slow clients for ever.
+    let stopped = async move {
+        told_to_stop().await;
+        operations.shutdown(SHUTDOWN_GRACE).await;
+    };
+    Server::new(listener, app).run(stopped).await;
     Ok(())
 }
 
-async fn told_to_stop() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = interrupt => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    // Without a signal to wait for there is nothing to stop for.
-    if interrupt.await.is_err() {
-        std::future::pending::<()>().await;
-    }
+/// Puts who asks where the layer looks for [`Owner`].
+async fn name_the_client(mut request: Request, next: Next) -> Result<Response, Problem> {
+    let owner = who_asks(request.headers())?;
+    request.extensions_mut().insert(owner);
+    Ok(next.run(request).await)
+}
+
+/// Put your authentication here: this one believes whatever `X-User` says. Whoever gives a name that is none
+/// is not taken for somebody without a name.
+fn who_asks(headers: &HeaderMap) -> Result<Owner, Problem> {
+    let Some(name) = headers.get("x-user") else { return Ok(Owner::anonymous()) };
+    let owner = name.to_str().ok().and_then(|name| Owner::new(name).ok());
+    let no_name = || Problem::from_status(StatusCode::BAD_REQUEST).detail("X-User is no name.");
+    owner.ok_or_else(no_name)
 }
 
 fn list(text: &str) -> impl Iterator<Item = &str> {

@@ -14,6 +14,8 @@ use hyper_util::rt::TokioExecutor;
 use respond_async::Problem;
 use tower_http::timeout::TimeoutBody;
 
+use crate::upload;
+
 /// How long the other service may take to be reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How this proxy is called in `Via` (RFC 9110 §7.6.3).
@@ -31,6 +33,17 @@ const HOP_BY_HOP: [HeaderName; 10] = [
     header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
+];
+
+/// Fields by which a proxy says what it saw of a client. What a client writes there itself is not passed on:
+/// the service behind would take it for this proxy's word.
+const FORWARDED: [HeaderName; 6] = [
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-real-ip"),
 ];
 
 /// The way to another service. A clone is the same, connections included.
@@ -81,7 +94,11 @@ impl Proxy {
         let bad = |status, detail: &'static str| {
             Problem::from_status(status).detail(detail).into_response().map(into_body)
         };
-        let answer = tokio::time::timeout(self.timeout, self.client.request(request)).await;
+        let (request, upload) = upload::watched(request);
+        let answer = tokio::select! {
+            answer = self.client.request(request) => Ok(answer),
+            () = upload.stalled(self.timeout) => Err(()),
+        };
         match answer {
             Ok(Ok(mut response)) => {
                 end_to_end(response.headers_mut());
@@ -97,7 +114,7 @@ impl Proxy {
             Ok(Err(_)) => {
                 bad(StatusCode::BAD_GATEWAY, "The service behind this one broke off its answer.")
             }
-            Err(_) => bad(
+            Err(()) => bad(
                 StatusCode::GATEWAY_TIMEOUT,
                 "The service behind this one did not answer in time.",
             ),
@@ -118,8 +135,10 @@ impl Proxy {
         let headers = request.headers_mut();
         end_to_end(headers);
         headers.insert(header::HOST, HeaderValue::from_str(self.authority.as_str())?);
+        for name in &FORWARDED {
+            headers.remove(name);
+        }
         if let Some(host) = host {
-            // Whatever a client wrote there is not what this proxy saw.
             headers.insert(HeaderName::from_static("x-forwarded-host"), host);
         }
         headers.append(header::VIA, VIA);

@@ -138,7 +138,9 @@ fn fields_of_a_connection_stay_there() {
     let folder = tempfile::tempdir().unwrap();
     let proxy = Proxy::start(folder.path(), &[("UPSTREAM", &url)]);
     let fields = "x-hop: 1\r\nx-end: 2\r\nte: trailers\r\nupgrade: h2c\r\nprefer: wait=1\r\n\
-                  proxy-authorization: x\r\nauthorization: y\r\nvia: 1.0 other\r\n";
+                  proxy-authorization: x\r\nauthorization: y\r\nvia: 1.0 other\r\n\
+                  x-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: https\r\n\
+                  forwarded: for=10.0.0.1\r\nx-real-ip: 10.0.0.1\r\nx-forwarded-host: forged\r\n";
     let (head, body) = proxy.send("POST /any?q=%2F#", fields, "content");
     assert!(head.starts_with("HTTP/1.1 201") && body == "done", "{head}");
     assert!(head.contains("x-own: 1") && head.contains("via: 1.1 gateway-proxy"), "{head}");
@@ -157,7 +159,16 @@ fn fields_of_a_connection_stay_there() {
     ] {
         assert!(request.contains(there), "{there}: {request}");
     }
-    for not_there in ["x-hop", "te:", "upgrade", "proxy-auth", "host: front.example\r\nc"] {
+    for not_there in [
+        "x-hop",
+        "te:",
+        "upgrade",
+        "proxy-auth",
+        "host: front.example\r\nc",
+        "10.0.0.1",
+        "https",
+        "forged",
+    ] {
         assert!(!request.contains(not_there), "{not_there}: {request}");
     }
     assert!(request.contains(&url.replace("http://", "\r\nhost: ")), "{request}");
@@ -187,6 +198,36 @@ fn what_is_broken_behind_is_a_problem() {
     let proxy = Proxy::start(folder.path(), &[("UPSTREAM", &format!("http://{free}"))]);
     let (head, body) = proxy.send("GET /any", "", "");
     assert!(head.starts_with("HTTP/1.1 502") && body.contains("cannot be reached"), "{head}");
+}
+
+/// How long the service behind may take is one thing, and how long a client takes another.
+#[test]
+fn a_slow_client_is_not_the_fault_of_the_service_behind() {
+    let (url, requests) = upstream();
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(folder.path(), &[("UPSTREAM", &url)]);
+    let mut stream = TcpStream::connect(proxy.1).unwrap();
+    stream
+        .write_all(
+            b"POST /any HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 4\r\n\r\nco",
+        )
+        .unwrap();
+    // UPSTREAM_TIMEOUT is a second.
+    thread::sleep(Duration::from_millis(1_500));
+    stream.write_all(b"nt").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert!(requests.recv().unwrap().ends_with("cont"));
+}
+
+#[test]
+fn a_name_that_is_none_is_refused() {
+    let (url, _requests) = upstream();
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(folder.path(), &[("UPSTREAM", &url)]);
+    let (head, body) = proxy.send("PUT /slow/1", "x-user: a\u{e9}\r\n", "");
+    assert!(head.starts_with("HTTP/1.1 400") && body.contains("X-User"), "{head} {body}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use url::Url;
 
-use crate::get::{self, Wanted};
+use crate::get::{self, To, Wanted};
 use crate::kept::{Folder, Kept};
 use crate::show::{Line, Show};
 use crate::{End, Failure, OnInterrupt};
@@ -45,6 +45,7 @@ impl Upload {
             tasks.spawn(async move {
                 let Ok(_place) = places.acquire().await else { return End::Trouble };
                 if *interrupted.borrow() {
+                    this.show.line(&file).unsent();
                     return End::AtWork;
                 }
                 this.file(file, interrupted).await
@@ -53,17 +54,25 @@ impl Upload {
         worst(tasks).await
     }
 
-    /// Takes up all that was left.
-    pub(crate) async fn resume(self) -> Result<End, Failure> {
+    /// Takes up all that was left at this service: at another one, this user is somebody else.
+    pub(crate) async fn resume(self, at_once: usize) -> Result<End, Failure> {
         let kept = self.folder.all().map_err(|error| (End::Trouble, error.to_string()))?;
+        let (kept, elsewhere): (Vec<_>, Vec<_>) =
+            kept.into_iter().partition(|kept| kept.is_at(&self.server));
         if kept.is_empty() {
             self.show.say("Nothing was left.");
         }
-        let (this, interrupted) = (Arc::new(self), interrupts());
+        for other in elsewhere {
+            self.show.elsewhere(&other);
+        }
+        let this = Arc::new(self);
+        let (places, interrupted) = (Arc::new(Semaphore::new(at_once)), interrupts());
         let mut tasks = JoinSet::new();
         for Kept { file, state } in kept {
-            let (this, interrupted) = (Arc::clone(&this), interrupted.clone());
+            let (this, places) = (Arc::clone(&this), Arc::clone(&places));
+            let interrupted = interrupted.clone();
             tasks.spawn(async move {
+                let Ok(_place) = places.acquire().await else { return End::Trouble };
                 let line = this.show.line(&file);
                 line.progress(state.snapshot());
                 let poller = this.client.resume(state, this.headers.clone());
@@ -107,7 +116,7 @@ impl Upload {
                 let outcome = Outcome { status: parts.status, headers: parts.headers, body };
                 match outcome.problem() {
                     Some(problem) => failed(&line, &problem),
-                    None => self.done(&file, &line, &outcome).await,
+                    None => self.done(&file, &line, &url, &outcome).await,
                 }
             }
             Ok(Answer::Accepted(poller)) => {
@@ -152,7 +161,11 @@ impl Upload {
                 Some(Some(Ok(Update::Progress(snapshot)))) => line.progress(&snapshot),
                 Some(Some(Ok(Update::Finished(finished)))) => {
                     let end = match finished {
-                        Finished::Succeeded(outcome) => self.done(&file, line, &outcome).await,
+                        Finished::Succeeded(outcome) => {
+                            let monitor = Url::parse(poller.monitor());
+                            let base = monitor.as_ref().unwrap_or(&self.server);
+                            self.done(&file, line, base, &outcome).await
+                        }
                         Finished::Failed(problem, _) => failed(line, &problem),
                         Finished::Canceled => {
                             line.canceled();
@@ -182,26 +195,26 @@ impl Upload {
         }
     }
 
-    async fn done(&self, file: &Path, line: &Line, outcome: &Outcome) -> End {
+    /// `base` is where the outcome is from.
+    async fn done(&self, file: &Path, line: &Line, base: &Url, outcome: &Outcome) -> End {
         let location = outcome.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
-        let Some(url) = location.and_then(|location| self.server.join(location).ok()) else {
+        let Some(url) = location.and_then(|location| base.join(location).ok()) else {
             line.trouble("the service does not say where the picture is");
             return End::Trouble;
         };
         line.done(url.as_str());
         let Some(folder) = &self.output else { return End::Well };
-        let saved = folder.join(file.file_name().unwrap_or(file.as_os_str()));
         let wanted = Wanted {
+            headers: get::headers_for(&url, base, &self.headers),
             url,
-            headers: self.headers.clone(),
-            output: Some(saved.clone()),
+            to: To::New { folder: folder.clone(), like: file.to_owned() },
             about: false,
             offline: false,
         };
         match get::get(wanted, &self.folder, &self.show).await {
-            Ok(end) => {
-                line.saved(&saved);
-                end
+            Ok(saved) => {
+                line.saved(&saved.unwrap_or_default());
+                End::Well
             }
             Err((end, message)) => {
                 line.trouble(&message);

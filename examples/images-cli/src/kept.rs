@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use respond_async::client::PollerState;
 use respond_async::client::cache::FileCache;
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Folder(PathBuf);
@@ -17,6 +18,13 @@ pub(crate) struct Folder(PathBuf);
 pub(crate) struct Kept {
     pub(crate) file: PathBuf,
     pub(crate) state: PollerState,
+}
+
+impl Kept {
+    /// Whether its operation is at that service.
+    pub(crate) fn is_at(&self, server: &Url) -> bool {
+        Url::parse(self.state.monitor()).is_ok_and(|monitor| monitor.origin() == server.origin())
+    }
 }
 
 impl Folder {

@@ -34,7 +34,7 @@ const EXIT_CODES: &str = "Exit codes:
   1  the service refused a picture, or could not make it
   2  the command was not understood, or a file could not be read
   3  the service could not be reached, or did not answer as it should
-  4  something is still at work: see `images-cli resume`";
+  4  it was interrupted, or did not wait: see `images-cli resume` for what is still at work";
 
 #[derive(Debug, clap::Args)]
 struct Settings {
@@ -80,6 +80,9 @@ enum Command {
         /// Save what the service made in this folder
         #[arg(long)]
         output: Option<PathBuf>,
+        /// How many at once
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+        at_once: u8,
         /// What Ctrl-C does; a second one ends the program
         #[arg(long, value_enum, default_value_t = OnInterrupt::Detach)]
         on_interrupt: OnInterrupt,
@@ -111,7 +114,7 @@ enum OnInterrupt {
 }
 
 /// How the program ends; the worst of several counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Well = 0,
     AtWork = 4,
@@ -157,7 +160,11 @@ async fn run(settings: &Settings, command: Command, show: &Show) -> Result<End, 
         headers.insert("x-user", name);
     }
     let set_up = |error: TransportError| (End::Trouble, error.to_string());
-    let client = || ReqwestTransport::new().map(Client::with).map_err(set_up);
+    // The image service knows a request by its key: it can be sent again.
+    let client = || {
+        let transport = ReqwestTransport::new().map_err(set_up)?;
+        Ok::<_, Failure>(Client::with(transport).trust_idempotency_keys(true))
+    };
     match command {
         Command::Upload { files, output, at_once, wait, on_interrupt, detach } => {
             let upload = follow::Upload {
@@ -173,7 +180,7 @@ async fn run(settings: &Settings, command: Command, show: &Show) -> Result<End, 
             };
             Ok(upload.files(files, at_once.into()).await)
         }
-        Command::Resume { output, on_interrupt } => {
+        Command::Resume { output, at_once, on_interrupt } => {
             let upload = follow::Upload {
                 client: client()?,
                 server: settings.server.clone(),
@@ -185,7 +192,7 @@ async fn run(settings: &Settings, command: Command, show: &Show) -> Result<End, 
                 on_interrupt,
                 detach: false,
             };
-            upload.resume().await
+            upload.resume(at_once.into()).await
         }
         Command::List => {
             for one in folder.all().map_err(|error| (End::Trouble, error.to_string()))? {
@@ -196,8 +203,10 @@ async fn run(settings: &Settings, command: Command, show: &Show) -> Result<End, 
         Command::Get { picture, output, about, offline } => {
             let url = settings.server.join(&picture);
             let url = url.map_err(|error| not_understood(format!("{picture:?}: {error}")))?;
-            let wanted = get::Wanted { url, headers, output, about, offline };
-            get::get(wanted, &folder, show).await
+            let headers = get::headers_for(&url, &settings.server, &headers);
+            let to = output.map_or(get::To::Print, get::To::File);
+            let wanted = get::Wanted { url, headers, to, about, offline };
+            get::get(wanted, &folder, show).await.map(|_| End::Well)
         }
     }
 }

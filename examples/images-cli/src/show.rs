@@ -66,6 +66,16 @@ impl Show {
         }
     }
 
+    /// What is left alone, since it is another service's.
+    pub(crate) fn elsewhere(&self, kept: &Kept) {
+        let (file, monitor) = (kept.file.display(), kept.state.monitor());
+        if self.json {
+            let (event, file) = ("elsewhere", &kept.file);
+            self.say_json(&json!({ "event": event, "file": file, "monitor": monitor }));
+        }
+        self.say(&format!("{file}: left at another service, {monitor}; see --server"));
+    }
+
     /// A line that stays, above the bars.
     pub(crate) fn say(&self, line: &str) {
         if self.json {
@@ -170,6 +180,13 @@ impl Line {
         }
         let line = format!("{}: goes on without us; see `images-cli resume`", self.name);
         self.end("left", &line);
+    }
+
+    pub(crate) fn unsent(&self) {
+        if self.show.json {
+            self.event(json!({ "event": "unsent" }));
+        }
+        self.end("not sent", &format!("{}: not sent", self.name));
     }
 
     pub(crate) fn trouble(&self, message: &str) {

@@ -196,3 +196,68 @@ fn an_interruption_detaches_or_cancels() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(place.run(&["list"]), (0, String::new()));
 }
+
+#[test]
+fn two_files_of_one_name_are_two_and_are_named_after_what_they_are() {
+    let data = tempfile::tempdir().unwrap();
+    let service = Service::start(data.path(), free_address());
+    let place = Place::new(&service);
+    for folder in ["one", "other"] {
+        fs::create_dir(place.path(folder)).unwrap();
+    }
+    place.photo("one/x.jpg", 64);
+    place.photo("other/x.jpg", 96);
+    // Without anything transparent it becomes a JPEG.
+    image::RgbImage::new(48, 48).save(place.path("y.png")).unwrap();
+    let upload = ["upload", "one/x.jpg", "other/x.jpg", "y.png", "--output", "made"];
+    let (code, printed) = place.run(&upload);
+    assert_eq!(code, 0, "{printed}");
+    let mut names: Vec<_> = fs::read_dir(place.path("made"))
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["x-2.jpg", "x.jpg", "y.jpg"]);
+    for name in names {
+        let picture = image::ImageReader::open(place.path("made").join(name)).unwrap();
+        assert_eq!(picture.with_guessed_format().unwrap().format(), Some(image::ImageFormat::Jpeg));
+    }
+}
+
+#[test]
+fn what_is_at_another_service_is_not_asked_for_there() {
+    let data = tempfile::tempdir().unwrap();
+    let service = Service::start(data.path(), free_address());
+    let mut place = Place::new(&service);
+    place.photo("a.jpg", 1_500);
+    let (code, printed) = place.run(&["upload", "a.jpg", "--wait", "0", "--detach"]);
+    assert_eq!(code, 4, "{printed}");
+    let here = std::mem::replace(&mut place.server, format!("http://{}", free_address()));
+    let (code, printed) = place.run(&["resume", "--user", "bob"]);
+    assert!(code == 0 && printed.contains("left at another service"), "{code} {printed}");
+    place.server = here;
+    let (code, printed) = place.run(&["resume", "--at-once", "1"]);
+    assert!(code == 0 && printed.contains("/images/"), "{code} {printed}");
+}
+
+#[test]
+fn what_was_not_sent_is_told() {
+    let data = tempfile::tempdir().unwrap();
+    let service = Service::start(data.path(), free_address());
+    let place = Place::new(&service);
+    for name in ["a.jpg", "b.jpg"] {
+        place.photo(name, 3_000);
+    }
+    let upload = ["--json", "upload", "a.jpg", "b.jpg", "--wait", "0", "--at-once", "1"];
+    let mut command = place.command(&upload);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut unsent = 0;
+    for line in lines.map(Result::unwrap) {
+        if line.contains("accepted") {
+            interrupt(&child);
+        }
+        unsent += usize::from(line.contains("\"event\":\"unsent\""));
+    }
+    assert_eq!((child.wait().unwrap().code(), unsent), (Some(4), 1));
+}

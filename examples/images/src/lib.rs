@@ -10,36 +10,35 @@
 //! | `/operations` and below | the monitor |
 //! | `GET /openapi.json` | [`document`], which says all this |
 
+mod callbacks;
 mod describe;
 mod gallery;
 mod pipeline;
 mod settings;
+mod stop;
+mod workshop;
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use respond_async::header::CacheControl;
+use respond_async::header::{CacheControl, preferred_type};
 use respond_async::operation::TraceContext;
 use respond_async::operations::{Job, JobInput, JobInputError};
 use respond_async::prefer::Preferences;
 use respond_async::problem::{ProblemType, types};
-use respond_async::respond::{Created, Response};
+use respond_async::respond::Response;
 use respond_async::store::Idempotency;
-use respond_async::time::{Clock, SystemClock};
-use respond_async::webhook::Webhooks;
-use respond_async::{Context, OperationId, Operations, Outcome, Owner, Problem};
-use tokio::sync::Semaphore;
+use respond_async::{Operations, Outcome, Owner, Problem};
 
+use crate::callbacks::Callbacks;
 pub use crate::describe::document;
-use crate::gallery::Gallery;
 pub use crate::pipeline::MAX_UPLOAD_BYTES;
 use crate::pipeline::{EnhanceError, Refusal, Upload};
 pub use crate::settings::{Role, Settings};
+use crate::workshop::Workshop;
 
 const UNSUPPORTED_TYPE: ProblemType = ProblemType::new(
     "urn:problem-type:images:unsupported-type",
@@ -64,15 +63,7 @@ const NO_SUCH_IMAGE: ProblemType =
 pub struct Images {
     operations: Operations,
     workshop: Workshop,
-    webhooks: Option<Webhooks>,
-}
-
-/// Where images are made and kept. A clone is the same.
-#[derive(Debug, Clone)]
-struct Workshop {
-    gallery: Gallery,
-    /// As many images at a time as there are cores, whichever way they were asked for.
-    cores: Arc<Semaphore>,
+    callbacks: Callbacks,
 }
 
 /// What an operation keeps of its request is the image as it came.
@@ -109,10 +100,7 @@ impl Images {
         let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str);
         let upload = Upload::check(content_type.transpose().unwrap_or(Some("")), body)?;
 
-        let callback = match &self.webhooks {
-            Some(webhooks) => webhooks.preferred(preferences, &owner)?,
-            None => None,
-        };
+        let callback = self.callbacks.preferred(preferences, &owner)?;
         let kick_off = self.operations.kick_off(preferences).owner(owner).idempotency(named);
         let trace = TraceContext::from_headers(&head.headers);
         Ok(kick_off.callback(callback).trace(trace).respond(upload).await)
@@ -129,8 +117,9 @@ impl Images {
         let found = found.map_err(|error| internal(&error))?.map_err(|error| internal(&error))?;
         let (picture, bytes) = found.ok_or_else(|| Problem::new(NO_SUCH_IMAGE))?;
 
-        let accept = request.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-        let mut outcome = if accept.is_some_and(|accept| accept.contains("application/json")) {
+        // The image if the client accepts neither: it says more than a 406.
+        let forms = [picture.format.media_type(), "application/json"];
+        let mut outcome = if preferred_type(request, &forms) == Some(1) {
             Outcome::json(StatusCode::OK, &picture)
         } else {
             let tag = picture.tag().map_err(|error| internal(&error))?;
@@ -165,47 +154,6 @@ pub fn who_asks(request: &HeaderMap) -> Result<Owner, Problem> {
     owner.ok_or_else(no_name)
 }
 
-impl Workshop {
-    fn new(gallery: Gallery, cores: usize) -> Self {
-        Self { gallery, cores: Arc::new(Semaphore::new(cores)) }
-    }
-
-    /// The job itself, in the request or after it, in this process or the one that was started in
-    /// its place.
-    async fn enhance(self, upload: Upload, context: Context) -> Result<Created, Problem> {
-        let core = self.cores.acquire_owned().await.map_err(|error| internal(&error))?;
-        // The operation's id names the image too, so that a second attempt makes no second image.
-        let id = match context.operation_id() {
-            Some(id) => id,
-            None => OperationId::generate(SystemClock.now()).map_err(|error| internal(&error))?,
-        };
-        let hung_up = HungUp::default();
-        let stop = Arc::clone(&hung_up.0);
-        let work = tokio::task::spawn_blocking(move || {
-            let _core = core;
-            let report = |fraction: f64, message: &str| context.progress(fraction, message);
-            let stop = || stop.load(Ordering::Relaxed) || context.is_canceled();
-            let enhanced = pipeline::enhance(&upload, report, &stop)?;
-            self.gallery
-                .save(&id.to_string(), &enhanced, upload.bytes().len())
-                .map_err(|error| internal(&error))
-        });
-        let picture = work.await.map_err(|error| internal(&error))??;
-
-        Ok(Created::at(format!("/images/{}", picture.id)).json(&picture))
-    }
-}
-
-/// Tells the work to stop when nobody waits for it any more: the future that it belongs to is gone.
-#[derive(Default)]
-struct HungUp(Arc<AtomicBool>);
-
-impl Drop for HungUp {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 fn unreadable(status: StatusCode) -> Problem {
     match status {
         StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge.into(),
@@ -237,6 +185,38 @@ impl From<EnhanceError> for Problem {
             EnhanceError::Refused(refusal) => refusal.into(),
             EnhanceError::Stopped => Self::new(types::CANCELED),
             EnhanceError::Encode(error) => internal(&error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_picture_or_what_is_known_of_it_as_its_client_prefers() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { data: folder.path().to_owned(), ..Settings::default() };
+        let images = Images::start(&settings).await.unwrap();
+        let mut png = io::Cursor::new(Vec::new());
+        image::RgbaImage::new(8, 8).write_to(&mut png, image::ImageFormat::Png).unwrap();
+        let ((head, ()), body) =
+            (http::Request::post("/images").body(()).unwrap().into_parts(), png.into_inner());
+        let (preferences, owner) = (Preferences::default(), Owner::anonymous());
+        let made = images.upload(&preferences, owner, &head, Ok(body.into())).await.unwrap();
+        let location = made.headers()[header::LOCATION].to_str().unwrap();
+        let id = location.strip_prefix("/images/").unwrap();
+        for (accept, media_type) in [
+            (None, "image/png"),
+            (Some("*/*"), "image/png"),
+            (Some("application/json"), "application/json"),
+            (Some("application/*"), "application/json"),
+            (Some("image/png, application/json;q=0.5"), "image/png"),
+            (Some("application/json-seq"), "image/png"),
+        ] {
+            let accept = accept.map(|it| (header::ACCEPT, HeaderValue::from_static(it)));
+            let answer = images.download(id.to_owned(), &accept.into_iter().collect()).await;
+            assert_eq!(answer.unwrap().headers()[header::CONTENT_TYPE], media_type);
         }
     }
 }

@@ -20,7 +20,6 @@ use image::{
     DynamicImage, GrayImage, ImageBuffer, ImageDecoder, ImageEncoder, ImageError, ImageFormat,
     ImageReader, Limits, Pixel, PixelWithColorType,
 };
-use imageproc::filter::gaussian_blur_f32;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -356,7 +355,7 @@ where
     let from = top.saturating_sub(MARGIN);
     let to = height.min(top + BAND + MARGIN);
     let band = imageops::crop_imm(brightness, 0, from, width, to - from).to_image();
-    let blurred = gaussian_blur_f32(&band, SHARPEN_RADIUS);
+    let blurred = imageops::blur(&band, SHARPEN_RADIUS);
 
     for y in top..height.min(top + BAND) {
         for x in 0..width {

@@ -4,15 +4,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use std::{env, thread};
+use std::{env, fmt, thread};
 
+use respond_async::Operations;
 use respond_async::operations::JobPolicy;
-use respond_async::store::{OperationStore, PostgresStore, RedisStore, SqliteStore};
-use respond_async::webhook::{Secret, Webhooks};
-use respond_async::{Operations, Owner};
+use respond_async::store::{OperationStore, SqliteStore};
 
+use crate::Images;
+use crate::callbacks::Callbacks;
 use crate::gallery::Gallery;
-use crate::{Images, Workshop};
+use crate::stop::told_to_stop;
+use crate::workshop::Workshop;
 
 /// How long running work may go on once the service has been told to stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -21,6 +23,9 @@ const LEASE: Duration = Duration::from_secs(5);
 /// How many images wait or are worked on; one more is answered 503. Each is kept as it came until
 /// it is done.
 const LIVE_LIMIT: usize = 256;
+/// How many requests that wait for their image are worked on or wait for a core, each with its upload in
+/// memory: 1 GiB at the most. One more is answered 503.
+const WAITING_LIMIT: usize = 64;
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,7 +40,7 @@ pub enum Role {
 }
 
 /// How a process of the service is set up.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Settings {
     /// The address to listen on; port 0 takes a free one.
     pub listen: String,
@@ -43,13 +48,25 @@ pub struct Settings {
     pub data: PathBuf,
     /// What the process does.
     pub role: Role,
-    /// What calls to clients' URLs are signed with; without it there are none.
-    pub webhook_secret: Option<Secret>,
+    /// What calls to clients' URLs are signed with (`whsec_…`); without it there are none.
+    pub webhook_secret: Option<String>,
     /// Whether such calls may go to this machine and this network too: for trying it out.
     pub webhooks_stay_here: bool,
     /// The server that operations are kept on, which any number of processes share; they need one
     /// folder of images in common.
     pub server: Option<String>,
+}
+
+/// Without the secret, and without the server's URL, which may have a password in it.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("listen", &self.listen)
+            .field("data", &self.data)
+            .field("role", &self.role)
+            .field("webhooks_stay_here", &self.webhooks_stay_here)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Settings {
@@ -58,7 +75,7 @@ impl Settings {
     /// `WEBHOOKS=local`.
     ///
     /// # Errors
-    /// If `ROLE` or `WEBHOOK_SECRET` is none.
+    /// If `ROLE` is none.
     pub fn from_env() -> Result<Self, String> {
         let role = env::var("ROLE").unwrap_or_default();
         Ok(Self {
@@ -70,12 +87,7 @@ impl Settings {
                 "worker" => Role::Worker,
                 _ => return Err(format!("ROLE is {role:?}, neither gateway nor worker")),
             },
-            webhook_secret: match env::var("WEBHOOK_SECRET") {
-                Ok(secret) => {
-                    Some(Secret::parse(&secret).map_err(|why| format!("WEBHOOK_SECRET: {why}"))?)
-                }
-                Err(_) => None,
-            },
+            webhook_secret: env::var("WEBHOOK_SECRET").ok(),
             webhooks_stay_here: env::var("WEBHOOKS").is_ok_and(|where_to| where_to == "local"),
             server: env::var("DATABASE_URL").or_else(|_| env::var("REDIS_URL")).ok(),
         })
@@ -92,22 +104,19 @@ impl Images {
         let store = store(settings.server.as_deref(), &settings.data).await?;
         let cores = thread::available_parallelism()?.get();
         let accepted_here = if settings.role == Role::Gateway { 0 } else { cores };
-        let workshop = Workshop::new(gallery, cores);
+        let workshop = Workshop::new(gallery, cores, WAITING_LIMIT);
         let enhance = {
             let workshop = workshop.clone();
             move |upload, context| workshop.clone().enhance(upload, context)
         };
-        let webhooks = webhooks(settings)?;
+        let callbacks = Callbacks::new(settings)?;
         let operations = Operations::builder(store)
             .job_with(JobPolicy::new().with_concurrency(accepted_here), enhance)
             .live_limit(LIVE_LIMIT)
             .progress_interval(Duration::from_millis(200))
             .lease(LEASE);
-        let operations = match &webhooks {
-            Some(webhooks) => webhooks.tell(operations).start(),
-            None => operations.start(),
-        };
-        Ok(Self { operations, workshop, webhooks })
+        let operations = callbacks.tell(operations).start();
+        Ok(Self { operations, workshop, callbacks })
     }
 
     /// The operations, for the monitor.
@@ -147,45 +156,41 @@ impl Images {
     }
 }
 
-/// What calls the URLs that clients name.
-fn webhooks(settings: &Settings) -> Result<Option<Webhooks>, Box<dyn Error>> {
-    let Some(secret) = settings.webhook_secret.clone() else { return Ok(None) };
-    // One secret for all; a service with accounts gives each its own.
-    let mut webhooks = Webhooks::builder(move |_: &Owner| vec![secret.clone()]);
-    if settings.webhooks_stay_here {
-        webhooks = webhooks.allow_http().allow_private_addresses().ports([]);
-    }
-    Ok(Some(webhooks.build()?))
-}
-
 /// Where operations are kept. Killed in the middle of an image, the service finishes it: once it is started
 /// again, or by another replica.
+#[cfg_attr(
+    not(feature = "cluster"),
+    expect(clippy::unused_async, reason = "only servers are waited for")
+)]
 async fn store(
     server: Option<&str>,
     data: &Path,
 ) -> Result<Arc<dyn OperationStore>, Box<dyn Error>> {
     Ok(match server {
-        Some(url) if url.starts_with("redis") => Arc::new(RedisStore::open(url).await?),
-        Some(url) => Arc::new(PostgresStore::open(url).await?),
+        #[cfg(feature = "cluster")]
+        Some(url) if url.starts_with("redis") => {
+            Arc::new(respond_async::store::RedisStore::open(url).await?)
+        }
+        #[cfg(feature = "cluster")]
+        Some(url) => Arc::new(respond_async::store::PostgresStore::open(url).await?),
+        #[cfg(not(feature = "cluster"))]
+        Some(_) => return Err("a server for operations wants `--features cluster`".into()),
         None => Arc::new(SqliteStore::open(data.join("operations.db"))?),
     })
 }
 
-async fn told_to_stop() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = interrupt => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    // Without a signal to wait for there is nothing to stop for.
-    if interrupt.await.is_err() {
-        std::future::pending::<()>().await;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_the_settings_is_no_secret() {
+        let settings = Settings {
+            webhook_secret: Some("whsec_x".to_owned()),
+            server: Some("postgres://ann:word@db".to_owned()),
+            ..Settings::default()
+        };
+        let shown = format!("{settings:?}");
+        assert!(!shown.contains("whsec") && !shown.contains("word"), "{shown}");
     }
 }

@@ -10,17 +10,20 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path as Segment, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path as Segment, Query, Request, State};
 use axum::http::request::Parts;
+use axum::middleware::{self, Next};
 use axum::routing::get;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use respond_async::amqp::{Amqp, Recorder, Requests};
+use respond_async::header::vary_on_prefer;
 use respond_async::operation::{IntoOutcome, TraceContext};
 use respond_async::operations::{Job, JobPolicy};
 use respond_async::prefer::Preferences;
 use respond_async::respond::Response;
 use respond_async::store::{Idempotency, SqliteStore};
-use respond_async::{Operations, Problem};
+use respond_async::{Operations, Owner, Problem};
 use serde::Deserialize;
 
 use crate::gateway::cached::CachedUsers;
@@ -76,22 +79,30 @@ impl Gateway {
         } else {
             builder.start()
         };
-        let recorder = requests.record(amqp, &operations);
+        let recorder = requests.record(&operations);
         let app = App {
             local: LocalUsers::start(amqp, requests.handler::<GetSnapshot>(), folder),
             cached: CachedUsers::new(requests.handler::<GetUser>()),
             snapshot: SnapshotUsers::new(requests.handler::<EventsAfter>(), folder),
             operations: operations.clone(),
         };
+        // Each answer of a route that negotiates names `Prefer`, a 400 or 422 too.
+        let negotiates =
+            middleware::map_response(async |mut response: axum::response::Response| {
+                vary_on_prefer(response.headers_mut());
+                response
+            });
         let router = Router::new()
             .route("/users", get(list).post(create))
             .route("/users/{id}", get(read).put(update))
+            .layer(negotiates)
             .route("/model/users", get(copies::list))
             .route("/model/users/{id}", get(copies::read))
             .route("/cached/users/{id}", get(cached::read))
             .route("/snapshot/users", get(copies::list_snapshot))
             .route("/snapshot/users/{id}", get(copies::read_snapshot))
             .nest("/operations", respond_async::axum::monitor(&operations))
+            .layer(middleware::from_fn(name_the_client))
             .with_state(app);
         Ok(Self { operations, _recorder: recorder, router })
     }
@@ -112,35 +123,58 @@ impl App {
     async fn kick_off<J: Job>(
         &self,
         preferences: &Preferences,
+        owner: Owner,
         head: &Parts,
         body: &[u8],
         job: J,
     ) -> Result<Response, Problem> {
         let named = Idempotency::from_request(&head.method, &head.uri, &head.headers, body)?;
         let trace = TraceContext::from_headers(&head.headers);
-        Ok(self.operations.kick_off(preferences).idempotency(named).trace(trace).respond(job).await)
+        let kick_off = self.operations.kick_off(preferences).owner(owner).idempotency(named);
+        Ok(kick_off.trace(trace).respond(job).await)
     }
+}
+
+/// Puts who asks where [`Owner`] is extracted from.
+async fn name_the_client(
+    mut request: Request,
+    next: Next,
+) -> Result<axum::response::Response, Problem> {
+    let owner = who_asks(request.headers())?;
+    request.extensions_mut().insert(owner);
+    Ok(next.run(request).await)
+}
+
+/// Who asks, so that its operations and its idempotency keys are its own. Put your authentication here: this one
+/// believes whatever `X-User` says.
+fn who_asks(headers: &HeaderMap) -> Result<Owner, Problem> {
+    let Some(name) = headers.get("x-user") else { return Ok(Owner::anonymous()) };
+    let owner = name.to_str().ok().and_then(|name| Owner::new(name).ok());
+    let no_name = || Problem::from_status(StatusCode::BAD_REQUEST).detail("X-User is no name.");
+    owner.ok_or_else(no_name)
 }
 
 async fn create(
     State(app): State<App>,
     preferences: Preferences,
+    owner: Owner,
     head: Parts,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let job = checked(&body)?;
-    app.kick_off(&preferences, &head, &body, job).await
+    app.kick_off(&preferences, owner, &head, &body, job).await
 }
 
 async fn update(
     State(app): State<App>,
     Segment(id): Segment<String>,
     preferences: Preferences,
+    owner: Owner,
     head: Parts,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let job = UpdateUser { id: number(&id)?, to: checked(&body)? };
-    app.kick_off(&preferences, &head, &body, job).await
+    app.kick_off(&preferences, owner, &head, &body, job).await
 }
 
 async fn read(
@@ -170,13 +204,10 @@ impl Page {
     }
 }
 
-type PageQuery = Result<Query<Page>, axum::extract::rejection::QueryRejection>;
+type PageQuery = Result<Query<Page>, QueryRejection>;
 
 fn page(query: PageQuery) -> Result<Page, Problem> {
-    let refuse = |error: axum::extract::rejection::QueryRejection| {
-        Problem::from_status(StatusCode::BAD_REQUEST).detail(error.body_text())
-    };
-    let Query(mut page) = query.map_err(refuse)?;
+    let mut page = asked(query)?;
     page.limit = page.limit.clamp(1, 200);
     Ok(page)
 }
@@ -184,6 +215,14 @@ fn page(query: PageQuery) -> Result<Page, Problem> {
 async fn list(State(app): State<App>, query: PageQuery) -> Result<Response, Problem> {
     let Page { after, limit } = page(query)?;
     Ok(app.operations.respond(&Preferences::default(), ListUsers { after, limit }).await)
+}
+
+/// What a query says. One that is not understood is a problem, as all that is wrong is.
+fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+    let refuse = |error: QueryRejection| {
+        Problem::from_status(StatusCode::BAD_REQUEST).detail(error.body_text())
+    };
+    query.map(|Query(query)| query).map_err(refuse)
 }
 
 /// What can be refused now is refused now.

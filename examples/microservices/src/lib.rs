@@ -12,10 +12,11 @@
 
 pub mod gateway;
 pub mod messages;
+#[path = "../../images/src/stop.rs"]
+mod stop;
 pub mod users;
 
 use std::env;
-use std::future::pending;
 
 /// Where RabbitMQ is, unless `AMQP_URL` says otherwise.
 pub const AMQP_URL: &str = "amqp://127.0.0.1:5672";
@@ -27,20 +28,5 @@ pub fn setting(name: &str, default: &str) -> String {
 
 /// Waits for SIGTERM or Ctrl-C.
 pub async fn told_to_stop() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = interrupt => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    // Without a signal to wait for there is nothing to stop for.
-    if interrupt.await.is_err() {
-        pending::<()>().await;
-    }
+    stop::told_to_stop().await;
 }

@@ -15,6 +15,7 @@ use microservices::gateway::Gateway;
 use microservices::users::UserService;
 use microservices::{AMQP_URL, setting, told_to_stop};
 use respond_async::amqp::Amqp;
+use respond_async::serve::Server;
 use tokio::net::TcpListener;
 
 const GRACE: Duration = Duration::from_secs(10);
@@ -30,12 +31,12 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let gateway = Gateway::start(&amqp, &folder.join("gateway"))?;
     say_what_to_try(&format!("http://{}", listener.local_addr()?), &url);
     let router = gateway.router();
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move {
-            told_to_stop().await;
-            gateway.stop(GRACE).await;
-        })
-        .await?;
+    // In place of `axum::serve`, which waits for slow clients for ever.
+    let stopped = async move {
+        told_to_stop().await;
+        gateway.stop(GRACE).await;
+    };
+    Server::new(listener, router).run(stopped).await;
     users.stop(GRACE).await;
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! The service of users: a database and messages, no HTTP.
 
+mod publish;
+
 use std::error::Error;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,8 +21,8 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, param
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::sleep;
 
+use self::publish::{forget, publish};
 use crate::messages::{
     CreateUser, EVENTS, EVENTS_BYTES, EventsAfter, GetSnapshot, GetUser, ListUsers, UpdateUser,
     User, UserEvent, Users,
@@ -29,8 +32,6 @@ use crate::messages::{
 const CACHE_CONTROL: &str = "max-age=2, stale-if-error=300";
 /// How many events are told at once.
 const PAGE: usize = 1_000;
-/// How often events are looked for that nobody told of.
-const LOOK: Duration = Duration::from_secs(1);
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS users (
@@ -39,7 +40,7 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS events (
         position INTEGER PRIMARY KEY, millis INTEGER NOT NULL, event TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS published (position INTEGER NOT NULL);
-    -- What was answered to each operation: a job may come twice.
+    -- What was answered to each operation, for a week: a job may come twice.
     CREATE TABLE IF NOT EXISTS answers (operation TEXT PRIMARY KEY, user TEXT NOT NULL, position INTEGER NOT NULL)
         WITHOUT ROWID;
 ";
@@ -61,6 +62,7 @@ impl UserService {
         let stream = EventStream::new(amqp, EVENTS, EVENTS_BYTES);
         let mut publisher = JoinSet::new();
         publisher.spawn(publish(database.clone(), stream));
+        publisher.spawn(forget(database.clone()));
         let on = |database: &Database| database.clone();
         let worker = Worker::builder(amqp)
             .job(with(on(&database), |database, job: CreateUser, context| {
@@ -124,7 +126,9 @@ impl From<rusqlite::Error> for Refusal {
             let problem = problem.detail(format!("Another user has this {field}."));
             return Self(problem.with("field", field));
         }
-        // Locked, full, away: it may be better in a moment. Never the database's own words.
+        // Locked, full, away: it may be better in a moment. The database's own words are for the service's
+        // log, and not for its clients.
+        complain(&error);
         let problem = Problem::from_status(StatusCode::SERVICE_UNAVAILABLE);
         Self(problem.detail("The users are not available.").retry_after(Duration::from_secs(1)))
     }
@@ -233,6 +237,15 @@ impl Database {
         Ok(Snapshot { position, modified: None, cursor: None, state })
     }
 
+    /// Forgets what was answered before that time. A job that came again so late would be done again.
+    fn forget_answers(&self, before: Timestamp) -> rusqlite::Result<usize> {
+        self.lock().execute(
+            "DELETE FROM answers WHERE position <=
+             (SELECT coalesce(max(position), 0) FROM events WHERE millis < ?)",
+            [before.as_unix_millis()],
+        )
+    }
+
     fn published(&self) -> rusqlite::Result<u64> {
         let connection = self.reader();
         connection
@@ -336,34 +349,6 @@ fn list(database: &Database, job: &ListUsers) -> Result<Outcome, Refusal> {
     Ok(Outcome::json(StatusCode::OK, &users))
 }
 
-/// Publishes what has happened, in its order, each until the broker has it.
-async fn publish(database: Database, stream: EventStream) {
-    loop {
-        let reading = database.clone();
-        let events = spawn_blocking(move || {
-            let position = reading.published()?;
-            reading.events_after(position)
-        });
-        let events = match events.await {
-            Ok(Ok(events)) => events,
-            _ => Vec::new(),
-        };
-        let Some(last) = events.last().map(|event| event.position) else {
-            tokio::select! {
-                () = database.news.notified() => {}
-                () = sleep(LOOK) => {}
-            }
-            continue;
-        };
-        while stream.append(&events).await.is_err() {
-            sleep(Duration::from_millis(100)).await;
-        }
-        let writing = database.clone();
-        // If that is lost, they are published again, and everybody has them already.
-        let _ = spawn_blocking(move || writing.set_published(last)).await;
-    }
-}
-
 fn user(row: &Row<'_>) -> rusqlite::Result<User> {
     Ok(User {
         id: number(row, 0)?,
@@ -389,6 +374,11 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
 
 fn unknown() -> Refusal {
     Refusal(Problem::from_status(StatusCode::NOT_FOUND).detail("There is no such user."))
+}
+
+/// What broke is for the service's own log.
+fn complain(error: &dyn Error) {
+    let _ = writeln!(io::stderr(), "error: {error}");
 }
 
 fn unreadable() -> Refusal {

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::{CacheEntry, CacheKey, CacheStore};
+use crate::client::shared::random;
 
 /// Keeps answers in a folder, a file for each target, which the next process finds again. Any number of
 /// processes may share it.
@@ -54,8 +55,10 @@ impl FileCache {
     fn write(&self, key: &CacheKey, bytes: &[u8]) -> io::Result<()> {
         self.make_room(bytes.len() as u64)?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let unfinished = self.folder.join(format!("{}.{number}.new", std::process::id()));
-        let written = fs::File::create(&unfinished)
+        // Processes of two hosts, or of two containers, may have one number.
+        let name = format!("{}.{number}.{:08x}.new", std::process::id(), random());
+        let unfinished = self.folder.join(name);
+        let written = fs::File::create_new(&unfinished)
             .and_then(|mut file| file.write_all(bytes))
             .and_then(|()| fs::rename(&unfinished, self.file(key)));
         if written.is_err() {

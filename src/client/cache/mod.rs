@@ -42,7 +42,9 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use self::entry::Variant;
-use super::transport::{Opened, StreamTransport, Transport, TransportError, TransportErrorKind};
+use super::transport::{
+    MadeUp, Opened, StreamTransport, Transport, TransportError, TransportErrorKind,
+};
 use crate::operation::IntoOutcome;
 use crate::problem::Problem;
 
@@ -77,6 +79,28 @@ pub trait CacheStore: fmt::Debug + Send + Sync + 'static {
     /// Lets go of it.
     async fn remove(&self, key: &CacheKey);
 }
+
+/// A shared or boxed store is one.
+macro_rules! forward {
+    ($($pointer:ident)*) => {$(
+        #[async_trait]
+        impl<S: CacheStore + ?Sized> CacheStore for $pointer<S> {
+            async fn load(&self, key: &CacheKey) -> Option<Arc<CacheEntry>> {
+                (**self).load(key).await
+            }
+
+            async fn save(&self, key: &CacheKey, entry: Arc<CacheEntry>) {
+                (**self).save(key, entry).await;
+            }
+
+            async fn remove(&self, key: &CacheKey) {
+                (**self).remove(key).await;
+            }
+        }
+    )*};
+}
+
+forward!(Arc Box);
 
 /// What an entry is kept under: a digest of target and credentials, of which nothing can be read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -129,11 +153,15 @@ impl<T: Transport> Cached<T> {
     }
 
     async fn get(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
-        let key = CacheKey::of(&request.uri().to_string(), request.headers());
-        let entry = self.store.load(&key).await;
-        let now = SystemTime::now();
         // What is kept with an answer, to tell by which requests it may be used.
         let mut plain = request.clone();
+        // As URLs are compared, so that a target that is written otherwise is the same.
+        if let Some(uri) = target(&request).and_then(|url| url.as_str().parse().ok()) {
+            *plain.uri_mut() = uri;
+        }
+        let key = CacheKey::of(&plain.uri().to_string(), request.headers());
+        let entry = self.store.load(&key).await;
+        let now = SystemTime::now();
         for name in CREDENTIALS {
             plain.headers_mut().remove(name);
         }
@@ -199,10 +227,12 @@ impl<T: Transport> Cached<T> {
     /// Takes away what a request may have changed
     /// ([RFC 9111 §4.4](https://www.rfc-editor.org/rfc/rfc9111#section-4.4)).
     async fn invalidate(&self, request: &Request<Bytes>, answer: &Response<Bytes>) {
-        let Ok(target) = Url::parse(&request.uri().to_string()) else { return };
+        let Some(target) = target(request) else { return };
         let named = [header::LOCATION, header::CONTENT_LOCATION].map(|name| {
             let link = answer.headers().get(name).and_then(|value| value.to_str().ok());
-            link.and_then(|link| target.join(link).ok())
+            let mut url = link.and_then(|link| target.join(link).ok())?;
+            url.set_fragment(None);
+            Some(url)
         });
         let named = named.into_iter().flatten().filter(|url| url.origin() == target.origin());
         for url in named.chain([target.clone()]) {
@@ -249,6 +279,10 @@ impl<T: Transport> StreamTransport for Cached<T> {
     }
 }
 
+fn target(request: &Request<Bytes>) -> Option<Url> {
+    Url::parse(&request.uri().to_string()).ok()
+}
+
 fn is_only_if_cached(headers: &HeaderMap) -> bool {
     entry::directive(headers, "only-if-cached").is_some()
 }
@@ -261,6 +295,7 @@ fn not_kept() -> Response<Bytes> {
     let mut response = Response::new(outcome.body);
     *response.status_mut() = outcome.status;
     *response.headers_mut() = outcome.headers;
+    response.extensions_mut().insert(MadeUp);
     let status = HeaderValue::from_static("respond-async; fwd=miss; detail=offline");
     response.headers_mut().insert(CACHE_STATUS, status);
     response

@@ -54,6 +54,7 @@ impl Follow {
         let json = HeaderValue::from_static("application/json");
         answer.headers_mut().insert(header::CONTENT_TYPE, json);
         (self.streams, self.last_event_id) = (Streams::Yes, event.id);
+        (self.redirects, self.detour) = (0, None);
         let step = self.told(answer, origins, policy, now, random).unwrap_or_else(Step::Failed);
         self.unasked = 0;
         match step {
@@ -71,6 +72,7 @@ impl Follow {
         policy: &PollPolicy,
         random: u32,
     ) -> Step {
+        (self.redirects, self.detour) = (0, None);
         if self.streams == Streams::Unknown {
             // Without an event that was understood: polls are.
             self.streams = Streams::No;

@@ -37,7 +37,7 @@ pub(super) fn give(follow: &mut Follow, status: u16, fields: &[(&str, &str)], bo
 }
 
 #[track_caller]
-fn again(step: Step, millis: u64) {
+pub(super) fn again(step: Step, millis: u64) {
     match step {
         Step::Again(pause) => assert_eq!(pause, Duration::from_millis(millis)),
         other => panic!("{other:?}"),
@@ -47,7 +47,7 @@ fn again(step: Step, millis: u64) {
 #[track_caller]
 pub(super) fn failed(step: Step, kind: ClientErrorKind) {
     match step {
-        Step::Failed(error) => assert_eq!(error.kind(), kind),
+        Step::Failed(error) | Step::GaveUp(error, _) => assert_eq!(error.kind(), kind),
         other => panic!("{other:?}"),
     }
 }
@@ -294,30 +294,6 @@ fn what_will_not_pass_is_told_at_once() {
 }
 
 #[test]
-fn redirects_are_followed_a_few_times_and_never_abroad() {
-    for status in [301, 307, 308] {
-        let mut follow = follow();
-        again(give(&mut follow, status, &[("location", "/moved")], ""), 0);
-        assert_eq!(follow.request(&PollPolicy::new(), false).0.path(), "/moved");
-        assert!(follow.result.is_none());
-    }
-    for status in [302, 303] {
-        let mut follow = follow();
-        again(give(&mut follow, status, &[("location", "/images/17")], ""), 0);
-        let ended = finished(give(&mut follow, 200, &[], "it"));
-        assert!(matches!(ended, Finished::Succeeded(outcome) if outcome.body == "it"));
-        let foreign = [("location", "https://bucket.example/x")];
-        failed(give(&mut self::follow(), status, &foreign, ""), ClientErrorKind::ForeignOrigin);
-    }
-    let mut follow = follow();
-    for _ in 0..MAX_REDIRECTS {
-        again(give(&mut follow, 307, &[("location", "/o/1")], ""), 0);
-    }
-    let step = give(&mut follow, 307, &[("location", "/o/1")], "");
-    failed(step, ClientErrorKind::TooManyRedirects);
-}
-
-#[test]
 fn what_is_kept_is_all_that_is_needed_and_no_more() {
     let mut follow = follow();
     let running = r#"{"status":"running","progress":{"fraction":0.5}}"#;
@@ -334,4 +310,87 @@ fn what_is_kept_is_all_that_is_needed_and_no_more() {
         read.request(&PollPolicy::new(), false).1[HeaderName::from_static("if-none-match")],
         "\"2\""
     );
+}
+
+/// Whoever takes it up asks the monitor again, which alone knows the error and the status of the outcome.
+#[test]
+fn what_ends_as_a_result_that_is_an_error_ends_so_for_another_process_too() {
+    for status in [500, 422] {
+        let document = format!(
+            r#"{{"status":"failed","error":{{"title":"No image"}},"result":{{"status":{status},"href":"/r"}}}}"#
+        );
+        let fields = [DOCUMENT[0], ("etag", "\"3\"")];
+        let mut follow = follow();
+        again(give(&mut follow, 200, &fields, &document), 0);
+        let kept = serde_json::to_string(&follow).unwrap();
+        let mut read: Follow = serde_json::from_str(&kept).unwrap();
+        let (url, asked) = read.request(&PollPolicy::new(), false);
+        assert_eq!(url.path(), "/o/1");
+        assert!(!asked.contains_key(header::IF_NONE_MATCH), "there would be nothing new");
+        again(give(&mut read, 200, &fields, &document), 0);
+        let ended = finished(give(&mut read, status, &[], "x"));
+        let Finished::Failed(problem, Some(outcome)) = ended else { panic!("{ended:?}") };
+        assert_eq!((problem.title(), outcome.status.as_u16()), (Some("No image"), status));
+    }
+}
+
+#[test]
+fn whoever_gives_up_says_when_to_go_on_and_may_try_as_often_again() {
+    let policy = PollPolicy::new().failure_limit(2);
+    let mut follow = follow();
+    for _ in 0..2 {
+        let mut fail = |fields: &[(&str, &str)]| {
+            let answer = Ok(response(503, fields, ""));
+            follow.received(answer, &Origins::default(), &policy, now(), 0)
+        };
+        again(fail(&[]), 750);
+        let Step::GaveUp(error, pause) = fail(&[("retry-after", "7")]) else { panic!() };
+        assert_eq!((error.kind(), pause.as_secs()), (ClientErrorKind::PollFailed, 7));
+    }
+    // An answer that was made up on this side is not asked for again.
+    let mut made_up = response(504, &[], "");
+    made_up.extensions_mut().insert(MadeUp);
+    let step = follow.received(Ok(made_up), &Origins::default(), &PollPolicy::new(), now(), 0);
+    assert!(matches!(step, Step::GaveUp(error, _) if error.is_retryable()));
+}
+
+#[test]
+fn odata_tells_how_it_ended_in_a_field() {
+    for (told, is_well) in [("201", true), ("500", false), ("404", false)] {
+        for fields in [&[("asyncresult", told)][..], &[("asyncresult", told), DOCUMENT[0]]] {
+            let body = r#"{"status":"running"}"#;
+            let outcome = match finished(give(&mut follow(), 200, fields, body)) {
+                Finished::Succeeded(outcome) if is_well => outcome,
+                Finished::Failed(_, Some(outcome)) if !is_well => outcome,
+                other => panic!("{told}: {other:?}"),
+            };
+            assert_eq!(outcome.status.as_str(), told);
+        }
+    }
+    let Finished::Succeeded(outcome) =
+        finished(give(&mut follow(), 200, &[("asyncresult", "soon")], ""))
+    else {
+        panic!()
+    };
+    assert_eq!(outcome.status.as_u16(), 200);
+}
+
+#[test]
+fn a_new_word_with_retry_after_is_no_end() {
+    let mut follow = follow();
+    let fields = [DOCUMENT[0], ("retry-after", "3")];
+    again(give(&mut follow, 200, &fields, r#"{"status":"Reticulating"}"#), 3_000);
+    assert_eq!(follow.snapshot.status(), Status::Running);
+    again(give(&mut follow, 200, DOCUMENT, r#"{"status":"Splines"}"#), 750);
+    let ended = finished(give(&mut self::follow(), 200, &fields, r#"{"id":17}"#));
+    assert!(matches!(ended, Finished::Succeeded(_)), "no status at all");
+}
+
+#[test]
+fn that_a_kick_off_was_held_says_nothing_of_the_first_poll() {
+    let mut headers = HeaderMap::new();
+    headers.insert("retry-after", "30".parse().unwrap());
+    headers.insert("preference-applied", "respond-async, wait".parse().unwrap());
+    let pause = follow().first_pause(&headers, &PollPolicy::new(), now(), 0);
+    assert_eq!(pause.as_secs(), 30);
 }

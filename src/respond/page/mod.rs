@@ -51,7 +51,7 @@ macro_rules! digests {
 }
 
 digests!(
-    "bdl54bQsHB8oICCgzFrEWHGC7Dw+ii0sP2r23RY46aI=",
+    "krV1iotNHXKiNiz0VTEQX7fezPr6RifY+UVbhgkiZwM=",
     "lGBgIaPzfnbdvCSOQHFNu8Loo9C6puPR8zZi4f8aEuQ="
 );
 
@@ -117,10 +117,11 @@ impl Page {
     }
 }
 
-/// What keeps a page to itself. Its address may be all that guards it, so it is told to nobody.
+/// What keeps a page to itself. Its address may be all that guards it, so no other site is told it. `no-referrer`
+/// would be too much: the button's form would then say that it comes from nowhere (`Origin: null`).
 const PROTECTION: [(HeaderName, &str); 3] = [
     (header::CONTENT_SECURITY_POLICY, POLICY),
-    (header::REFERRER_POLICY, "no-referrer"),
+    (header::REFERRER_POLICY, "same-origin"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
 ];
 

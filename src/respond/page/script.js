@@ -60,28 +60,41 @@
   document.addEventListener("submit", (event) => {
     const form = event.target;
     event.preventDefault();
-    fetch(form.action, { method: "POST", redirect: "manual" }).catch(() => form.submit());
+    // What is refused, the browser shows as it shows any page. A redirect leads to where one is already.
+    fetch(form.action, { method: "POST", redirect: "manual" })
+      .then((answer) => { if (!answer.ok && answer.type !== "opaqueredirect") form.submit(); })
+      .catch(() => form.submit());
   });
 
+  const mostRows = 500;
+  const told = new Map();
   const row = (operation) => {
     const found = document.getElementById(operation.id);
     const template = document.querySelector("template");
     if (found || !template) return found;
+    // Ids grow with time, and the newest stands first.
+    const rows = find(page, "rows");
+    const after = [...rows.children].find((row) => row.id < operation.id);
+    if (!after && document.querySelector("a[rel=next]")) return null;
     const made = template.content.cloneNode(true).firstElementChild;
     made.id = operation.id;
-    find(page, "rows").prepend(made);
+    rows.insertBefore(made, after ?? null);
+    if (rows.children.length > mostRows) {
+      told.delete(rows.lastElementChild.id);
+      rows.lastElementChild.remove();
+    }
     find(page, "table").hidden = false;
     find(page, "none").hidden = true;
     return made;
   };
-  const told = new Map();
   const follow = () => {
     const source = new EventSource(location.href);
     source.addEventListener("operation", (event) => {
       const operation = JSON.parse(event.data);
       if (page.dataset.page === "list") {
         const root = row(operation);
-        if (root) show(root, operation);
+        if (!root) return;
+        show(root, operation);
         const before = told.get(operation.id);
         told.set(operation.id, operation.status);
         if (before && before !== operation.status) {

@@ -1,15 +1,16 @@
 //! What was accepted is there, whole, and nothing else is.
 
 use bytes::Bytes;
+use http::HeaderValue;
 
 use super::Fixture;
 use super::race::race;
 use super::samples::{
-    LONG, answer, bytes_of, created, existing, found, handles, idempotency, new_operation, owner,
-    succeeded, whole,
+    LONG, accept_running, answer, bytes_of, created, existing, found, handles, idempotency,
+    new_operation, owner, succeeded, swap_of, whole,
 };
 use crate::operation::{Kind, Progress};
-use crate::store::{Acceptance, OperationStore, StoreErrorKind, Submission, Swap};
+use crate::store::{Acceptance, MAX_FIELD_BYTES, OperationStore, StoreErrorKind, Submission, Swap};
 
 /// The largest body that the suite sends.
 pub(super) const LARGEST_SENT: usize = 10 << 20;
@@ -61,12 +62,24 @@ pub async fn c01_what_was_accepted_is_found_as_it_was_given<F: Fixture>(fixture:
     }
 }
 
-/// A body over the store's limit is refused as such, and nothing of the call is written: no
-/// operation, no key, no end of the work.
+/// A body over the store's limit is refused as such, and so are fields of an outcome over
+/// [`MAX_FIELD_BYTES`]; nothing of the call is written: no operation, no key, no end of the work.
 ///
-/// A store whose limit is over 10 MiB takes a body of that size instead.
+/// A store whose limit of bodies is over 10 MiB takes a body of that size instead.
 pub async fn c06_a_body_over_the_limit_is_refused<F: Fixture>(fixture: &F) {
     let [store, other, _] = handles(fixture).await;
+    let mut wordy = answer("done");
+    let value = HeaderValue::from_str(&"x".repeat(MAX_FIELD_BYTES / 8)).unwrap();
+    for _ in 0..8 {
+        wordy.headers.append("x-long", value.clone());
+    }
+    let begun = accept_running(&*store).await;
+    let swap = swap_of(&begun, &succeeded(1, &wordy)).expect("it runs");
+    let error = store.swap(swap.with_outcome(Some(wordy))).await.expect_err("the fields are large");
+    assert_eq!(error.kind(), StoreErrorKind::TooLarge);
+    let id = begun.operation.id();
+    assert_eq!(whole(&*other, id).await, (Some(begun.operation), None, None));
+
     let limit = store.capabilities().max_body_bytes;
     let too_large = Bytes::from(vec![7; limit.min(LARGEST_SENT) + 1]);
     let mut outcome = answer("");

@@ -5,7 +5,7 @@ use super::crash::after_kill;
 use super::race::race_two;
 use super::samples::{
     LONG, accept, accept_running, answer, claim, claim_one, found, handles, is_refused, new_id,
-    new_operation, new_running, owner, retried, succeed, succeeded,
+    new_operation, new_running, nothing, owner, retried, succeed, succeeded,
 };
 use crate::operation::{Change, Due, Status, TransitionError};
 use crate::store::{ApplyError, DueQuery, OperationStore, OperationStoreExt};
@@ -79,7 +79,7 @@ pub async fn c73_cancellation_and_completion_agree<F: Fixture>(fixture: &F) {
         let change = succeeded(1, &outcome);
         let (canceled, ended) =
             race_two(async move { client.apply(id, Change::Cancel).await }, async move {
-                worker.apply_with_outcome(id, change, Some(outcome)).await
+                worker.apply_with(id, change, Some(outcome), nothing).await
             })
             .await;
         let ended = ended.expect("the holder may finish").operation;

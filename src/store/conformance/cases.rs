@@ -38,6 +38,7 @@ macro_rules! store_conformance_cases {
                 c11_reads_and_writes_have_one_order
                 c12_a_write_without_an_answer_took_place_or_did_not
                 c16_a_change_without_an_answer_is_made_once
+                c17_what_cannot_be_found_out_stays_in_doubt
             }
             register {
                 c10_no_update_is_lost
@@ -67,6 +68,7 @@ macro_rules! store_conformance_cases {
                 c40_a_callers_clock_decides_nothing
                 c41_a_clock_that_is_put_back_makes_nothing_immortal
                 c42_a_clock_that_runs_ahead_breaks_no_fence
+                c39_the_time_that_is_known_is_never_ahead
             }
             due {
                 c43_delayed_work_is_given_out_in_time

@@ -148,3 +148,21 @@ pub async fn c42_a_clock_that_runs_ahead_breaks_no_fence<F: Fixture>(fixture: &F
     assert_eq!((ended.status(), ended.attempt()), (Status::Succeeded, 2));
     assert_eq!(found(&*store, id).await, ended);
 }
+
+/// What the store knows of its clock without asking ([`OperationStore::now`]) is never ahead of what
+/// its answers then show, and not behind what they showed by more than a call takes.
+pub async fn c39_the_time_that_is_known_is_never_ahead<F: Fixture>(fixture: &F) {
+    let stores = handles(fixture).await;
+    let id = accept(&*stores[0], new_operation()).await.operation.id();
+    for round in 0..F::ROUNDS {
+        let store = &stores[round % 3];
+        let shown = store.get(id).await.unwrap().expect("it is there").now;
+        let Some(known) = store.now() else { continue };
+        assert!(known + F::UNIT > shown, "{known:?} is known when {shown:?} was shown");
+        let shown = stores[(round + 1) % 3].get(id).await.unwrap().expect("it is there").now;
+        assert!(known <= shown, "{known:?} is known before {shown:?} is shown");
+        if round % 30 == 10 {
+            fixture.advance(F::UNIT).await;
+        }
+    }
+}

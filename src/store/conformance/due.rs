@@ -5,16 +5,19 @@ use std::time::Duration;
 use super::Fixture;
 use super::crash::after_kill;
 use super::samples::{
-    LONG, accept, answer, claim, claim_one, found, handles, is_refused, new_operation, new_running,
-    retried, succeeded,
+    LONG, accept, answer, claim, claim_one, found, handles, is_refused, new_id, new_operation,
+    new_running, retried, succeeded,
 };
-use crate::operation::{Change, Due, Kind, OperationId, Status, TransitionError};
+use crate::operation::{Change, Due, Kind, NewOperation, OperationId, Status, TransitionError};
 use crate::problem::types;
-use crate::store::{ClaimRequest, DueQuery, OperationStore, OperationStoreExt};
+use crate::store::{ClaimRequest, DueQuery, Observed, OperationStore, OperationStoreExt};
 
 async fn due(store: &impl OperationStore, due: Due) -> Vec<OperationId> {
     let found = store.due(&DueQuery::new(due, 100)).await.unwrap();
     assert!(found.iter().all(|observed| observed.operation.is_due(due, observed.now)));
+    let in_order = found
+        .is_sorted_by_key(|Observed { operation, .. }| (operation.due_at(due), operation.id()));
+    assert!(in_order, "the longest due comes first, and then the smaller id: {found:?}");
     found.into_iter().map(|observed| observed.operation.id()).collect()
 }
 
@@ -156,7 +159,8 @@ pub async fn c55_work_is_given_out_by_kind<F: Fixture>(fixture: &F) {
     assert_eq!(claim(&store, 100, LONG).await.len(), 12, "all that is left");
 }
 
-/// What is due is found longest due first, and no more of it than was asked for.
+/// What is due is found longest due first, of what became due at the same time the smaller id, and no
+/// more of it than was asked for.
 pub async fn c56_the_longest_due_comes_first<F: Fixture>(fixture: &F) {
     let store = fixture.open().await;
     let (mut delayed, mut accepted) = (Vec::new(), Vec::new());
@@ -192,4 +196,19 @@ pub async fn c56_the_longest_due_comes_first<F: Fixture>(fixture: &F) {
     let mut all = in_order;
     all.sort_unstable();
     assert_eq!(expired, all);
+
+    // Larger ids come first, and two kinds. By a clock that stands still they become due at once.
+    let mut ids: Vec<OperationId> = (0..8).map(|_| new_id()).collect();
+    ids.sort_unstable();
+    for (number, id) in ids.iter().enumerate().rev() {
+        let kind = Kind::new(if number % 2 == 0 { "even" } else { "odd" }).unwrap();
+        accept(&store, NewOperation::new(*id).with_kind(kind).with_deadline(F::UNIT)).await;
+    }
+    assert_eq!(due(&store, Due::Claim).await.len(), ids.len());
+    let claimed = store.due(&DueQuery::new(Due::Claim, 3)).await.unwrap();
+    let all_due = store.due(&DueQuery::new(Due::Claim, 100)).await.unwrap();
+    let ids = |due: &[Observed]| due.iter().map(|due| due.operation.id()).collect::<Vec<_>>();
+    assert_eq!(ids(&claimed), ids(&all_due)[..3]);
+    fixture.advance(F::UNIT).await;
+    assert_eq!(due(&store, Due::Settle).await.len(), all_due.len());
 }

@@ -9,8 +9,8 @@ use super::acceptance::LARGEST_SENT;
 use super::crash::{after_kill, surviving};
 use super::race::race;
 use super::samples::{
-    LONG, accept, accept_running, all_changes, answer, bytes_of, failed, handles, is_refused,
-    new_running, problem, retried, succeeded, swap_of, whole,
+    LONG, accept, accept_running, all_changes, answer, bytes_of, completed, failed, handles,
+    is_refused, new_running, nothing, problem, retried, succeeded, swap_of, whole,
 };
 use crate::operation::{Change, IntoOutcome, Outcome, Status, TransitionError};
 use crate::store::{ApplyError, OperationStore, OperationStoreExt, Swapped};
@@ -23,6 +23,8 @@ pub async fn c20_what_is_finished_never_changes<F: Fixture>(fixture: &F) {
     for (change, outcome) in [
         (succeeded(1, &answer("done")), Some(answer("done"))),
         (failed(1), Some(error.clone())),
+        (completed(&answer("done")), Some(answer("done"))),
+        (Change::Complete { end: Err(problem()) }, Some(error.clone())),
         (Change::ConfirmCancel { attempt: 1 }, None),
     ] {
         let begun = accept_running(&*store).await;
@@ -31,13 +33,13 @@ pub async fn c20_what_is_finished_never_changes<F: Fixture>(fixture: &F) {
             Change::ConfirmCancel { .. } => store.apply(id, Change::Cancel).await.unwrap(),
             _ => begun,
         };
-        let ended = store.apply_with_outcome(id, change, outcome.clone()).await.unwrap().operation;
+        let ended = store.apply_with(id, change, outcome.clone(), nothing).await.unwrap().operation;
         let expected = (Some(ended.clone()), None, outcome);
         assert_eq!(whole(&*other, id).await, expected);
 
         for change in all_changes(1) {
             let late = Some(answer("too late"));
-            let answer = other.apply_with_outcome(id, change.clone(), late.clone()).await;
+            let answer = other.apply_with(id, change.clone(), late.clone(), nothing).await;
             assert!(is_refused(&answer, TransitionError::Finished), "{change:?} was {answer:?}");
             let Some(swap) = swap_of(&live, &change) else { continue };
             match other.swap(swap.with_outcome(late)).await.unwrap() {
@@ -63,7 +65,7 @@ pub async fn c21_one_of_several_ends_is_recorded<F: Fixture>(fixture: &F) {
         ];
         let answers = race(ends.into_iter().zip(handles.clone()).map(|(end, store)| async move {
             let (status, change, outcome) = end;
-            (status, store.apply_with_outcome(id, change, outcome.clone()).await, outcome)
+            (status, store.apply_with(id, change, outcome.clone(), nothing).await, outcome)
         }))
         .await;
 
@@ -101,7 +103,7 @@ pub async fn c22_an_end_and_its_settlement_do_not_both_take_place<F: Fixture>(fi
         ];
         let answers = race(racers.into_iter().enumerate().map(|(number, (change, outcome))| {
             let store = stores[(round + number) % 3].clone();
-            async move { store.apply_with_outcome(id, change, outcome).await }
+            async move { store.apply_with(id, change, outcome, nothing).await }
         }))
         .await;
         let mut recorded = None;
@@ -146,6 +148,7 @@ pub async fn c23_an_end_survives_a_crash<F: Fixture>(fixture: &F) {
         (vec![succeeded(1, &answer("done"))], Some(answer("done"))),
         (vec![failed(1)], Some(error)),
         (vec![failed(1)], None),
+        (vec![completed(&answer("done"))], Some(answer("done"))),
         (vec![Change::Cancel, Change::ConfirmCancel { attempt: 1 }], None),
         (vec![Change::Settle], None),
     ] {
@@ -155,7 +158,7 @@ pub async fn c23_an_end_survives_a_crash<F: Fixture>(fixture: &F) {
         let last = changes.len() - 1;
         for (number, change) in changes.into_iter().enumerate() {
             let outcome = outcome.clone().filter(|_| number == last);
-            stores[number].apply_with_outcome(id, change, outcome).await.unwrap();
+            stores[number].apply_with(id, change, outcome, nothing).await.unwrap();
         }
         let before = whole(&*stores[2], id).await;
         assert!(before.0.as_ref().is_some_and(|operation| operation.finished().is_some()));
@@ -168,7 +171,7 @@ pub async fn c23_an_end_survives_a_crash<F: Fixture>(fixture: &F) {
         let expected = surviving(before.clone(), survives);
         assert_eq!(whole(&*store, *id).await, expected);
         for change in all_changes(1) {
-            let answer = other.apply_with_outcome(*id, change, Some(answer("late"))).await;
+            let answer = other.apply_with(*id, change, Some(answer("late")), nothing).await;
             let is_right = match &answer {
                 Err(ApplyError::Gone) => !survives,
                 answer => survives && is_refused(answer, TransitionError::Finished),
@@ -218,7 +221,7 @@ pub async fn c24_an_outcome_is_kept_byte_for_byte<F: Fixture>(fixture: &F) {
         let begun = accept_running(&*store).await.operation;
         assert_eq!(store.outcome(begun.id()).await.unwrap(), None, "work that goes on");
         let change = succeeded(1, &outcome);
-        let ended = store.apply_with_outcome(begun.id(), change, Some(outcome.clone())).await;
+        let ended = store.apply_with(begun.id(), change, Some(outcome.clone()), nothing).await;
         let expected = (Some(ended.unwrap().operation), None, Some(outcome));
         assert_eq!(whole(&*other, begun.id()).await, expected);
     }

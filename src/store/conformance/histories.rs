@@ -11,8 +11,8 @@ use super::lossy::{Dice, Fate, Lossy, cut};
 use super::race::race;
 use super::recorder::{Record, Recorder};
 use super::samples::{
-    LONG, accept, accept_running, answer, failed, found, handles, is_refused, new_running,
-    reported, retried, succeeded, swap_of, whole,
+    LONG, accept, accept_running, answer, failed, found, handles, is_refused, new_running, nothing,
+    reported, retried, succeed, succeeded, swap_of, whole,
 };
 use crate::operation::{Change, Kind, Status, TransitionError};
 use crate::store::{
@@ -46,7 +46,8 @@ pub async fn c12_a_write_without_an_answer_took_place_or_did_not<F: Fixture>(fix
 
 /// Records what 8 tasks do; gives how many calls were answered and how many were not.
 async fn record_and_check<F: Fixture>(fixture: &F, round: usize, is_lossy: bool) -> (usize, usize) {
-    let named = std::env::var("RA_SEED").ok().and_then(|seed| seed.parse().ok());
+    let named = std::env::var("RA_SEED").ok();
+    let named = named.map(|seed| seed.parse().expect("RA_SEED is a number"));
     let seed: u64 = named.unwrap_or_else(|| RandomState::new().hash_one(0));
     let handles = handles(fixture).await;
     // A claim that was cut off may take place in the next round, and finds nothing of its kind there.
@@ -112,8 +113,15 @@ async fn call(
             return match store.apply(id, report).await {
                 Ok(written) => Some(written),
                 Err(ApplyError::Refused(_, current)) => Some(*current),
-                Err(ApplyError::Contended) => None,
-                Err(error) => panic!("{error:?}"),
+                Err(error) => is_unknown(&error),
+            };
+        }
+        6 => {
+            // As whoever holds it does, by what it knows.
+            return match store.apply_to(seen, report, None, nothing).await {
+                Ok(written) => Some(written),
+                Err(ApplyError::Refused(_, current)) => Some(*current),
+                Err(error) => is_unknown(&error),
             };
         }
         _ => None,
@@ -127,6 +135,16 @@ async fn call(
         Swapped::Swapped => Some(written),
         Swapped::Conflict(current) => Some(*current),
         Swapped::Gone => panic!("it is still there"),
+    }
+}
+
+/// What is known after a change of which nothing could be found out. Nothing else goes wrong.
+fn is_unknown(error: &ApplyError) -> Option<Observed> {
+    let is_lost = |error: &StoreError| error.kind() == StoreErrorKind::Ambiguous;
+    match error {
+        ApplyError::Contended => None,
+        ApplyError::Store(error) if is_lost(error) => None,
+        error => panic!("{error:?}"),
     }
 }
 
@@ -165,7 +183,7 @@ pub async fn c16_a_change_without_an_answer_is_made_once<F: Fixture>(fixture: &F
             let before = accept_running(&*store).await.operation;
             let id = before.id();
             let line = Lossy::new(&store, fates.clone());
-            let made = line.apply_with_outcome(id, change.clone(), outcome.clone()).await;
+            let made = line.apply_with(id, change.clone(), outcome.clone(), nothing).await;
             let made = made.unwrap_or_else(|error| panic!("{change:?}, {fates:?}: {error:?}"));
             let expected = before.apply(&change, made.operation.updated());
             let once = before.version() + 1;
@@ -186,4 +204,45 @@ pub async fn c16_a_change_without_an_answer_is_made_once<F: Fixture>(fixture: &F
     let current = found(&*store, before.id()).await;
     assert_eq!((current.status(), current.attempt()), (Status::Running, 2));
     assert_eq!(current.version(), before.version() + 2);
+}
+
+/// If an answer got lost and it cannot be found out what became of the change, whoever asked is told
+/// just that, and not what the store said later: that it is away, or that there is no such operation.
+/// What was to be removed and is gone is removed.
+pub async fn c17_what_cannot_be_found_out_stays_in_doubt<F: Fixture>(fixture: &F) {
+    let [store, _, _] = handles(fixture).await;
+    let is_in_doubt = |answer: Result<Observed, ApplyError>| match answer {
+        Err(ApplyError::Store(error)) => error.kind() == StoreErrorKind::Ambiguous,
+        _ => false,
+    };
+
+    let begun = accept_running(&*store).await.operation;
+    let line = Lossy::new(&store, [Fate::AnswerLost]);
+    line.fail_after(1);
+    assert!(is_in_doubt(line.apply(begun.id(), reported(1, "half")).await), "away after that");
+    assert_eq!(found(&*store, begun.id()).await.revision(), begun.revision() + 1);
+
+    let line = Lossy::new(&store, std::iter::repeat(Fate::NotMade));
+    assert!(is_in_doubt(line.apply(begun.id(), reported(1, "more")).await), "always lost");
+
+    let line = Lossy::new(&store, [Fate::AnswerLost]);
+    let new = new_running(LONG).with_retention(std::time::Duration::ZERO);
+    let short = accept(&*store, new).await.operation;
+    let done = answer("done");
+    let end = line.apply_with(short.id(), succeeded(1, &done), Some(done), nothing).await;
+    assert!(is_in_doubt(end), "expired after that");
+
+    for (fate, is_removed) in [(Fate::AnswerLost, true), (Fate::NotMade, false)] {
+        let ended = succeed(&*store, &accept_running(&*store).await.operation).await;
+        let line = Lossy::new(&store, [fate]);
+        match line.forget(ended.owner(), ended.id()).await {
+            Ok(()) => assert!(is_removed),
+            Err(ApplyError::Store(error)) => {
+                assert!(!is_removed);
+                assert_eq!(error.kind(), StoreErrorKind::Ambiguous);
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+        assert_eq!(store.get(ended.id()).await.unwrap().is_none(), is_removed);
+    }
 }

@@ -4,7 +4,7 @@ use super::Fixture;
 use super::race::{race, race_two};
 use super::samples::{
     LONG, accept_running, answer, created, existing, failed, found, handles, idempotency,
-    new_operation, new_running, owner, problem, succeed,
+    new_operation, new_running, nothing, owner, problem, succeed,
 };
 use crate::operation::{IntoOutcome, NewOperation, OperationId, Status};
 use crate::store::{
@@ -197,7 +197,7 @@ pub async fn c86_the_key_of_a_finished_operation_still_counts<F: Fixture>(fixtur
             }
             Status::Failed => {
                 let outcome = Some(error.clone());
-                store.apply_with_outcome(id, failed(1), outcome.clone()).await.unwrap();
+                store.apply_with(id, failed(1), outcome.clone(), nothing).await.unwrap();
                 outcome
             }
             _ => {

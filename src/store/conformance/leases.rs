@@ -10,7 +10,8 @@ use super::crash::after_kill;
 use super::race::race;
 use super::samples::{
     LONG, accept, answer, assert_stale, changes_by_worker, claim, claim_one, found, handles,
-    is_refused, new_operation, new_running, reported, retried, succeed, succeeded, swap_of, whole,
+    is_refused, new_operation, new_running, nothing, reported, retried, succeed, succeeded,
+    swap_of, whole,
 };
 use crate::operation::{Change, Operation, OperationId, Status, TransitionError};
 use crate::store::{ClaimRequest, OperationStore, OperationStoreExt, Swapped};
@@ -128,7 +129,7 @@ pub async fn c34_a_stale_worker_is_refused<F: Fixture>(fixture: &F) {
 
     let late = Some(answer("stale"));
     for change in changes_by_worker(1) {
-        let answer = store.apply_with_outcome(id, change.clone(), late.clone()).await;
+        let answer = store.apply_with(id, change.clone(), late.clone(), nothing).await;
         assert!(is_refused(&answer, TransitionError::LeaseLost), "{change:?} was {answer:?}");
         let Some(swap) = swap_of(&seen, &change) else { continue };
         match store.swap(swap.with_outcome(late.clone())).await.unwrap() {
@@ -247,7 +248,7 @@ pub async fn c38_a_worker_that_was_paused_is_told<F: Fixture>(fixture: &F) {
             let progress = store.apply(id, reported(attempt, body)).await;
             let outcome = answer(body);
             let change = succeeded(attempt, &outcome);
-            let end = store.apply_with_outcome(id, change, Some(outcome)).await;
+            let end = store.apply_with(id, change, Some(outcome), nothing).await;
             if attempt == 2 {
                 progress.expect("the successor reports");
                 end.expect("the successor finishes");

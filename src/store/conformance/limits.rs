@@ -67,14 +67,22 @@ pub async fn c97_an_owners_limit_is_its_own<F: Fixture>(fixture: &F) {
     for name in ["bob", "Ada", "ada ", "ad", "adaa", "anonymous"] {
         created(try_accept(&*other, by(name), per_owner(1)).await);
     }
-    for _ in 0..3 {
-        created(try_accept(&*store, new_operation(), per_owner(1)).await);
+    for limit in [1, 1, 0] {
+        created(try_accept(&*store, new_operation(), per_owner(limit)).await);
+    }
+    let answers = race((0..32).map(|runner| {
+        let (store, limit) = ([&store, &other][runner % 2].clone(), runner % 3);
+        async move { try_accept(&*store, new_operation(), per_owner(limit)).await }
+    }))
+    .await;
+    for answer in answers {
+        created(answer);
     }
     created(try_accept(&*store, by("ada"), per_owner(2)).await);
 }
 
-/// Whoever is refused is told whether the owner's limit or that of all is reached, because one is
-/// the client's to mend and the other is not. A limit of nothing accepts nothing, and a store that is
+/// Whoever is refused is told whether the owner's limit or that of all is reached, that of all if both
+/// are, because one is the client's to mend and the other is not. A limit of nothing accepts nothing, and a store that is
 /// full still knows what it has: the same request again gives its operation.
 pub async fn c98_a_refusal_says_whose_limit_is_reached<F: Fixture>(fixture: &F) {
     let [store, other, _] = handles(fixture).await;
@@ -87,6 +95,8 @@ pub async fn c98_a_refusal_says_whose_limit_is_reached<F: Fixture>(fixture: &F) 
     created(try_accept(&*store, by_ada(), per_owner(1).with_total(1)).await);
     let answer = try_accept(&*other, by_ada(), per_owner(1).with_total(2)).await;
     assert_eq!(answer, Acceptance::Full(Full::Owner));
+    let answer = try_accept(&*other, by_ada(), per_owner(1).with_total(1)).await;
+    assert_eq!(answer, Acceptance::Full(Full::Total), "the total first");
     let answer = try_accept(&*other, by_ada(), per_owner(2).with_total(1)).await;
     assert_eq!(answer, Acceptance::Full(Full::Total));
     created(try_accept(&*other, by_ada(), per_owner(2).with_total(2)).await);

@@ -16,6 +16,7 @@ use crate::store::{
     Acceptance, Capabilities, ClaimRequest, DueQuery, Hint, Hints, ListQuery, Observed,
     OperationStore, Page, StoreError, StoreErrorKind, Submission, Swap, Swapped,
 };
+use crate::time::Timestamp;
 
 /// What becomes of a call that writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,9 +132,14 @@ impl<S: fmt::Debug> fmt::Debug for Lossy<S> {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl<S: OperationStore> OperationStore for Lossy<S> {
     fn capabilities(&self) -> Capabilities {
         self.store.capabilities()
+    }
+
+    fn now(&self) -> Option<Timestamp> {
+        self.store.now()
     }
 
     async fn accept(&self, submission: Submission) -> Result<Acceptance, StoreError> {

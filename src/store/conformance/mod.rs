@@ -58,7 +58,7 @@
 //! - A case that crashes asks for it with [`Fixture::kill`]. What it expects afterwards is what the
 //!   store's [`Durability`](super::Durability) promises: everything that was acknowledged, or nothing
 //!   at all, and never half of anything.
-//! - A case that needs time to pass asks for it in multiples of [`Fixture::UNIT`].
+//! - A case that needs time to pass asks for it in multiples or halves of [`Fixture::UNIT`].
 //! - They use what [`OperationStore`](super::OperationStore) and
 //!   [`OperationStoreExt`](super::OperationStoreExt) offer and nothing else, so that they hold for a
 //!   store that others wrote. Those of workers run the crate's own [`Operations`](crate::Operations) on it.

@@ -13,8 +13,8 @@ use super::crash::{Called, after_kill, kill_amid, reopen};
 use super::race::race;
 use super::samples::{
     LONG, accept, accept_running, answer, claim, created, existing, found, handles, idempotency,
-    is_refused, new_operation, new_running, owner, reported, retried, succeed, succeeded, swap_of,
-    whole,
+    is_refused, new_operation, new_running, nothing, owner, reported, retried, succeed, succeeded,
+    swap_of, whole,
 };
 use crate::operation::{Kind, NewOperation, Operation, OperationId, Status, TransitionError};
 use crate::store::{
@@ -241,7 +241,7 @@ pub async fn c101_one_of_many_senders_gets_a_delivery<F: Fixture>(fixture: &F) {
     for operation in &slow {
         let outcome = answer("slow");
         let change = succeeded(operation.attempt(), &outcome);
-        let late = stores[0].apply_with_outcome(operation.id(), change, Some(outcome)).await;
+        let late = stores[0].apply_with(operation.id(), change, Some(outcome), nothing).await;
         assert!(is_refused(&late, TransitionError::LeaseLost), "{late:?}");
     }
     for operation in &quick {

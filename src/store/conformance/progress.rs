@@ -8,7 +8,7 @@ use super::Fixture;
 use super::race::{race, race_two};
 use super::samples::{
     LONG, accept, accept_running, answer, claim_one, found, handles, is_refused, new_operation,
-    reported, retried, succeeded,
+    nothing, reported, retried, succeeded,
 };
 use crate::operation::{Change, Operation, TransitionError};
 use crate::store::OperationStoreExt;
@@ -59,7 +59,7 @@ pub async fn c61_progress_does_not_undo_an_end<F: Fixture>(fixture: &F) {
         let change = succeeded(1, &outcome);
         let (progress, ended) =
             race_two(async move { store.apply(id, reported(1, "half")).await }, async move {
-                other.apply_with_outcome(id, change, Some(outcome)).await
+                other.apply_with(id, change, Some(outcome), nothing).await
             })
             .await;
         let ended = ended.expect("the holder may finish").operation;

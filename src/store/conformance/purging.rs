@@ -50,10 +50,12 @@ pub async fn c94_claims_go_on_during_a_purge<F: Fixture>(fixture: &F) {
                 let count = store.purge(BATCH).await.unwrap();
                 assert!((1..=BATCH).contains(&count), "purged {count} of {BATCH}");
                 purged += count;
-                mine.push(one_claim(&*store).await.id());
+                // A batch need not be full, so there may be more of them.
+                if mine.len() < batches {
+                    mine.push(one_claim(&*store).await.id());
+                }
             }
             assert_eq!(purged, expired);
-            assert_eq!(mine.len(), batches, "a batch was not full");
             is_over.store(true, Ordering::SeqCst);
             mine
         }
@@ -81,8 +83,8 @@ async fn one_claim(store: &impl OperationStore) -> Operation {
 }
 
 /// Many operations come, are done, bring another, expire and are purged, all with input, outcome,
-/// key and owner. In the end nothing of them is left, and the place has not grown since its first
-/// tenth by more than half ([`Fixture::size`]).
+/// key and owner. In the end nothing of them is left, and the place has not grown since the second
+/// tenth of them by more than half ([`Fixture::size`]).
 pub async fn c95_a_steady_flow_leaves_nothing<F: Fixture>(fixture: &F) {
     const TENTHS: usize = 10;
     let [store, other, _] = handles(fixture).await;
@@ -123,8 +125,11 @@ pub async fn c95_a_steady_flow_leaves_nothing<F: Fixture>(fixture: &F) {
     for due in Due::ALL {
         assert_eq!(store.due(&DueQuery::new(due, 10)).await.unwrap(), []);
     }
-    if let (Some(early), Some(late)) = (sizes[1], sizes[TENTHS - 1]) {
-        assert!(late <= early + early / 2, "it grows: {sizes:?}");
+    // A server makes room when it likes, so that what it takes goes up and down.
+    let early = sizes[..3].iter().copied().max().flatten();
+    let late = sizes[TENTHS - 3..].iter().copied().min().flatten();
+    if let (Some(early), Some(late)) = (early, late) {
+        assert!(late <= early + early / 4, "it grows: {sizes:?}");
     }
     // Neither key nor place is taken.
     let again = Submission::new(new_operation().with_owner(ada))

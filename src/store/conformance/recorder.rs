@@ -14,6 +14,7 @@ use crate::store::{
     Acceptance, Capabilities, ClaimRequest, DueQuery, Hints, ListQuery, Observed, OperationStore,
     Page, StoreError, Submission, Swap, Swapped,
 };
+use crate::time::Timestamp;
 
 /// What was seen and done of one operation, through all recorders.
 #[derive(Debug, Default)]
@@ -75,9 +76,14 @@ impl<S: fmt::Debug> fmt::Debug for Recorder<S> {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl<S: OperationStore> OperationStore for Recorder<S> {
     fn capabilities(&self) -> Capabilities {
         self.store.capabilities()
+    }
+
+    fn now(&self) -> Option<Timestamp> {
+        self.store.now()
     }
 
     async fn accept(&self, submission: Submission) -> Result<Acceptance, StoreError> {

@@ -148,7 +148,7 @@ pub(super) fn swap_of(seen: &Observed, change: &Change) -> Option<Swap> {
 pub(super) async fn succeed(store: &impl OperationStore, operation: &Operation) -> Operation {
     let outcome = answer("done");
     let change = succeeded(operation.attempt(), &outcome);
-    store.apply_with_outcome(operation.id(), change, Some(outcome)).await.unwrap().operation
+    store.apply_with(operation.id(), change, Some(outcome), nothing).await.unwrap().operation
 }
 
 /// An outcome that makes work succeed.
@@ -193,10 +193,26 @@ pub(super) fn changes_by_worker(attempt: u32) -> [Change; 8] {
     ]
 }
 
+/// The end of work that was done elsewhere, under no lease.
+pub(super) fn completed(outcome: &Outcome) -> Change {
+    Change::Complete { end: Ok(outcome.head()) }
+}
+
 /// Every change that there is.
 pub(super) fn all_changes(attempt: u32) -> Vec<Change> {
-    let by_nobody = [Change::Claim { lease: LONG }, Change::Cancel, Change::Settle];
+    let by_nobody = [
+        Change::Claim { lease: LONG },
+        Change::Cancel,
+        completed(&answer("late")),
+        Change::Complete { end: Err(problem()) },
+        Change::Settle,
+    ];
     changes_by_worker(attempt).into_iter().chain(by_nobody).collect()
+}
+
+/// What follows from a change of which nothing follows.
+pub(super) fn nothing(_: &Operation) -> Vec<Submission> {
+    Vec::new()
 }
 
 /// Whether a change was refused for that reason.

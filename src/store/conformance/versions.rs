@@ -104,6 +104,11 @@ pub async fn c107_an_unknown_state_is_left_alone<F: Fixture>(fixture: &F) {
         assert_eq!(shown.to_record(), operation.to_record());
     }
     assert_eq!(listed(&*older, &ada).await.len(), 3);
+    for (status, count) in [(Status::Running, 3), (Status::Pending, 0), (Status::Failed, 0)] {
+        let query = ListQuery::default().with_status(status);
+        let page = older.list(&ada, &query).await.unwrap();
+        assert_eq!(page.operations.len(), count, "{status:?}");
+    }
     let one_more = older.accept(submission(new_operation())).await.unwrap();
     assert_eq!(one_more, Acceptance::Full(Full::Total));
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::operation::{Change, Due, Kind, Operation, OperationId, Outcome, Owner};
+use crate::store::field_bytes;
+use crate::store::query::MAX_LISTED;
 use crate::store::{
     Acceptance, ClaimRequest, DueQuery, Fingerprint, Full, IdempotencyKey, Limits, ListQuery,
     Observed, Page, Submission, Swap, Swapped,
 };
 use crate::time::Timestamp;
 
-/// How many operations a list looks at before it gives what it found.
-const MAX_LISTED: usize = 10_000;
 /// Below this many operations, room that is no longer needed is kept.
 const MIN_CAPACITY: usize = 1_024;
 
@@ -22,12 +22,16 @@ const MIN_CAPACITY: usize = 1_024;
 pub(super) struct State {
     entries: HashMap<OperationId, Entry>,
     /// By what it is due for, and by kind, so that work that nobody does hides no other.
-    due: [BTreeMap<Kind, BTreeSet<(Timestamp, OperationId)>>; Due::ALL.len()],
+    due: [BTreeMap<Kind, Dates>; Due::ALL.len()],
     owners: HashMap<Owner, OwnerEntry>,
     keys: HashMap<KeyName, (OperationId, Fingerprint)>,
     live: usize,
     bytes: usize,
 }
+
+/// From when on operations are due, in that order; and until when those may be claimed that have a
+/// deadline, so that many that are overdue cost a claim little.
+type Dates = BTreeMap<(Timestamp, OperationId), Option<Timestamp>>;
 
 struct Entry {
     operation: Operation,
@@ -166,11 +170,12 @@ impl State {
     pub(super) fn due(&self, query: &DueQuery, now: Timestamp) -> Vec<Observed> {
         let mut due: Vec<(Timestamp, &Entry)> = Vec::new();
         for (kind, index) in &self.due[query.due as usize] {
-            if query.kinds.as_ref().is_some_and(|kinds| !kinds.contains(kind)) {
+            if !query.selects_kind(kind) {
                 continue;
             }
-            let passed = index.iter().take_while(|(at, _)| *at <= now);
-            let entries = passed.filter_map(|(at, id)| Some((*at, self.entries.get(id)?)));
+            let passed = index.iter().take_while(|((at, _), _)| *at <= now);
+            let passed = passed.filter(|(_, until)| until.is_none_or(|until| until > now));
+            let entries = passed.filter_map(|((at, id), _)| Some((*at, self.entries.get(id)?)));
             due.extend(
                 entries
                     .filter(|(_, entry)| entry.operation.is_due(query.due, now))
@@ -182,7 +187,7 @@ impl State {
     }
 
     pub(super) fn claim(&mut self, request: &ClaimRequest, now: Timestamp) -> Vec<Observed> {
-        let mut claimed = self.due(&request.as_due_query(), now);
+        let mut claimed = self.due(&request.to_due_query(), now);
         claimed.retain_mut(|observed| {
             let before = &observed.operation;
             let Ok(next) = before.apply(&Change::Claim { lease: request.lease() }, now) else {
@@ -245,7 +250,9 @@ impl State {
     fn index(&mut self, before: Option<&Operation>, after: Option<&Operation>) {
         for due in Due::ALL {
             let at = |operation: Option<&Operation>| {
-                operation.and_then(|operation| Some((operation.due_at(due)?, operation.id())))
+                let operation = operation?;
+                let until = operation.due_at(Due::Settle).filter(|_| due == Due::Claim);
+                Some(((operation.due_at(due)?, operation.id()), until))
             };
             let (old, new) = (at(before), at(after));
             let Some(kind) = after.or(before).map(Operation::kind).filter(|_| old != new) else {
@@ -253,8 +260,8 @@ impl State {
             };
             let kinds = &mut self.due[due as usize];
             let index = kinds.entry(kind.clone()).or_default();
-            old.map(|old| index.remove(&old));
-            new.map(|new| index.insert(new));
+            old.map(|(old, _)| index.remove(&old));
+            new.map(|(new, until)| index.insert(new, until));
             if index.is_empty() {
                 kinds.remove(kind);
             }
@@ -294,6 +301,7 @@ impl Entry {
 
     fn bytes(&self) -> usize {
         let input = self.input.as_ref().map_or(0, Bytes::len);
-        input + self.outcome.as_ref().map_or(0, |outcome| outcome.body.len())
+        let outcome = self.outcome.as_deref();
+        input + outcome.map_or(0, |outcome| outcome.body.len() + field_bytes(outcome))
     }
 }

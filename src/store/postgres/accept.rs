@@ -1,5 +1,7 @@
 //! Acceptances: groups of them in one statement, and what becomes of each.
 
+use std::time::Instant;
+
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -30,8 +32,9 @@ impl Writer {
     pub(super) async fn accept_all(
         &self,
         session: &mut Session,
-        calls: Vec<(Box<Accept>, Answer<Acceptance>)>,
+        mut calls: Vec<(Box<Accept>, Answer<Acceptance>)>,
     ) -> Result<(), Failure> {
+        calls.retain(|(_, answer)| answer.begin());
         if calls.is_empty() {
             return Ok(());
         }
@@ -57,24 +60,33 @@ impl Writer {
         session: &mut Session,
         group: Vec<Accept>,
     ) -> Vec<Result<Acceptance, Failure>> {
+        let until = Instant::now() + session.line.settings.call_timeout;
         let mut results: Vec<_> = group.iter().map(|_| None).collect();
         let mut left: Vec<(usize, &Accept)> = group.iter().enumerate().collect();
-        let failed = self.accept_some(session, &mut left, &mut results).await.err();
+        let mut failed = self.accept_some(session, &mut left, &mut results).await.err();
         let in_company = group.len() > 1;
+        // The failure that has ended the connection while each was tried alone: the others were not sent.
+        let mut is_lost = false;
         for (at, accept) in left {
-            results[at] = Some(match &failed {
-                Some(failure) if failure.is_fatal() => Err(failure.again()),
+            let fatal = failed.as_ref().filter(|failure| failure.is_fatal()).map(Failure::again);
+            let result = match fatal {
+                // What the driver said is told to one of them.
+                Some(again) => Err(failed.replace(again).unwrap_or(Failure::TimedOut)),
+                None if is_lost => Err(Failure::NotConnected),
+                // Nobody waits for it any more.
+                None if failed.is_some() && Instant::now() >= until => Err(Failure::Contended),
                 // Each alone, so that one that fails fails no other.
-                Some(_) if in_company => {
+                None if failed.is_some() && in_company => {
                     let (mut alone, mut result) = (vec![(0, accept)], [None]);
                     match self.accept_some(session, &mut alone, &mut result).await {
                         Ok(()) => result[0].take().unwrap_or(Err(Failure::Contended)),
                         Err(failure) => Err(failure),
                     }
                 }
-                Some(failure) => Err(failure.again()),
-                None => Err(Failure::Contended),
-            });
+                None => Err(failed.take().unwrap_or(Failure::Contended)),
+            };
+            is_lost |= result.as_ref().is_err_and(Failure::is_fatal);
+            results[at] = Some(result);
         }
         results.into_iter().map(|result| result.unwrap_or(Err(Failure::Contended))).collect()
     }
@@ -87,7 +99,10 @@ impl Writer {
         results: &mut [Option<Result<Acceptance, Failure>>],
     ) -> Result<(), Failure> {
         // An owner's limit is near for most of its life; the count of all is not.
-        let mut is_near = left.iter().any(|(_, new)| new.submission.limits.owner.is_some());
+        let has_limit = |new: &Accept| {
+            new.submission.limits.owner.is_some() && new.operation.owner().name().is_some()
+        };
+        let mut is_near = left.iter().any(|(_, new)| has_limit(new));
         for _ in 0..=TRIES {
             let group: Vec<&Accept> = left.iter().map(|(_, accept)| *accept).collect();
             let inserted = again!(if is_near {
@@ -121,7 +136,13 @@ impl Writer {
             let is_exact = rest.iter().all(is_full);
             let submissions: Vec<_> =
                 rest.iter().map(|(_, accept, _)| &accept.submission).collect();
-            let existing = existing(session, &submissions).await?;
+            let existing = match existing(session, &submissions).await {
+                Ok(existing) => existing,
+                Err(failure) => {
+                    left.extend(rest.into_iter().map(|(at, accept, _)| (at, accept)));
+                    return Err(failure);
+                }
+            };
             for ((at, accept, verdict), existing) in rest.into_iter().zip(existing) {
                 match (existing.transpose(), verdict) {
                     (Some(existing), _) => results[at] = Some(existing),

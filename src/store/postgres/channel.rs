@@ -4,26 +4,30 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client};
 
 use super::lane::Line;
-use crate::store::server;
+use crate::store::server::{self, Ear, Heard, ear};
 
-/// How many notifications wait to be heard before the connection is read no further.
-const MAX_UNHEARD: usize = 1_024;
+/// How many bytes the name of anything may have.
+const MAX_NAME: usize = 63;
 
 /// The channel of all processes that share the tables.
 pub(super) struct Channel(pub(super) Arc<Line>);
 
 impl Channel {
     fn name(&self) -> String {
-        // A name may have 63 bytes.
-        let schema: String = self.0.settings.schema.chars().take(40).collect();
-        format!("ra_{schema}")
+        let mut name = format!("ra_{}", self.0.settings.schema);
+        // Who has the same beginning hears more than is for it, and nothing less.
+        let mut length = name.len().min(MAX_NAME);
+        while !name.is_char_boundary(length) {
+            length -= 1;
+        }
+        name.truncate(length);
+        name
     }
 }
 
@@ -33,19 +37,17 @@ impl server::Channel for Channel {
 
     async fn connect(&self) -> Option<Connection> {
         let settings = &self.0.settings;
-        let connected = timeout(settings.connect_timeout, settings.connect()).await;
+        let connected = timeout(settings.patience(), settings.connect()).await;
         let (client, mut connection) = connected.ok()?.ok()?;
-        let (heard, hearing) = mpsc::channel(MAX_UNHEARD);
+        let (voice, ear) = ear();
         let listener = tokio::spawn(async move {
             while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
                 if let AsyncMessage::Notification(notification) = message {
-                    if heard.send(notification.payload().to_owned()).await.is_err() {
-                        return;
-                    }
+                    voice.say(notification.payload().to_owned());
                 }
             }
         });
-        let connection = Connection { name: self.name(), client, hearing, listener };
+        let connection = Connection { name: self.name(), client, ear, listener };
         let listen = format!("LISTEN {}", super::sql::quoted(&connection.name));
         let listening = connection.client.batch_execute(&listen);
         timeout(settings.call_timeout, listening).await.ok()?.ok()?;
@@ -56,7 +58,7 @@ impl server::Channel for Channel {
 pub(super) struct Connection {
     name: String,
     client: Client,
-    hearing: mpsc::Receiver<String>,
+    ear: Ear,
     /// Reads the connection.
     listener: JoinHandle<()>,
 }
@@ -69,8 +71,8 @@ impl Drop for Connection {
 
 #[async_trait]
 impl server::Connection for Connection {
-    async fn hear(&mut self) -> Option<String> {
-        self.hearing.recv().await
+    async fn hear(&mut self) -> Option<Heard> {
+        self.ear.hear().await
     }
 
     async fn say(&mut self, message: &str) -> Option<()> {

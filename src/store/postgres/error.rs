@@ -1,6 +1,8 @@
 //! What PostgreSQL's errors mean to callers of the store.
 
-use tokio_postgres::error::SqlState;
+use std::error::Error;
+
+use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::operation::RecordError;
 use crate::store::{StoreError, StoreErrorKind};
@@ -40,20 +42,22 @@ impl Failure {
         }
     }
 
-    /// Whether the connection can be used no more.
+    /// Whether the connection can be used no more: it is lost, or leads to a server that takes no writes.
     pub(super) fn is_fatal(&self) -> bool {
         match self {
             Self::TimedOut | Self::NotConnected => true,
-            Self::Driver(error) => error.code().is_none() || is_shutdown(error.code()),
+            Self::Driver(error) => {
+                ends_connection(error) || error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+            }
             Self::Record(_) | Self::Contended => false,
         }
     }
 
-    /// The same for another call that shared the statement.
+    /// The same, if it is fatal, for another call that shared the statement.
     pub(super) fn again(&self) -> Self {
-        match self {
-            Self::NotConnected => Self::NotConnected,
-            _ => Self::TimedOut,
+        match self.left() {
+            Left::Nothing => Self::NotConnected,
+            Left::InDoubt => Self::TimedOut,
         }
     }
 
@@ -73,9 +77,7 @@ impl Failure {
         match self {
             Self::TimedOut => Left::InDoubt,
             // A server that shuts down says so, perhaps after it has committed.
-            Self::Driver(error) if error.code().is_none() || is_shutdown(error.code()) => {
-                Left::InDoubt
-            }
+            Self::Driver(error) if ends_connection(error) => Left::InDoubt,
             _ => Left::Nothing,
         }
     }
@@ -111,7 +113,17 @@ impl Failure {
                 _ => unavailable,
             },
         };
-        StoreError::new(kind, message).with_source(self.to_string())
+        StoreError::new(kind, message).with_source(self.said())
+    }
+
+    /// What the server said. Its detail is left out: that holds values.
+    fn said(&self) -> String {
+        let Self::Driver(error) = self else { return self.to_string() };
+        match (error.as_db_error(), error.source()) {
+            (Some(said), _) => format!("{} (SQLSTATE {})", said.message(), said.code().code()),
+            (None, Some(cause)) => format!("{error}: {cause}"),
+            (None, None) => error.to_string(),
+        }
     }
 
     /// The error of a call that was to write.
@@ -122,14 +134,16 @@ impl Failure {
                 StoreErrorKind::Ambiguous,
                 "the connection was lost before the database answered",
             )
-            .with_source(self.to_string()),
+            .with_source(self.said()),
         }
     }
 }
 
-fn is_shutdown(code: Option<&SqlState>) -> bool {
-    code.is_some_and(|code| {
-        [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW]
-            .contains(code)
-    })
+/// Whether nothing more comes over the connection: it is lost, or the server ends it.
+fn ends_connection(error: &tokio_postgres::Error) -> bool {
+    let shutdown =
+        [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW];
+    let severity = error.as_db_error().and_then(DbError::parsed_severity);
+    error.code().is_none_or(|code| shutdown.contains(code))
+        || matches!(severity, Some(Severity::Fatal | Severity::Panic))
 }

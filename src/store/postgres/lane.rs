@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, Statement, Transaction};
 
 use super::error::Failure;
-use super::open::Settings;
+use super::open::{Driver, Settings};
 use super::sql::{LIMIT, Sql, Text};
-use crate::store::server::{Lane, ServerClock};
+use crate::store::StoreError;
+use crate::store::server::{Answer, Grouped, Lane, ServerClock};
 
 /// How many statements a connection keeps prepared.
 const MAX_PREPARED: usize = 200;
@@ -29,22 +29,40 @@ pub(super) trait Serve<C>: Send + 'static {
 /// A connection of its own for whoever serves.
 pub(super) struct Connected<S>(pub(super) Arc<Line>, pub(super) S);
 
-impl<C: Send + 'static, S: Serve<C>> Lane<C> for Connected<S> {
+impl<C: Grouped, S: Serve<C>> Lane<C> for Connected<S> {
     type Session = Session;
 
     async fn connect(&mut self) -> Option<Session> {
         let Self(line, _) = self;
-        let opened = timeout(line.settings.connect_timeout, line.settings.open()).await;
-        let (client, lost) = opened.ok()?.ok()?;
-        Some(Session { line: Arc::clone(line), client, lost, prepared: HashMap::new() })
+        let opened = timeout(line.settings.patience(), line.settings.open()).await;
+        let (client, driver) = opened.ok()?.ok()?;
+        Some(Session { line: Arc::clone(line), client, driver, prepared: HashMap::new() })
     }
 
     async fn lost(session: &mut Session) {
-        let _ = (&mut session.lost).await;
+        session.driver.lost().await;
     }
 
     async fn serve(&mut self, session: &mut Session, calls: Vec<C>) -> bool {
         self.1.serve(session, calls).await.is_ok()
+    }
+}
+
+/// Gives the result of a call, and the error that ends the connection if it was one.
+pub(super) fn give<T>(
+    answer: Answer<T>,
+    result: Result<T, Failure>,
+    to_error: fn(&Failure) -> StoreError,
+) -> Result<(), Failure> {
+    match result {
+        Ok(value) => {
+            answer.send(Ok(value));
+            Ok(())
+        }
+        Err(failure) => {
+            answer.send(Err(to_error(&failure)));
+            if failure.is_fatal() { Err(failure) } else { Ok(()) }
+        }
     }
 }
 
@@ -61,8 +79,7 @@ pub(super) struct Line {
 pub(super) struct Session {
     pub(super) line: Arc<Line>,
     pub(super) client: Client,
-    /// Resolves when the connection is lost.
-    lost: oneshot::Receiver<()>,
+    driver: Driver,
     /// By their name, and how many rows they are for.
     prepared: HashMap<(&'static str, usize), Statement>,
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Config, Socket};
 
@@ -27,13 +28,12 @@ use self::lane::{Connected, Foreign, Line, Run};
 use self::open::{By, Settings};
 pub use self::open::{PostgresOpenError, PostgresOpenErrorKind};
 use self::read::{Read, Reader};
-use self::sql::Sql;
+use self::sql::{PARTS, Sql};
 use self::step::{Step, Stepper};
 use self::write::{Accept, Write, Writer};
-use super::hints::Hub;
-use super::server::{Calls, ServerClock, Wire};
+use super::server::{Calls, ServerClock, Wire, settable, settable_connections, settable_queue};
 use super::{
-    Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hint, Hints, ListQuery, Observed,
+    Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hints, ListQuery, Observed,
     OperationStore, Page, StoreError, Submission, Swap, Swapped,
 };
 use crate::operation::{OperationId, Outcome, Owner};
@@ -82,7 +82,6 @@ struct Shared {
     reads: Calls<Read>,
     writes: Calls<Write>,
     steps: Calls<Step>,
-    hub: Arc<Hub>,
     wire: Wire,
     durability: Durability,
     max_body_bytes: usize,
@@ -124,16 +123,28 @@ impl PostgresStore {
     ///
     /// # Errors
     /// See [`PostgresOpenErrorKind`].
+    ///
+    /// # Cancel safety
+    /// A future that is dropped leaves no connection behind; the tables were made or not, never half.
     pub async fn open(config: &str) -> Result<Self, PostgresOpenError> {
         Self::builder(config)?.open().await
     }
 
     /// Sets more than the server.
     ///
+    /// Several hosts may be named; the first that takes writes is used, unless the connection string says
+    /// otherwise (`target_session_attrs`). Each may take as long to connect as the
+    /// [timeout](PostgresStoreBuilder::connect_timeout) says.
+    ///
     /// # Errors
     /// If the connection string cannot be understood.
     pub fn builder(config: &str) -> Result<PostgresStoreBuilder, PostgresOpenError> {
+        let says_which = config.contains("target_session_attrs");
         let mut config: Config = config.parse().map_err(PostgresOpenError::config)?;
+        if !says_which {
+            // After a failover another of the hosts, or behind the same name, is the one that takes writes.
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         if config.get_application_name().is_none() {
             config.application_name("respond-async");
         }
@@ -169,9 +180,19 @@ impl PostgresStore {
     /// pass one together. Nobody is told of it: after the commit call [`wake`](Self::wake), or a worker
     /// finds it with its next look.
     ///
+    /// Commit soon. Until then whatever is accepted or ends for the same owner waits, and fails once its time
+    /// is over, and so do acceptances with the same idempotency key. The anonymous owner has nothing to wait
+    /// for.
+    ///
+    /// It is as durable as the caller's session says: with its `synchronous_commit` off the last moments
+    /// before a crash may be lost, whatever the store's own connections do.
+    ///
     /// # Errors
     /// As [`accept`](OperationStore::accept). After one, PostgreSQL lets the transaction only be rolled
     /// back.
+    ///
+    /// # Cancel safety
+    /// After a future that was dropped the transaction has the operation or not: roll it back.
     pub async fn accept_in(
         &self,
         transaction: &tokio_postgres::Transaction<'_>,
@@ -183,10 +204,11 @@ impl PostgresStore {
             if let Some(existing) = existing(&mut run, &[&submission]).await?.remove(0)? {
                 return Ok(existing);
             }
-            let rows = run.query(|sql| &sql.now, &[]).await?;
+            let rows = run.query(|sql| &sql.now_and_process, &[]).await?;
             let now = rows.first().map_or(Timestamp::from_unix_millis(0), read::at);
+            let process: i32 = rows.first().map_or(0, |row| row.get(1));
             let accept = Accept::new(submission, now);
-            match insert(&mut run, &[&accept], 0, 0).await?.first() {
+            match insert(&mut run, &[&accept], 0, foreign_part(process)).await?.first() {
                 Some(Verdict::Inserted) => Ok(created(&accept)),
                 Some(Verdict::Full(full)) => Ok(Acceptance::Full(*full)),
                 // Somebody else took the key since it was looked for.
@@ -202,8 +224,7 @@ impl PostgresStore {
     /// Tells the workers of all processes that there may be work, after a transaction with
     /// [`accept_in`](Self::accept_in) was committed.
     pub fn wake(&self) {
-        self.shared.hub.send(Hint::Claimable);
-        self.shared.wire.tell_claimable();
+        self.shared.wire.publish_claimable();
     }
 
     /// Whether word of other processes' changes comes. If not, they are looked for now and then.
@@ -220,6 +241,12 @@ impl PostgresStore {
     }
 }
 
+/// In which part a transaction of that process of the server's counts: in none of the store's own, which
+/// would wait for its end.
+fn foreign_part(process: i32) -> i16 {
+    PARTS + i16::try_from(process.rem_euclid(i32::from(PARTS))).unwrap_or(0)
+}
+
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresStore")
@@ -230,7 +257,7 @@ impl fmt::Debug for PostgresStore {
 }
 
 impl PostgresStoreBuilder {
-    /// Connects by TLS, as this maker of TLS streams does it. The server's certificate is checked by it
+    /// Connects by TLS, as this maker of TLS streams does it (default: without TLS). The server's certificate is checked by it
     /// or not at all.
     pub fn tls<T>(mut self, tls: T) -> Self
     where
@@ -243,61 +270,82 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// The schema that holds the tables. Each schema is a store of its own.
+    /// The schema that holds the tables (default: [`DEFAULT_SCHEMA`](PostgresStore::DEFAULT_SCHEMA)). Each
+    /// schema is a store of its own.
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.settings.schema = schema.into();
         self
     }
 
-    /// Whether to make the tables, and to bring them up to date. Many replicas may do so at once.
+    /// What the connections are called in the server's list of sessions (default: what the connection string
+    /// says, else `respond-async`).
+    pub fn application_name(mut self, name: impl Into<String>) -> Self {
+        self.settings.config.application_name(name);
+        self
+    }
+
+    /// Whether to make the tables, and to bring them up to date (default: yes). Many replicas may do so at
+    /// once: one waits up to a minute for the other.
     pub fn migrate(mut self, migrate: bool) -> Self {
         self.migrate = migrate;
         self
     }
 
-    /// How long to wait for a connection.
+    /// How long to wait for a connection, for each host that is named; from a millisecond to a day (default:
+    /// [`DEFAULT_CONNECT_TIMEOUT`](PostgresStore::DEFAULT_CONNECT_TIMEOUT)).
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = timeout;
+        self.settings.connect_timeout = settable(timeout);
         self
     }
 
-    /// How long a call may take, its wait for its turn included. After it a call that reads or was not
+    /// How long a call may take, its wait for its turn included; from a millisecond to a day (default:
+    /// [`DEFAULT_CALL_TIMEOUT`](PostgresStore::DEFAULT_CALL_TIMEOUT)). After it a call that reads or was not
     /// begun is [`Unavailable`](super::StoreErrorKind::Unavailable), one that writes
-    /// [`Ambiguous`](super::StoreErrorKind::Ambiguous), and the server is told to give up too.
+    /// [`Ambiguous`](super::StoreErrorKind::Ambiguous). The server is told to give up after three quarters
+    /// of it, so that most are told for certain that nothing was written.
+    ///
+    /// `accept` is two calls, one after the other, if the server's clock was not heard of for a second.
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.call_timeout = timeout.max(Duration::from_millis(1));
+        self.settings.call_timeout = settable(timeout);
         self
     }
 
-    /// How many connections write, at least 1. More than 2 hardly ever help: what waits for one goes
-    /// along with its next commit.
+    /// How many connections write, from 1 to 1,000 (default:
+    /// [`DEFAULT_WRITERS`](PostgresStore::DEFAULT_WRITERS)). More than 2 hardly ever help: what waits for
+    /// one goes along with its next commit.
     pub fn writers(mut self, connections: usize) -> Self {
-        self.writers = connections.max(1);
+        self.writers = settable_connections(connections);
         self
     }
 
-    /// How many connections read, at least 1.
+    /// How many connections read, from 1 to 1,000 (default:
+    /// [`DEFAULT_READERS`](PostgresStore::DEFAULT_READERS)).
     pub fn readers(mut self, connections: usize) -> Self {
-        self.readers = connections.max(1);
+        self.readers = settable_connections(connections);
         self
     }
 
-    /// How many calls of a sort may wait. One more is [`Unavailable`](super::StoreErrorKind::Unavailable).
+    /// How many calls of a sort may wait, from 1 to 1,000,000 (default:
+    /// [`DEFAULT_QUEUE`](PostgresStore::DEFAULT_QUEUE)). One more is
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable).
     pub fn queue(mut self, calls: usize) -> Self {
-        self.queue = calls.max(1);
+        self.queue = settable_queue(calls);
         self
     }
 
-    /// Bounds one input or outcome. PostgreSQL itself takes no more than 1 GB.
+    /// Bounds one input or outcome, in bytes (default:
+    /// [`DEFAULT_MAX_BODY_BYTES`](PostgresStore::DEFAULT_MAX_BODY_BYTES)). PostgreSQL itself takes no more
+    /// than 1 GB.
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.max_body_bytes = bytes;
         self
     }
 
-    /// How often changes are looked for where no word of them comes, while anybody listens; at least
-    /// every millisecond.
+    /// How long it is from one look for changes to the next where no word of them comes, while anybody
+    /// listens; from a millisecond to a day (default:
+    /// [`DEFAULT_WATCH_INTERVAL`](PostgresStore::DEFAULT_WATCH_INTERVAL)).
     pub fn watch_interval(mut self, interval: Duration) -> Self {
-        self.watch_interval = interval.max(Duration::from_millis(1));
+        self.watch_interval = settable(interval);
         self
     }
 
@@ -305,6 +353,9 @@ impl PostgresStoreBuilder {
     ///
     /// # Errors
     /// See [`PostgresOpenErrorKind`].
+    ///
+    /// # Cancel safety
+    /// A future that is dropped leaves no connection behind; the tables were made or not, never half.
     pub async fn open(self) -> Result<PostgresStore, PostgresOpenError> {
         let Self { mut settings, queue, max_body_bytes, .. } = self;
         settings.config.connect_timeout(settings.connect_timeout);
@@ -312,7 +363,7 @@ impl PostgresStoreBuilder {
         let durability = settings.prepare(self.migrate).await?;
         let sql = Sql::of(&settings.schema);
         let line = Arc::new(Line { settings, sql, clock: ServerClock::default() });
-        let (hub, bound) = (Arc::new(Hub::default()), line.settings.call_timeout);
+        let bound = line.settings.call_timeout;
         let shared = Shared {
             reads: Calls::start(
                 (0..self.readers).map(|_| Connected(Arc::clone(&line), Reader)),
@@ -327,26 +378,17 @@ impl PostgresStoreBuilder {
                 Duration::ZERO,
             ),
             steps: Calls::start(
-                [Connected(Arc::clone(&line), Stepper(Writer::new()))],
+                [Connected(Arc::clone(&line), Stepper::new())],
                 queue,
                 bound,
                 Duration::ZERO,
             ),
-            wire: Wire::start(Channel(Arc::clone(&line)), &hub, bound, self.watch_interval),
-            hub,
+            wire: Wire::start(Channel(Arc::clone(&line)), bound, self.watch_interval),
             line,
             durability,
             max_body_bytes,
         };
         Ok(PostgresStore { shared: Arc::new(shared) })
-    }
-}
-
-impl PostgresStore {
-    /// Tells this process and the others.
-    fn publish(&self, operation: &crate::operation::Operation) {
-        self.shared.hub.publish(operation);
-        self.shared.wire.tell(operation);
     }
 }
 
@@ -366,7 +408,7 @@ impl OperationStore for PostgresStore {
         let acceptance =
             self.shared.writes.ask(true, |answer| Write::Accept(accept, answer)).await?;
         if let Acceptance::Created(created) = &acceptance {
-            self.publish(&created.operation);
+            self.shared.wire.publish(&created.operation);
         }
         Ok(acceptance)
     }
@@ -394,10 +436,9 @@ impl OperationStore for PostgresStore {
             self.shared.writes.ask(true, |answer| Write::Swap(swap, record, answer)).await?
         };
         if swapped == Swapped::Swapped {
-            self.publish(&next);
+            self.shared.wire.publish(&next);
             if follows {
-                self.shared.hub.send(Hint::Claimable);
-                self.shared.wire.tell_claimable();
+                self.shared.wire.publish_claimable();
             }
         }
         Ok(swapped)
@@ -407,8 +448,7 @@ impl OperationStore for PostgresStore {
         let removed =
             self.shared.steps.ask(true, |answer| Step::Remove(id, expected, answer)).await?;
         if removed == Swapped::Swapped {
-            self.shared.hub.send(Hint::Changed(id));
-            self.shared.wire.tell_changed(id);
+            self.shared.wire.publish_changed(id);
         }
         Ok(removed)
     }
@@ -434,14 +474,14 @@ impl OperationStore for PostgresStore {
     }
 
     fn hints(&self) -> Option<Box<dyn Hints>> {
-        Some(self.shared.hub.subscribe())
+        Some(self.shared.wire.hints())
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Observed>, StoreError> {
         let request = request.clone();
         let claimed = self.shared.steps.ask(true, |answer| Step::Claim(request, answer)).await?;
         for observed in &claimed {
-            self.publish(&observed.operation);
+            self.shared.wire.publish(&observed.operation);
         }
         Ok(claimed)
     }

@@ -1,17 +1,22 @@
 //! Opens connections, and brings the tables up to date.
 
+use std::cmp::Ordering;
+use std::error::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, SimpleQueryMessage, Socket};
+use tokio_postgres::{
+    AsyncMessage, Client, Config, Connection, GenericClient, NoTls, SimpleQueryMessage, Socket,
+};
 
 use super::sql::{self, VERSION};
 use crate::store::Durability;
@@ -47,7 +52,7 @@ pub enum PostgresOpenErrorKind {
     /// A newer version of the crate has changed the tables.
     #[error("the tables were made by a newer version")]
     Newer,
-    /// The server is a standby that can only be read.
+    /// The server can only be read: it is a standby, or its sessions are read-only.
     #[error("the server can only be read")]
     ReadOnly,
     /// A pooler in between gives each transaction another session. What is prepared or listened to in one
@@ -65,6 +70,11 @@ impl PostgresOpenError {
         self.kind
     }
 
+    /// Whether the same may succeed later, without anybody's help.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind, PostgresOpenErrorKind::Unreachable | PostgresOpenErrorKind::ReadOnly)
+    }
+
     fn new(kind: PostgresOpenErrorKind) -> Self {
         Self { kind, source: None }
     }
@@ -77,7 +87,11 @@ impl PostgresOpenError {
 impl From<tokio_postgres::Error> for PostgresOpenError {
     fn from(source: tokio_postgres::Error) -> Self {
         let class = source.code().map(|code| code.code().get(..2).unwrap_or_default().to_owned());
+        // How the driver says that a session is not as `target_session_attrs` asks.
+        let cause = source.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+        let is_other = cause.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
         let kind = match (source.code(), class.as_deref()) {
+            (None, _) if is_other => PostgresOpenErrorKind::ReadOnly,
             (None, _) => PostgresOpenErrorKind::Unreachable,
             (Some(code), _) if *code == SqlState::INVALID_CATALOG_NAME => {
                 PostgresOpenErrorKind::Refused
@@ -115,6 +129,24 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<AsyncMessage, tokio_postgres::Error>>> {
         Connection::poll_message(self, cx)
+    }
+}
+
+/// The task that drives a connection. It ends with whoever has it: by itself it would wait for an answer
+/// that nobody waits for any more.
+#[derive(Debug)]
+pub(super) struct Driver(JoinHandle<()>);
+
+impl Driver {
+    /// Returns when the connection is lost.
+    pub(super) async fn lost(&mut self) {
+        let _ = (&mut self.0).await;
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -170,26 +202,29 @@ impl Settings {
         Arc::new(By(NoTls))
     }
 
+    /// How long to wait for a connection: each of the hosts that are named may take its time.
+    pub(super) fn patience(&self) -> Duration {
+        let hosts = self.config.get_hosts().len().max(self.config.get_hostaddrs().len());
+        self.connect_timeout.saturating_mul(u32::try_from(hosts).unwrap_or(u32::MAX).max(1))
+    }
+
     /// Opens a connection, whose talking half is the caller's to drive.
     pub(super) async fn connect(&self) -> Connected {
         self.connect.connect(&self.config).await
     }
 
-    /// Opens a connection that drives itself, and sets its bounds. The receiver resolves when it is lost.
-    pub(super) async fn open(
-        &self,
-    ) -> Result<(Client, oneshot::Receiver<()>), tokio_postgres::Error> {
+    /// Opens a connection that drives itself, and sets its bounds.
+    pub(super) async fn open(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
         let (client, mut connection) = self.connect().await?;
-        let (alive, lost) = oneshot::channel();
-        tokio::spawn(async move {
+        let driver = Driver(tokio::spawn(async move {
             // What it has to say is for listeners only.
             while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {}
-            drop(alive);
-        });
-        // Nobody waits for longer than that, so the server need not either; what was acknowledged is
-        // on its disk; and each statement is planned once, perhaps while the tables are empty, so that it must
-        // not take them for small ever after.
-        let millis = self.call_timeout.as_millis().max(1);
+        }));
+        // Nobody waits for longer than a call may take, so the server need not either; it gives up somewhat
+        // earlier, so that its answer, which leaves no doubt, comes before the caller's. What was
+        // acknowledged is on its disk; and each statement is planned once, perhaps while the tables are
+        // empty, so that it must not take them for small ever after.
+        let millis = (self.call_timeout * 3 / 4).as_millis().max(1);
         client
             .batch_execute(&format!(
                 "SET statement_timeout = {millis}; SET lock_timeout = {millis};
@@ -197,10 +232,10 @@ impl Settings {
                 SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;
                 SELECT set_config('synchronous_commit', 'on', false)
                     WHERE current_setting('synchronous_commit') = 'off'",
-                idle = millis * 2,
+                idle = (self.call_timeout * 2).as_millis(),
             ))
             .await?;
-        Ok((client, lost))
+        Ok((client, driver))
     }
 
     /// Looks whether a connection is a session of its own: it keeps its process on the server while
@@ -209,7 +244,7 @@ impl Settings {
         let pooled = || PostgresOpenError::new(PostgresOpenErrorKind::Pooled);
         let look = async || client.simple_query("SELECT pg_backend_pid()").await.map(process);
         let before = look().await?;
-        let (other, _lost) = self.open().await?;
+        let (other, _driver) = self.open().await?;
         other.batch_execute("BEGIN").await?;
         // A pool of one session has none left now.
         let after = timeout(self.call_timeout, look()).await.map_err(|_| pooled())??;
@@ -220,42 +255,71 @@ impl Settings {
     /// Makes the tables, or sees that they are there; says how durably the server keeps what it
     /// acknowledges.
     pub(super) async fn prepare(&self, migrate: bool) -> Result<Durability, PostgresOpenError> {
-        let opened = timeout(self.connect_timeout, self.open()).await;
-        let opened = opened.map_err(|_| PostgresOpenError::new(PostgresOpenErrorKind::Unreachable));
-        let (mut client, _lost) = opened??;
-        self.check_session(&client).await?;
-        let row = client.query_one("SELECT pg_is_in_recovery()", &[]).await?;
-        if row.get(0) {
+        let (mut client, _driver) = within(self.patience(), self.open()).await?;
+        // It opens another, asks, and may wait for one answer for as long as a call.
+        let session = self.check_session(&client);
+        within(self.patience() + self.call_timeout * 2, session).await?;
+        let recovers = client.query_one("SELECT pg_is_in_recovery()", &[]);
+        if within(self.call_timeout, recovers).await?.get(0) {
             return Err(PostgresOpenError::new(PostgresOpenErrorKind::ReadOnly));
         }
-        // Others may be at it; there may be much to change.
+        let mut version = within(self.call_timeout, self.version(&client)).await?;
+        if version < VERSION && migrate {
+            version = self.migrate(&mut client).await?;
+        }
+        match version.cmp(&VERSION) {
+            Ordering::Less => Err(PostgresOpenError::new(PostgresOpenErrorKind::NotMigrated)),
+            Ordering::Greater => Err(PostgresOpenError::new(PostgresOpenErrorKind::Newer)),
+            Ordering::Equal => {
+                let fsync = within(self.call_timeout, client.query_one("SHOW fsync", &[])).await?;
+                let is_on = fsync.get::<_, &str>(0) == "on";
+                Ok(if is_on { Durability::PowerLoss } else { Durability::ProcessCrash })
+            }
+        }
+    }
+
+    /// Brings the tables up to date, and says which version they have then. Others may be at it, for whom it
+    /// waits up to a minute. There may be much to change, for which there is no bound.
+    async fn migrate(&self, client: &mut Client) -> Result<usize, PostgresOpenError> {
         client.batch_execute("SET statement_timeout = 0; SET lock_timeout = '60s'").await?;
         let transaction = client.transaction().await?;
         let lock = format!("respond-async {}", self.schema);
         transaction
             .execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", &[&lock])
             .await?;
-        let table = format!("{}.schema_version", sql::quoted(&self.schema));
-        let row = transaction.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table]).await?;
-        let version = if row.get(0) {
-            let version: i32 =
-                transaction.query_one(&format!("SELECT version FROM {table}"), &[]).await?.get(0);
-            usize::try_from(version).unwrap_or(usize::MAX)
-        } else {
-            0
-        };
-        if version > VERSION {
-            return Err(PostgresOpenError::new(PostgresOpenErrorKind::Newer));
-        }
-        if version < VERSION && !migrate {
-            return Err(PostgresOpenError::new(PostgresOpenErrorKind::NotMigrated));
-        }
+        let version = self.version(&transaction).await?;
         for step in sql::migrations(&self.schema, version) {
             transaction.batch_execute(&step).await?;
         }
         transaction.commit().await?;
-        let fsync: String = client.query_one("SHOW fsync", &[]).await?.get(0);
-        Ok(if fsync == "on" { Durability::PowerLoss } else { Durability::ProcessCrash })
+        Ok(version.max(VERSION))
+    }
+
+    /// The version of the tables; 0 if there are none.
+    async fn version(
+        &self,
+        client: &(impl GenericClient + Sync),
+    ) -> Result<usize, tokio_postgres::Error> {
+        // What other sessions have made since is seen by a query at once, by `to_regclass` perhaps not.
+        let there = "SELECT EXISTS (SELECT FROM pg_tables
+            WHERE schemaname = $1::text::name AND tablename = 'schema_version')";
+        if !client.query_one(there, &[&self.schema]).await?.get::<_, bool>(0) {
+            return Ok(0);
+        }
+        let table = format!("{}.schema_version", sql::quoted(&self.schema));
+        let row = client.query_one(&format!("SELECT version FROM {table}"), &[]).await?;
+        Ok(usize::try_from(row.get::<_, i32>(0)).unwrap_or(usize::MAX))
+    }
+}
+
+/// Does it in time, or the server counts as one that cannot be reached.
+async fn within<T, E: Into<PostgresOpenError>>(
+    bound: Duration,
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T, PostgresOpenError> {
+    match timeout(bound, call).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(_) => Err(PostgresOpenError::new(PostgresOpenErrorKind::Unreachable)),
     }
 }
 

@@ -1,17 +1,18 @@
 //! What is asked of the tables.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::error::Failure;
-use super::lane::{Run, Serve, Session};
+use super::lane::{Run, Serve, Session, give};
 use super::sql::{Sql, Text};
 use crate::operation::{Due, Operation, OperationId, Outcome, Owner};
-use crate::store::server::Answer;
-use crate::store::{DueQuery, ListQuery, Observed, Page, StoreError};
+use crate::store::server::{Answer, Grouped, READ_BYTES, names};
+use crate::store::{DueQuery, ListQuery, Observed, Page};
 use crate::time::Timestamp;
 
 /// How many operations a list looks at before it gives what it found.
@@ -19,7 +20,7 @@ const MAX_LISTED: usize = 2_000;
 /// How many of what is due are given at once.
 pub(super) const MAX_DUE: usize = 10_000;
 /// How many records that cannot be understood are passed over at once.
-const MAX_PASSED_OVER: usize = 1_000;
+pub(super) const MAX_PASSED_OVER: usize = 1_000;
 
 /// How many bodies are read at once.
 const MAX_BODIES: usize = 64;
@@ -35,50 +36,56 @@ pub(super) enum Read {
     Now(Answer<Timestamp>),
 }
 
+impl Grouped for Read {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Input(..) | Self::Outcome(..) => READ_BYTES,
+            Self::Get(..) | Self::Due(..) | Self::List(..) | Self::Now(_) => 0,
+        }
+    }
+}
+
 /// Answers reads: those by ids of one sort with one statement.
 #[derive(Debug)]
 pub(super) struct Reader;
 
 impl Serve<Read> for Reader {
     async fn serve(&mut self, session: &mut Session, calls: Vec<Read>) -> Result<(), Failure> {
-        let mut last = Ok(());
         let (mut gets, mut inputs, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut others = Vec::new();
         for call in calls {
-            let done = match call {
-                Read::Get(id, answer) => {
-                    gets.push((id, answer));
-                    continue;
-                }
-                Read::Input(id, answer) => {
-                    inputs.push((id, answer));
-                    continue;
-                }
-                Read::Outcome(id, answer) => {
-                    outcomes.push((id, answer));
-                    continue;
-                }
+            match call {
+                Read::Get(id, answer) => gets.push((id, answer)),
+                Read::Input(id, answer) => inputs.push((id, answer)),
+                Read::Outcome(id, answer) => outcomes.push((id, answer)),
+                other => others.push(other),
+            }
+        }
+        // What is short before what may be long. What is left once the connection is lost has not begun.
+        by_id(session, gets, |sql| &sql.get, unexpired).await?;
+        for call in others {
+            match call {
                 Read::Due(query, answer) if answer.begin() => {
-                    give(answer, due(session, &query).await)
+                    give(answer, due(session, &query).await, Failure::to_error)?;
                 }
                 Read::List(owner, query, answer) if answer.begin() => {
-                    give(answer, list(session, &owner, &query).await)
+                    give(answer, list(session, &owner, &query).await, Failure::to_error)?;
                 }
-                Read::Now(answer) if answer.begin() => give(answer, now(session).await),
-                _ => continue,
-            };
-            last = done.and(last);
+                Read::Now(answer) if answer.begin() => {
+                    give(answer, now(session).await, Failure::to_error)?;
+                }
+                _ => {}
+            }
         }
-        let read = by_id(session, gets, |sql| &sql.get, unexpired).await;
-        last = read.and(last);
         while !inputs.is_empty() {
             let some = inputs.split_off(inputs.len().saturating_sub(MAX_BODIES));
-            last = by_id(session, some, |sql| &sql.input, input).await.and(last);
+            by_id(session, some, |sql| &sql.input, input).await?;
         }
         while !outcomes.is_empty() {
             let some = outcomes.split_off(outcomes.len().saturating_sub(MAX_BODIES));
-            last = by_id(session, some, |sql| &sql.outcome, outcome).await.and(last);
+            by_id(session, some, |sql| &sql.outcome, outcome).await?;
         }
-        last
+        Ok(())
     }
 }
 
@@ -94,9 +101,10 @@ async fn by_id<T: Clone>(
         return Ok(());
     }
     let ids: Vec<Uuid> = calls.iter().map(|(id, _)| id.as_uuid()).collect();
+    let asked = Instant::now();
     let rows = session.query(pick, &[&ids]).await;
     let found = rows.map(|rows| {
-        learn(session, &rows);
+        learn(session, &rows, asked);
         let found = rows.iter().filter_map(|row| Some((id(row, 1)?, understand(row))));
         found.collect::<HashMap<_, _>>()
     });
@@ -114,21 +122,6 @@ async fn by_id<T: Clone>(
     match found {
         Err(failure) if failure.is_fatal() => Err(failure),
         _ => Ok(()),
-    }
-}
-
-/// Gives the result of a read, and the error that ends the connection if it was one.
-fn give<T>(answer: Answer<T>, result: Result<T, Failure>) -> Result<(), Failure> {
-    match result {
-        Ok(value) => {
-            answer.send(Ok(value));
-            Ok(())
-        }
-        Err(failure) => {
-            let error: StoreError = failure.to_error();
-            answer.send(Err(error));
-            if failure.is_fatal() { Err(failure) } else { Ok(()) }
-        }
     }
 }
 
@@ -163,14 +156,15 @@ fn outcome(row: &Row) -> Result<Option<Outcome>, Failure> {
 }
 
 async fn now(session: &mut Session) -> Result<Timestamp, Failure> {
+    let asked = Instant::now();
     let rows = session.query(|sql| &sql.now, &[]).await?;
-    learn(session, &rows);
+    learn(session, &rows, asked);
     Ok(rows.first().map_or(Timestamp::from_unix_millis(0), at))
 }
 
 async fn due(session: &mut Session, query: &DueQuery) -> Result<Vec<Observed>, Failure> {
     let kinds = match (&query.kinds, query.due) {
-        (Some(kinds), _) => Some(kinds.iter().map(|kind| kind.as_str().to_owned()).collect()),
+        (Some(kinds), _) => Some(names(kinds)),
         (None, Due::Claim) => Some(all_kinds(session).await?),
         (None, _) => None,
     };
@@ -243,9 +237,9 @@ async fn list(session: &mut Session, owner: &Owner, query: &ListQuery) -> Result
 }
 
 /// Learns what the server's clock shows from rows that begin with it.
-pub(super) fn learn(session: &Session, rows: &[Row]) {
+pub(super) fn learn(session: &Session, rows: &[Row], asked: Instant) {
     if let Some(row) = rows.first() {
-        session.line.clock.learn(at(row));
+        session.line.clock.learn(at(row), asked);
     }
 }
 

@@ -69,7 +69,8 @@ const MIGRATIONS: [&str; VERSION] = ["
     ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 "];
 
-/// In how many parts all live operations are counted.
+/// In how many parts all live operations are counted by the store's own connections. Those of a caller's
+/// transactions follow, as many again: they are held until it commits.
 pub(super) const PARTS: i16 = 16;
 
 /// The schema's name as it stands in a statement.
@@ -148,7 +149,7 @@ WITH new AS MATERIALIZED (
 ), judged AS MATERIALIZED (
     SELECT n.*,
         coalesce(n.total_limit < n.place + $16 + counted.count, false) AS over_total,
-        coalesce(n.owner_limit < coalesce(o.count, 0)
+        coalesce(n.owner IS NOT NULL AND n.owner_limit < coalesce(o.count, 0)
             + row_number() OVER (PARTITION BY n.owner ORDER BY n.place), false) AS over_owner
     FROM new n
     CROSS JOIN (SELECT coalesce(sum(count), 0) AS count FROM {s}.live WHERE owner = '') counted
@@ -249,6 +250,23 @@ SELECT count(*) FROM removed"
     };
 }
 
+/// Kind by kind, so that work that nobody does hides no other. One past its deadline is for the sweeper.
+macro_rules! to_claim {
+    ($locked:literal) => {
+        concat!(
+            "SELECT {now}, d.id, d.record, d.write_id
+        FROM unnest($1::text[]) AS k (kind) CROSS JOIN LATERAL (
+            SELECT id, record, write_id, claim_at_ms FROM {s}.operations o
+            WHERE o.kind = k.kind AND o.claim_at_ms <= {now}
+                AND (o.settle_at_ms IS NULL OR o.settle_at_ms > {now}) AND o.id <> ALL ($2)
+            ORDER BY o.claim_at_ms, o.id LIMIT {limit} ",
+            $locked,
+            "
+        ) d ORDER BY d.claim_at_ms, d.id LIMIT {limit}"
+        )
+    };
+}
+
 statements! {
     accept(UUID_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, INT8_ARRAY, INT8_ARRAY,
         INT8_ARRAY, BYTEA_ARRAY, BYTEA_ARRAY, BYTEA_ARRAY, TEXT_ARRAY, BYTEA_ARRAY, INT8_ARRAY,
@@ -271,22 +289,10 @@ statements! {
             WHERE k.owner = n.owner AND k.scope = sha256(n.scope) AND k.key = n.key LIMIT 1
         ) o";
     now() = "SELECT {now}";
-    // Kind by kind, so that work that nobody does hides no other. What another worker looks at now is
-    // passed over: it will be that worker's. One past its deadline is for the sweeper.
-    claim(TEXT_ARRAY, UUID_ARRAY) = "SELECT {now}, d.id, d.record, d.write_id
-        FROM unnest($1::text[]) AS k (kind) CROSS JOIN LATERAL (
-            SELECT id, record, write_id, claim_at_ms FROM {s}.operations o
-            WHERE o.kind = k.kind AND o.claim_at_ms <= {now}
-                AND (o.settle_at_ms IS NULL OR o.settle_at_ms > {now}) AND o.id <> ALL ($2)
-            ORDER BY o.claim_at_ms, o.id LIMIT {limit} FOR UPDATE SKIP LOCKED
-        ) d ORDER BY d.claim_at_ms, d.id LIMIT {limit}";
-    to_claim(TEXT_ARRAY, UUID_ARRAY) = "SELECT {now}, d.id, d.record, d.write_id
-        FROM unnest($1::text[]) AS k (kind) CROSS JOIN LATERAL (
-            SELECT id, record, write_id, claim_at_ms FROM {s}.operations o
-            WHERE o.kind = k.kind AND o.claim_at_ms <= {now}
-                AND (o.settle_at_ms IS NULL OR o.settle_at_ms > {now}) AND o.id <> ALL ($2)
-            ORDER BY o.claim_at_ms, o.id LIMIT {limit}
-        ) d ORDER BY d.claim_at_ms, d.id LIMIT {limit}";
+    now_and_process() = "SELECT {now}, pg_backend_pid()";
+    // What another worker looks at now is passed over: it will be that worker's.
+    claim(TEXT_ARRAY, UUID_ARRAY) = to_claim!("FOR UPDATE SKIP LOCKED");
+    to_claim(TEXT_ARRAY, UUID_ARRAY) = to_claim!("");
     to_settle(TEXT_ARRAY, UUID_ARRAY) = "SELECT {now}, id, record, write_id FROM {s}.operations
         WHERE settle_at_ms <= {now} AND ($1::text[] IS NULL OR kind = ANY ($1)) AND id <> ALL ($2)
         ORDER BY settle_at_ms, id LIMIT {limit}";
@@ -310,5 +316,5 @@ statements! {
     purge() = remove!("SELECT id, owner, false AS is_live FROM {s}.operations
         WHERE expire_at_ms <= {now} ORDER BY expire_at_ms, id LIMIT {limit} FOR UPDATE SKIP LOCKED");
     // Whoever is near a limit counts while nobody else does.
-    lock() = "SELECT pg_advisory_xact_lock(hashtextextended('{s}.live', 0))";
+    lock(TEXT) = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
 }

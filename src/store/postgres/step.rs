@@ -1,17 +1,22 @@
 //! Calls that take more than one statement, or more time.
 
+use std::time::Instant;
+
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::accept::{existing, insert};
 use super::error::Failure;
-use super::lane::{Run, Serve, Session};
-use super::read::{MAX_DUE, all_kinds, at, get, learn, understood};
+use super::lane::{Run, Serve, Session, give};
+use super::read::{MAX_DUE, MAX_PASSED_OVER, all_kinds, at, get, learn, understood};
 use super::transaction::{Last, end};
 use super::write::{Accept, TRIES, Writer, again, signed};
 use crate::operation::{Change, Due, OperationId};
-use crate::store::server::Answer;
+use crate::store::server::{Answer, Grouped, names};
 use crate::store::{ClaimRequest, Limits, Observed, Submission, Swap, Swapped};
+
+/// How many expired operations one statement removes at the most.
+const MAX_PURGED: usize = 50;
 
 /// A call that takes more than one statement, or more time.
 #[derive(Debug)]
@@ -22,44 +27,107 @@ pub(super) enum Step {
     Purge(usize, Answer<usize>),
 }
 
+impl Grouped for Step {
+    fn bytes(&self) -> usize {
+        // Each has statements of its own.
+        0
+    }
+}
+
 /// Makes the calls that are more than a statement, one after the other.
 #[derive(Debug)]
-pub(super) struct Stepper(pub(super) Writer);
+pub(super) struct Stepper {
+    writer: Writer,
+    /// How many are purged by one statement: fewer than at first once that took too long.
+    purged_at_once: usize,
+}
 
 impl Serve<Step> for Stepper {
     async fn serve(&mut self, session: &mut Session, calls: Vec<Step>) -> Result<(), Failure> {
-        let mut last = Ok(());
         for call in calls {
-            let done = match call {
+            // What is left once the connection is lost has not begun.
+            match call {
                 Step::Claim(request, answer) if answer.begin() => {
-                    give(answer, self.claim(session, &request).await)
+                    self.claim_for(session, &request, answer).await?;
                 }
                 Step::SwapWithOutbox(swap, answer) if answer.begin() => {
-                    give(answer, self.swap_with_outbox(session, &swap).await)
+                    give(
+                        answer,
+                        self.swap_with_outbox(session, &swap).await,
+                        Failure::to_write_error,
+                    )?;
                 }
                 Step::Remove(id, expected, answer) if answer.begin() => {
-                    give(answer, self.remove(session, id, expected).await)
+                    give(
+                        answer,
+                        self.remove(session, id, expected).await,
+                        Failure::to_write_error,
+                    )?;
                 }
                 Step::Purge(limit, answer) if answer.begin() => {
-                    give(answer, purge(session, limit).await)
+                    give(answer, self.purge(session, limit).await, Failure::to_write_error)?;
                 }
-                _ => continue,
-            };
-            last = done.and(last);
+                _ => {}
+            }
         }
-        last
+        Ok(())
     }
 }
 
 impl Stepper {
+    pub(super) fn new() -> Self {
+        Self { writer: Writer::new(), purged_at_once: MAX_PURGED }
+    }
+
+    /// Claims, and gives back what nobody waits for any more: an attempt that does not take place may be
+    /// the only one.
+    async fn claim_for(
+        &self,
+        session: &mut Session,
+        request: &ClaimRequest,
+        answer: Answer<Vec<Observed>>,
+    ) -> Result<(), Failure> {
+        match self.claim(session, request, &answer).await {
+            Ok(claimed) => match answer.try_send(Ok(claimed)) {
+                Ok(()) => Ok(()),
+                Err(unheard) => self.release(session, &unheard.unwrap_or_default()).await,
+            },
+            failed => give(answer, failed, Failure::to_write_error),
+        }
+    }
+
+    /// Gives back what was claimed.
+    async fn release(&self, session: &mut Session, claimed: &[Observed]) -> Result<(), Failure> {
+        if claimed.is_empty() {
+            return Ok(());
+        }
+        let released: Vec<_> = claimed
+            .iter()
+            .filter_map(|Observed { operation, now, .. }| {
+                let change = Change::Release { attempt: operation.attempt() };
+                let next = operation.apply(&change, *now).ok()?;
+                let record = next.to_record();
+                Some((Swap::new(next, operation.version()), record))
+            })
+            .collect();
+        let group: Vec<(&Swap, &[u8])> =
+            released.iter().map(|(swap, record)| (swap, &record[..])).collect();
+        match again!(self.writer.swap(session, &group).await) {
+            Err(failure) if failure.is_fatal() => Err(failure),
+            // Their leases end by themselves.
+            _ => Ok(()),
+        }
+    }
+
     async fn claim(
         &self,
         session: &mut Session,
         request: &ClaimRequest,
+        answer: &Answer<Vec<Observed>>,
     ) -> Result<Vec<Observed>, Failure> {
-        let query = request.as_due_query();
-        let kinds: Vec<String> = match &query.kinds {
-            Some(kinds) => kinds.iter().map(|kind| kind.as_str().to_owned()).collect(),
+        let query = request.to_due_query();
+        let kinds = match &query.kinds {
+            Some(kinds) => names(kinds),
             None => all_kinds(session).await?,
         };
         let limit = query.limit.min(MAX_DUE);
@@ -72,6 +140,7 @@ impl Stepper {
             let mut passed_over: Vec<Uuid> = Vec::new();
             loop {
                 let params: [&(dyn ToSql + Sync); 2] = [&kinds, &passed_over];
+                let asked = Instant::now();
                 let (begun, rows) = tokio::join!(
                     biased;
                     session.say("BEGIN"),
@@ -81,9 +150,13 @@ impl Stepper {
                     Ok(rows) => rows,
                     failed => break end(session, failed.map(|_| Vec::new())).await,
                 };
-                learn(session, &rows);
+                learn(session, &rows, asked);
                 let (due, others) = understood(&rows, Due::Claim);
-                if !due.is_empty() || others.is_empty() {
+                if !answer.is_awaited() {
+                    break end(session, Ok(Vec::new())).await;
+                }
+                let is_all = others.is_empty() || passed_over.len() >= MAX_PASSED_OVER;
+                if !due.is_empty() || is_all {
                     break self.take(session, due, &change).await;
                 }
                 session.say("ROLLBACK").await?;
@@ -112,7 +185,7 @@ impl Stepper {
         }
         let group: Vec<(&Swap, &[u8])> =
             swaps.iter().map(|(swap, record)| (swap, &record[..])).collect();
-        let written = match self.0.swap(&mut Last(session), &group).await {
+        let written = match self.writer.swap(&mut Last(session), &group).await {
             Ok(written) => written,
             failed => return end(session, failed.map(|_| Vec::new())).await,
         };
@@ -136,7 +209,7 @@ impl Stepper {
 
     async fn write_with_outbox(&self, session: &mut Session, swap: &Swap) -> Result<bool, Failure> {
         let record = swap.next.to_record();
-        if self.0.swap(session, &[(swap, &record)]).await? != [true] {
+        if self.writer.swap(session, &[(swap, &record)]).await? != [true] {
             return Ok(false);
         }
         let rows = session.query(|sql| &sql.now, &[]).await?;
@@ -145,7 +218,7 @@ impl Stepper {
             // Not limited, and left out if its key or id is in use.
             let submission = Submission { limits: Limits::default(), ..submission.clone() };
             if existing(session, &[&submission]).await?.remove(0)?.is_none() {
-                insert(session, &[&Accept::new(submission, now)], 0, self.0.part).await?;
+                insert(session, &[&Accept::new(submission, now)], 0, self.writer.part).await?;
             }
         }
         Ok(true)
@@ -163,10 +236,37 @@ impl Stepper {
         }
         conflict(session, id).await
     }
+
+    /// Purges some at a time, so that what is done is kept, for at most a quarter of the time of a call.
+    async fn purge(&mut self, session: &mut Session, limit: usize) -> Result<usize, Failure> {
+        let until = Instant::now() + session.line.settings.call_timeout / 4;
+        let mut purged = 0;
+        while purged < limit {
+            let some = self.purged_at_once.min(limit - purged);
+            match purge(session, some).await {
+                Ok(count) => {
+                    purged += count;
+                    self.purged_at_once = (self.purged_at_once + 1).min(MAX_PURGED);
+                    if count < some || Instant::now() >= until {
+                        break;
+                    }
+                }
+                Err(failure) => {
+                    // Perhaps there are large bodies among them: the same ones again would take as long.
+                    self.purged_at_once = (some / 2).max(1);
+                    if purged == 0 || failure.is_fatal() {
+                        return Err(failure);
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(purged)
+    }
 }
 
 async fn purge(session: &mut Session, limit: usize) -> Result<usize, Failure> {
-    let statement = session.prepare_for(|sql| &sql.purge, limit.min(MAX_DUE)).await?;
+    let statement = session.prepare_for(|sql| &sql.purge, limit).await?;
     let rows = session.run(&statement, &[]).await?;
     let removed = rows.first().map_or(0, |row| row.get::<_, i64>(0));
     Ok(usize::try_from(removed).unwrap_or(0))
@@ -177,19 +277,5 @@ async fn conflict(session: &mut Session, id: OperationId) -> Result<Swapped, Fai
     match get(session, &[id]).await?.remove(&id) {
         Some(observed) => Ok(Swapped::Conflict(Box::new(observed?))),
         None => Ok(Swapped::Gone),
-    }
-}
-
-/// Gives the result of a write, and the error that ends the connection if it was one.
-fn give<T>(answer: Answer<T>, result: Result<T, Failure>) -> Result<(), Failure> {
-    match result {
-        Ok(value) => {
-            answer.send(Ok(value));
-            Ok(())
-        }
-        Err(failure) => {
-            answer.send(Err(failure.to_write_error()));
-            if failure.is_fatal() { Err(failure) } else { Ok(()) }
-        }
     }
 }

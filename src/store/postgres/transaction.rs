@@ -5,10 +5,11 @@ use tokio_postgres::types::ToSql;
 
 use super::error::Failure;
 use super::lane::{Run, Session};
-use super::sql::{Sql, Text};
+use super::sql::{Sql, Text, quoted};
 
 /// A connection that says a statement while nobody else does, all in one go: begins, takes the turn, says
-/// it, and commits.
+/// it, and commits. Whoever has the turn waits for a row only for a quarter of the time of a call: the
+/// others wait for the turn, and somebody's open transaction may hold the row.
 pub(super) struct Alone<'a>(pub(super) &'a mut Session);
 
 impl Run for Alone<'_> {
@@ -20,15 +21,23 @@ impl Run for Alone<'_> {
         let Self(session) = self;
         let lock = session.prepare(|sql| &sql.lock).await?;
         let statement = session.prepare(pick).await?;
-        let (begun, locked, rows, committed) = tokio::join!(
+        let settings = &session.line.settings;
+        let name = format!("{}.live", quoted(&settings.schema));
+        let lock_params: [&(dyn ToSql + Sync); 1] = [&name];
+        let patience = (settings.call_timeout / 4).as_millis().max(1);
+        let patience = format!("SET LOCAL lock_timeout = {patience}");
+        let (begun, locked, bounded, rows, committed) = tokio::join!(
             biased;
             session.say("BEGIN"),
-            session.run(&lock, &[]),
+            session.run(&lock, &lock_params),
+            session.say(&patience),
             session.run(&statement, params),
             // Of what failed it keeps nothing.
             session.say("COMMIT"),
         );
-        begun.and(locked)?;
+        begun?;
+        locked?;
+        bounded?;
         let rows = rows?;
         committed.map(|()| rows)
     }

@@ -1,7 +1,9 @@
 //! What is written: groups of swaps in one statement each, and beside them those of acceptances.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI16, Ordering};
 
+use bytes::Bytes;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -10,7 +12,7 @@ use super::lane::{Run, Serve, Session};
 use super::read::get;
 use super::sql::PARTS;
 use crate::operation::{Due, Operation, Outcome};
-use crate::store::server::Answer;
+use crate::store::server::{Answer, Grouped};
 use crate::store::{Acceptance, Submission, Swap, Swapped};
 use crate::time::Timestamp;
 
@@ -53,6 +55,15 @@ pub(super) enum Write {
     Swap(Box<Swap>, Vec<u8>, Answer<Swapped>),
 }
 
+impl Grouped for Write {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Accept(accept, _) => accept.submission.input.as_ref().map_or(0, Bytes::len),
+            Self::Swap(swap, ..) => swap.outcome.as_ref().map_or(0, |outcome| outcome.body.len()),
+        }
+    }
+}
+
 /// Writes groups, and counts in a part of its own.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -61,9 +72,13 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new() -> Self {
-        static NEXT: AtomicI16 = AtomicI16::new(0);
-        let part = NEXT.fetch_add(1, Ordering::Relaxed).rem_euclid(PARTS);
-        Self { part }
+        // From anywhere on, or all processes would count in the same few.
+        static NEXT: LazyLock<AtomicI16> = LazyLock::new(|| {
+            let mut start = [0; 2];
+            let _ = getrandom::fill(&mut start);
+            AtomicI16::new(i16::from_ne_bytes(start))
+        });
+        Self { part: NEXT.fetch_add(1, Ordering::Relaxed).rem_euclid(PARTS) }
     }
 }
 
@@ -72,15 +87,16 @@ impl Serve<Write> for Writer {
         let (mut accepts, mut swaps) = (Vec::new(), Vec::new());
         for call in calls {
             match call {
-                Write::Accept(accept, answer) if answer.begin() => accepts.push((accept, answer)),
+                Write::Accept(accept, answer) => accepts.push((accept, answer)),
                 Write::Swap(swap, record, answer) if answer.begin() => {
                     swaps.push((swap, record, answer));
                 }
-                _ => {}
+                Write::Swap(..) => {}
             }
         }
-        let swapped = self.swap_all(session, swaps).await;
-        self.accept_all(session, accepts).await.and(swapped)
+        // If that ends the connection, the acceptances have not begun.
+        self.swap_all(session, swaps).await?;
+        self.accept_all(session, accepts).await
     }
 }
 
@@ -127,7 +143,7 @@ impl Writer {
                         Err(failure.to_error())
                     });
                 }
-                Err(failure)
+                if failure.is_fatal() { Err(failure) } else { Ok(()) }
             }
             (Err(failure), _)
                 if swaps.len() > 1 && failure.left() == Left::Nothing && !failure.is_fatal() =>
@@ -135,7 +151,11 @@ impl Writer {
                 // Each alone, so that one that fails fails no other.
                 let mut last = Ok(());
                 for swap in swaps {
-                    last = Box::pin(self.swap_all(session, vec![swap])).await.and(last);
+                    if last.is_err() {
+                        swap.2.send(Err(Failure::NotConnected.to_error()));
+                    } else if swap.2.is_awaited() {
+                        last = Box::pin(self.swap_all(session, vec![swap])).await;
+                    }
                 }
                 last
             }

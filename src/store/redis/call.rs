@@ -7,7 +7,7 @@ use redis::Cmd;
 
 use super::error::Failure;
 use crate::operation::{Due, Operation, OperationId, Outcome};
-use crate::store::server::Answer;
+use crate::store::server::{Answer, Grouped, READ_BYTES};
 use crate::store::{Acceptance, Idempotency, Observed, Submission, Swap, Swapped};
 use crate::time::Timestamp;
 
@@ -30,6 +30,20 @@ pub(super) enum Call {
     Due(Due, usize, usize, Answer<Found>),
     /// Whose, from where on, how many.
     List(String, Option<OperationId>, usize, Answer<Found>),
+}
+
+impl Grouped for Call {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Accept(accept, _) => accept.bytes(),
+            Self::Swap(swap, _, follows, _) => {
+                let outcome = swap.outcome.as_ref().map_or(0, |outcome| outcome.body.len());
+                outcome + follows.iter().map(Accept::bytes).sum::<usize>()
+            }
+            Self::Input(..) | Self::Outcome(..) => READ_BYTES,
+            _ => 0,
+        }
+    }
 }
 
 impl Call {
@@ -82,6 +96,10 @@ impl Accept {
     pub(super) fn new(submission: Submission, now: Timestamp) -> Self {
         let operation = submission.operation.accept(now);
         Self { value: value(&operation, 0), operation, submission }
+    }
+
+    fn bytes(&self) -> usize {
+        self.submission.input.as_ref().map_or(0, Bytes::len)
     }
 
     /// Adds the arguments that the scripts' `accept` reads.

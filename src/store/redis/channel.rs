@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use redis::aio::{MultiplexedConnection, PubSubStream};
+use redis::aio::MultiplexedConnection;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::lane::Line;
-use crate::store::server;
+use crate::store::server::{self, Ear, Heard, ear};
 
 /// The channel of all processes that share the prefix.
 pub(super) struct Channel(pub(super) Arc<Line>);
@@ -26,23 +27,37 @@ impl server::Channel for Channel {
             sink.subscribe(&name).await.ok()?;
             Some(listener)
         };
-        let listener = timeout(settings.connect_timeout, listen).await.ok()??;
-        Some(Connection { name, speaker, listener })
+        let mut messages = timeout(settings.connect_timeout, listen).await.ok()??;
+        // The driver would keep without a bound what is not heard at once.
+        let (voice, ear) = ear();
+        let listener = tokio::spawn(async move {
+            while let Some(message) = messages.next().await {
+                // What is no text nobody understands.
+                voice.say(message.get_payload().unwrap_or_default());
+            }
+        });
+        Some(Connection { name, speaker, ear, listener })
     }
 }
 
 pub(super) struct Connection {
     name: String,
     speaker: MultiplexedConnection,
-    listener: PubSubStream,
+    ear: Ear,
+    /// Reads what is published.
+    listener: JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
 }
 
 #[async_trait]
 impl server::Connection for Connection {
-    async fn hear(&mut self) -> Option<String> {
-        let message = self.listener.next().await?;
-        // What is no text nobody understands.
-        Some(message.get_payload().unwrap_or_default())
+    async fn hear(&mut self) -> Option<Heard> {
+        self.ear.hear().await
     }
 
     async fn say(&mut self, message: &str) -> Option<()> {

@@ -1,7 +1,7 @@
 //! A connection, and the calls that go over it together.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisResult, Script, Value};
@@ -147,6 +147,7 @@ impl Batch {
         line: &Line,
         connection: &mut MultiplexedConnection,
     ) -> Result<Answers, Failure> {
+        let asked = Instant::now();
         let answers: Vec<RedisResult<Value>> = self.pipe.query_async(connection).await?;
         let mut answers: Vec<Result<Value, Failure>> =
             answers.into_iter().map(|answer| answer.map_err(Failure::from)).collect();
@@ -171,7 +172,7 @@ impl Batch {
         let mut answers = answers.into_iter();
         let (seconds, micros): (i64, i64) = parsed(answers.next().ok_or(Failure::Unexpected)??)?;
         let now = Timestamp::from_unix_millis(seconds * 1_000 + micros / 1_000);
-        line.clock.learn(now);
+        line.clock.learn(now, asked);
         let [accepted, changed, found] =
             self.has.map(|has| if has { answers.next() } else { None });
         let found: Vec<Option<Vec<u8>>> = match found {

@@ -22,21 +22,21 @@ use self::lane::{Connected, Line};
 use self::open::Settings;
 pub use self::open::{RedisOpenError, RedisOpenErrorKind};
 use self::scripts::Scripts;
-use super::hints::Hub;
-use super::server::{Calls, ServerClock, Wire};
-use super::{
-    Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hint, Hints, ListQuery, Observed,
-    OperationStore, Page, StoreError, Submission, Swap, Swapped,
+use super::ext::next_write_id;
+use super::server::{
+    Calls, ServerClock, Wire, names, settable, settable_connections, settable_queue,
 };
-use crate::operation::{Change, Due, Operation, OperationId, Outcome, Owner};
+use super::{
+    Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hints, ListQuery, Observed,
+    OperationStore, Page, StoreError, StoreErrorKind, Submission, Swap, Swapped,
+};
+use crate::operation::{Change, Due, OperationId, Outcome, Owner};
 use crate::time::Timestamp;
 
 /// How many operations one script looks at: the server does nothing else meanwhile.
 const MAX_STEP: usize = 200;
 /// How many operations a list or a search for what is due looks at before it gives what it found.
 const MAX_LOOKED_AT: usize = 2_000;
-/// How often changes are looked for while no word of them comes.
-const WATCHED: Duration = Duration::from_millis(100);
 /// For how long one connection that is at work keeps the others from it: calls that go together cost less
 /// than calls that go at once, and no large body holds up the others for longer.
 const STAGGER: Duration = Duration::from_millis(10);
@@ -59,6 +59,9 @@ const RESERVED: Duration = Duration::from_millis(100);
 ///   connections come back by themselves.
 /// - A failover to a replica may lose what was acknowledged: Redis replicates after it answers.
 ///   [`replicas`](RedisStoreBuilder::replicas) makes that rarer, not impossible.
+///
+/// For TLS (`rediss://…`) the crate `redis` must be built with it: depend on it by yourself, in the same
+/// version, with one of its features for tokio, such as `tokio-rustls-comp`.
 ///
 /// All keys of a store begin with its [prefix](RedisStoreBuilder::prefix), which is a hash tag: they lie in
 /// one slot, on one node of a cluster. To spread over nodes, use stores with other prefixes.
@@ -84,7 +87,6 @@ pub struct RedisStore {
 struct Shared {
     line: Arc<Line>,
     calls: Calls<Call>,
-    hub: Arc<Hub>,
     wire: Wire,
     durability: Durability,
     max_body_bytes: usize,
@@ -102,6 +104,7 @@ pub struct RedisStoreBuilder {
     connections: usize,
     queue: usize,
     max_body_bytes: usize,
+    watch_interval: Duration,
 }
 
 impl RedisStore {
@@ -117,11 +120,16 @@ impl RedisStore {
     pub const DEFAULT_QUEUE: usize = 10_000;
     /// How large one input or outcome may be if nothing else is said: 64 MiB.
     pub const DEFAULT_MAX_BODY_BYTES: usize = 64 << 20;
+    /// How often changes are looked for where no word of them comes, if nothing else is said.
+    pub const DEFAULT_WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
     /// Opens the store with the defaults.
     ///
     /// # Errors
     /// See [`RedisOpenErrorKind`].
+    ///
+    /// # Cancel safety
+    /// A future that is dropped leaves no connection behind; nothing was written.
     pub async fn open(url: &str) -> Result<Self, RedisOpenError> {
         Self::builder(url)?.open().await
     }
@@ -131,7 +139,7 @@ impl RedisStore {
     /// # Errors
     /// If the URL cannot be understood.
     pub fn builder(url: &str) -> Result<RedisStoreBuilder, RedisOpenError> {
-        let client = Client::open(url).map_err(RedisOpenError::config)?;
+        let client = Client::open(url).map_err(|error| RedisOpenError::config(url, error))?;
         Ok(RedisStoreBuilder {
             settings: Settings {
                 client,
@@ -146,6 +154,7 @@ impl RedisStore {
             connections: Self::DEFAULT_CONNECTIONS,
             queue: Self::DEFAULT_QUEUE,
             max_body_bytes: Self::DEFAULT_MAX_BODY_BYTES,
+            watch_interval: Self::DEFAULT_WATCH_INTERVAL,
         })
     }
 
@@ -162,25 +171,13 @@ impl RedisStore {
         }
     }
 
-    /// Tells this process and the others.
-    fn publish(&self, operation: &Operation) {
-        self.shared.hub.publish(operation);
-        self.shared.wire.tell(operation);
-    }
-
     /// What may be claimed, longest due first; and kept from others for so long.
     async fn to_claim(
         &self,
         query: &DueQuery,
         reserved: Duration,
     ) -> Result<Vec<Observed>, StoreError> {
-        let kinds = query.kinds.as_ref().map(|kinds| {
-            let mut kinds: Vec<String> =
-                kinds.iter().map(|kind| kind.as_str().to_owned()).collect();
-            kinds.sort_unstable();
-            kinds.dedup();
-            kinds
-        });
+        let kinds = query.kinds.as_deref().map(names);
         let limit = query.limit.min(MAX_STEP);
         let found = |answer| Call::ToClaim(limit, reserved, kinds, answer);
         let mut due = understood(self.shared.calls.ask(false, found).await?, Due::Claim);
@@ -208,13 +205,15 @@ impl fmt::Debug for RedisStore {
 }
 
 impl RedisStoreBuilder {
-    /// What all keys begin with. Each prefix is a store of its own.
+    /// What all keys begin with (default: [`DEFAULT_PREFIX`](RedisStore::DEFAULT_PREFIX)). Each prefix is a
+    /// store of its own.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// What the connections are called in the server's list of clients.
+    /// What the connections are called in the server's list of clients (default: `respond-async`), all but the
+    /// one that listens, which the driver gives no name.
     pub fn client_name(mut self, name: impl Into<String>) -> Self {
         self.settings.client_name = name.into();
         self
@@ -228,7 +227,7 @@ impl RedisStoreBuilder {
     }
 
     /// What the server keeps, where it does not tell (`CONFIG GET` is forbidden). It is not looked at then,
-    /// nor whether the server evicts keys.
+    /// nor whether the server evicts keys. By default the server is asked.
     pub fn assume(mut self, durability: Durability) -> Self {
         self.assumed = Some(durability);
         self
@@ -237,40 +236,61 @@ impl RedisStoreBuilder {
     /// Waits after each write until so many replicas have it (`WAIT`). If they have not in that time, the
     /// call is [`Ambiguous`](super::StoreErrorKind::Ambiguous). This is no guarantee: a replica that has not got a
     /// write may still be made the primary.
+    ///
+    /// The patience is at least a millisecond and at most three quarters of the
+    /// [call timeout](Self::call_timeout). By default, and for 0 replicas, nothing is waited for.
     pub fn replicas(mut self, replicas: usize, patience: Duration) -> Self {
         self.replicas = (replicas > 0).then_some((replicas, patience));
         self
     }
 
-    /// How long to wait for a connection.
+    /// How long to wait for a connection, from a millisecond to a day (default:
+    /// [`DEFAULT_CONNECT_TIMEOUT`](RedisStore::DEFAULT_CONNECT_TIMEOUT)).
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = timeout;
+        self.settings.connect_timeout = settable(timeout);
         self
     }
 
-    /// How long a call may take, its wait for its turn included. After it a call that reads or was not
-    /// begun is [`Unavailable`](super::StoreErrorKind::Unavailable), one that writes
+    /// How long one call of the server may take, its wait for its turn included; from a millisecond to a day
+    /// (default: [`DEFAULT_CALL_TIMEOUT`](RedisStore::DEFAULT_CALL_TIMEOUT)). After it a call that reads or
+    /// was not begun is [`Unavailable`](super::StoreErrorKind::Unavailable), one that writes
     /// [`Ambiguous`](super::StoreErrorKind::Ambiguous).
+    ///
+    /// A method of the store may be several, one after the other: `accept` asks for the time if it was not
+    /// heard of for a second, `claim` looks, writes, and may look again, and `list`, `due` and `purge` go
+    /// step by step.
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.call_timeout = timeout.max(Duration::from_millis(1));
+        self.settings.call_timeout = settable(timeout);
         self
     }
 
-    /// How many connections there are for calls, at least 1; two more speak and listen.
+    /// How many connections there are for calls, from 1 to 1,000 (default:
+    /// [`DEFAULT_CONNECTIONS`](RedisStore::DEFAULT_CONNECTIONS)); two more speak and listen.
     pub fn connections(mut self, connections: usize) -> Self {
-        self.connections = connections.max(1);
+        self.connections = settable_connections(connections);
         self
     }
 
-    /// How many calls may wait. One more is [`Unavailable`](super::StoreErrorKind::Unavailable).
+    /// How many calls may wait, from 1 to 1,000,000 (default: [`DEFAULT_QUEUE`](RedisStore::DEFAULT_QUEUE)).
+    /// One more is [`Unavailable`](super::StoreErrorKind::Unavailable).
     pub fn queue(mut self, calls: usize) -> Self {
-        self.queue = calls.max(1);
+        self.queue = settable_queue(calls);
         self
     }
 
-    /// Bounds one input or outcome. Redis itself takes no more than `proto-max-bulk-len`, 512 MiB.
+    /// Bounds one input or outcome, in bytes (default:
+    /// [`DEFAULT_MAX_BODY_BYTES`](RedisStore::DEFAULT_MAX_BODY_BYTES)). Redis itself takes no more than
+    /// `proto-max-bulk-len`, 512 MiB.
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.max_body_bytes = bytes;
+        self
+    }
+
+    /// How long it is from one look for changes to the next where no word of them comes, while anybody
+    /// listens; from a millisecond to a day (default:
+    /// [`DEFAULT_WATCH_INTERVAL`](RedisStore::DEFAULT_WATCH_INTERVAL)).
+    pub fn watch_interval(mut self, interval: Duration) -> Self {
+        self.watch_interval = settable(interval);
         self
     }
 
@@ -278,6 +298,9 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     /// See [`RedisOpenErrorKind`].
+    ///
+    /// # Cancel safety
+    /// A future that is dropped leaves no connection behind; nothing was written.
     pub async fn open(self) -> Result<RedisStore, RedisOpenError> {
         let Self { settings, queue, max_body_bytes, .. } = self;
         let (durability, has_flags) = settings.check(self.least, self.assumed).await?;
@@ -287,14 +310,16 @@ impl RedisStoreBuilder {
             prefix: format!("{{{}}}:", self.prefix),
             scripts: Scripts::new(has_flags),
             clock: ServerClock::default(),
-            replicas: self.replicas,
+            // The server waits no longer than the connection does, and never without an end, which it takes
+            // 0 ms for.
+            replicas: self
+                .replicas
+                .map(|(replicas, patience)| (replicas, settable(patience.min(bound * 3 / 4)))),
         });
-        let hub = Arc::new(Hub::default());
         let lanes = (0..self.connections).map(|_| Connected(Arc::clone(&line)));
         let shared = Shared {
             calls: Calls::start(lanes, queue, bound, STAGGER),
-            wire: Wire::start(Channel(Arc::clone(&line)), &hub, bound, WATCHED),
-            hub,
+            wire: Wire::start(Channel(Arc::clone(&line)), bound, self.watch_interval),
             line,
             durability,
             max_body_bytes,
@@ -318,7 +343,7 @@ impl OperationStore for RedisStore {
         let accept = Box::new(Accept::new(submission, self.time().await?));
         let acceptance = self.shared.calls.ask(true, |answer| Call::Accept(accept, answer)).await?;
         if let Acceptance::Created(created) = &acceptance {
-            self.publish(&created.operation);
+            self.shared.wire.publish(&created.operation);
         }
         Ok(acceptance)
     }
@@ -347,10 +372,9 @@ impl OperationStore for RedisStore {
         let call = |answer| Call::Swap(swap, value, follows, answer);
         let swapped = self.shared.calls.ask(true, call).await?;
         if swapped == Swapped::Swapped {
-            self.publish(&next);
+            self.shared.wire.publish(&next);
             if has_followers {
-                self.shared.hub.send(Hint::Claimable);
-                self.shared.wire.tell_claimable();
+                self.shared.wire.publish_claimable();
             }
         }
         Ok(swapped)
@@ -360,8 +384,7 @@ impl OperationStore for RedisStore {
         let call = |answer| Call::Remove(id, expected, answer);
         let removed = self.shared.calls.ask(true, call).await?;
         if removed == Swapped::Swapped {
-            self.shared.hub.send(Hint::Changed(id));
-            self.shared.wire.tell_changed(id);
+            self.shared.wire.publish_changed(id);
         }
         Ok(removed)
     }
@@ -431,11 +454,11 @@ impl OperationStore for RedisStore {
     }
 
     fn hints(&self) -> Option<Box<dyn Hints>> {
-        Some(self.shared.hub.subscribe())
+        Some(self.shared.wire.hints())
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Observed>, StoreError> {
-        let query = request.as_due_query();
+        let query = request.to_due_query();
         if query.limit == 0 {
             return Ok(Vec::new());
         }
@@ -444,10 +467,20 @@ impl OperationStore for RedisStore {
         let claims = due.into_iter().filter_map(|Observed { operation, now, .. }| {
             // What is due may be claimed: the two are one rule of the operation's.
             let next = operation.apply(&change, now).ok()?;
-            let swap = Swap::new(next.clone(), operation.version());
+            let write_id = next_write_id();
+            let swap = Swap::new(next.clone(), operation.version()).with_write_id(write_id);
             Some(async move {
-                let swapped = self.swap(swap).await;
-                (swapped, Observed { operation: next, now, write_id: 0 })
+                let swapped = match self.swap(swap).await {
+                    // An attempt that nobody knows of would never take place.
+                    Err(error) if error.kind() == StoreErrorKind::Ambiguous => {
+                        match self.get(next.id()).await {
+                            Ok(Some(found)) if found.write_id == write_id => Ok(Swapped::Swapped),
+                            _ => Err(error),
+                        }
+                    }
+                    swapped => swapped,
+                };
+                (swapped, Observed { operation: next, now, write_id })
             })
         });
         let mut claimed = Vec::new();

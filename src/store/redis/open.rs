@@ -27,6 +27,10 @@ pub enum RedisOpenErrorKind {
     /// The URL cannot be understood.
     #[error("the URL cannot be understood")]
     Config,
+    /// The URL asks for TLS, and the crate `redis` was built without it: turn on one of its features for TLS
+    /// with tokio, such as `tokio-rustls-comp`.
+    #[error("the crate redis was built without TLS; turn on its feature tokio-rustls-comp")]
+    NoTls,
     /// Nobody answers there, or not in time.
     #[error("the server cannot be reached")]
     Unreachable,
@@ -62,12 +66,21 @@ impl RedisOpenError {
         self.kind
     }
 
+    /// Whether the same may succeed later, without anybody's help.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind, RedisOpenErrorKind::Unreachable | RedisOpenErrorKind::Replica)
+    }
+
     fn new(kind: RedisOpenErrorKind) -> Self {
         Self { kind, source: None }
     }
 
-    pub(super) fn config(source: RedisError) -> Self {
-        Self { kind: RedisOpenErrorKind::Config, source: Some(source) }
+    pub(super) fn config(url: &str, source: RedisError) -> Self {
+        // Whether TLS is all that is in the way.
+        let plain = url.strip_prefix("rediss:").or_else(|| url.strip_prefix("valkeys:"));
+        let is_sound = plain.is_some_and(|rest| Client::open(format!("redis:{rest}")).is_ok());
+        let kind = if is_sound { RedisOpenErrorKind::NoTls } else { RedisOpenErrorKind::Config };
+        Self { kind, source: Some(source) }
     }
 }
 

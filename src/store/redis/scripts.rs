@@ -312,47 +312,52 @@ write()
 return #ids
 ";
 
-/// How many of each kind at the most, for how many milliseconds to keep them from others, and the kinds;
-/// without any, all. Whoever is given one claims it at once or not at all: until then it is out of the
-/// others' sight, so that not all try the same.
+/// How many at the most, for how many milliseconds to keep them from others, and the kinds; without any,
+/// all. Whoever is given one to keep claims it at once or not at all: until then it is out of the others'
+/// sight, so that not all try the same. If none is kept, that many of each kind.
 const TO_CLAIM: &str = r"
 local limit, kept = tonumber(ARGV[1]), tonumber(ARGV[2])
 local kinds = {unpack(ARGV, 4)}
 if ARGV[3] == 'all' then
     kinds = redis.call('SMEMBERS', p .. 'kinds')
 end
-local found = {now}
+local due = {}
 for _, kind in ipairs(kinds) do
     local index, taken, passed = p .. 'c:' .. kind, 0, 0
     while taken < limit and passed < 1000 do
-        local ids = redis.call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', passed, limit - taken)
+        local ids = redis.call('ZRANGEBYSCORE', index, '-inf', now, 'WITHSCORES', 'LIMIT',
+            taken + passed, limit - taken)
         if #ids == 0 then
             break
         end
-        local keys, hidden = {}, {}
-        for at, id in ipairs(ids) do
-            keys[at] = p .. 'o:' .. id
+        local keys = {}
+        for at = 1, #ids, 2 do
+            keys[#keys + 1] = p .. 'o:' .. ids[at]
         end
-        local values = redis.call('MGET', unpack(keys))
-        for at, id in ipairs(ids) do
-            local value = values[at]
+        for at, value in ipairs(redis.call('MGET', unpack(keys))) do
             local _, settle = split(value or '')
             -- One past its deadline is for the sweeper.
             if not settle or (settle ~= '-' and tonumber(settle) <= now) then
                 passed = passed + 1
             else
                 taken = taken + 1
-                found[#found + 1] = value
-                if kept > 0 then
-                    hidden[#hidden + 1] = now + kept
-                    hidden[#hidden + 1] = id
-                else
-                    passed = passed + 1
-                end
+                due[#due + 1] = {index, ids[2 * at - 1], tonumber(ids[2 * at]), value}
             end
         end
-        many('ZADD', index, hidden)
     end
+end
+table.sort(due, function(one, other)
+    return one[3] < other[3] or (one[3] == other[3] and one[2] < other[2])
+end)
+local found = {now}
+for at, it in ipairs(due) do
+    if kept > 0 then
+        if at > limit then
+            break
+        end
+        redis.call('ZADD', it[1], now + kept, it[2])
+    end
+    found[#found + 1] = it[4]
 end
 return found
 ";

@@ -7,7 +7,8 @@ use crate::time::Timestamp;
 
 /// For how long an answer of the server tells what its clock shows.
 const FRESH: Duration = Duration::from_secs(1);
-/// A server's clock that falls behind by more than this was put back.
+/// A server's clock that falls behind by more than this, however long its answer was on its way, was put
+/// back.
 const PUT_BACK: Duration = Duration::from_millis(100);
 
 /// The server's clock as its last answers told it. The caller's own clock does not count.
@@ -18,13 +19,15 @@ const PUT_BACK: Duration = Duration::from_millis(100);
 pub(in crate::store) struct ServerClock(Mutex<Option<(Instant, Timestamp)>>);
 
 impl ServerClock {
-    /// Learns from an answer that has just come.
-    pub(in crate::store) fn learn(&self, now: Timestamp) {
+    /// Learns from an answer that has just come to what was `asked` then.
+    pub(in crate::store) fn learn(&self, now: Timestamp, asked: Instant) {
         let at = Instant::now();
+        // What it shows at the most, if it answered at once and the answer was on its way ever since.
+        let latest = now + (at - asked);
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_nearer = heard.is_none_or(|(heard_at, told)| {
             let reckoned = told + (at - heard_at);
-            at - heard_at > FRESH || now >= reckoned || now + PUT_BACK < reckoned
+            at - heard_at > FRESH || now >= reckoned || latest + PUT_BACK < reckoned
         });
         if is_nearer {
             *heard = Some((at, now));
@@ -51,13 +54,16 @@ mod tests {
     fn the_latest_of_its_answers_counts_unless_it_was_put_back() {
         let clock = ServerClock::default();
         assert_eq!(clock.now(), None);
-        clock.learn(at(5_000));
+        let asked = Instant::now();
+        clock.learn(at(5_000), asked);
         // An answer that took long on its way.
-        clock.learn(at(4_990));
+        clock.learn(at(4_990), asked);
         assert!(clock.now().unwrap() >= at(5_000));
-        clock.learn(at(9_000));
+        clock.learn(at(4_200), asked.checked_sub(Duration::from_millis(800)).unwrap());
+        assert!(clock.now().unwrap() >= at(5_000));
+        clock.learn(at(9_000), asked);
         assert!(clock.now().unwrap() >= at(9_000));
-        clock.learn(at(1_000));
+        clock.learn(at(1_000), asked);
         assert!(clock.now().unwrap() < at(2_000));
     }
 }

@@ -12,7 +12,10 @@ use crate::store::{StoreError, StoreErrorKind};
 
 /// How many calls are made at once at the most.
 const MAX_GROUP: usize = 256;
-/// How long to wait before a connection is tried again, at first and at the most.
+/// How many bytes of bodies go together at the most, but for one body that has more by itself.
+const MAX_GROUP_BYTES: usize = 16 << 20;
+/// How long to wait before a connection is made again, after one that could not be made or used, at first
+/// and at the most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
 const WAITING: u8 = 0;
@@ -33,11 +36,33 @@ impl<T> Answer<T> {
         state.compare_exchange(WAITING, BEGUN, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
+    /// Whether anybody still waits for it.
+    pub(in crate::store) fn is_awaited(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
     pub(in crate::store) fn send(self, result: Result<T, StoreError>) {
         // Whoever asked may have gone away.
-        let _ = self.sender.send(result);
+        let _ = self.try_send(result);
+    }
+
+    /// Gives it back if whoever asked has gone away.
+    pub(in crate::store) fn try_send(
+        self,
+        result: Result<T, StoreError>,
+    ) -> Result<(), Result<T, StoreError>> {
+        self.sender.send(result)
     }
 }
+
+/// A call that goes together with others.
+pub(in crate::store) trait Grouped: Send + 'static {
+    /// About how many bytes its bodies have, on their way there or back.
+    fn bytes(&self) -> usize;
+}
+
+/// What the body of an input or an outcome that is read is taken to have.
+pub(in crate::store) const READ_BYTES: usize = 256 << 10;
 
 /// The queue before some lanes of one sort.
 #[derive(Debug)]
@@ -78,7 +103,7 @@ pub(in crate::store) trait Lane<C>: Send + 'static {
     ) -> impl Future<Output = bool> + Send;
 }
 
-impl<C: Send + 'static> Calls<C> {
+impl<C: Grouped> Calls<C> {
     /// Starts the lanes. As many calls as `room` may wait for them, and each for as long as
     /// `call_timeout`. While one lane is at work, another begins only after the `stagger`: what comes
     /// meanwhile goes together, and what is held up is not held up for longer.
@@ -115,14 +140,19 @@ impl<C: Send + 'static> Calls<C> {
         if self.connected.load(Ordering::SeqCst) == 0 {
             return Err(unavailable("the database cannot be reached"));
         }
-        let (sender, receiver) = oneshot::channel();
+        let (sender, mut receiver) = oneshot::channel();
         let state = Arc::new(AtomicU8::new(WAITING));
         self.sender
             .try_send(call(Answer { sender, state: Arc::clone(&state) }))
             .map_err(|_| unavailable("too many calls wait for the database"))?;
-        match timeout(self.call_timeout, receiver).await {
+        match timeout(self.call_timeout, &mut receiver).await {
             Ok(Ok(result)) => result,
             late => {
+                // From here on whoever answers learns that nobody hears it.
+                receiver.close();
+                if let Ok(result) = receiver.try_recv() {
+                    return result;
+                }
                 let waited =
                     state.compare_exchange(WAITING, ABANDONED, Ordering::SeqCst, Ordering::SeqCst);
                 Err(if waited.is_err() && writes {
@@ -138,9 +168,10 @@ impl<C: Send + 'static> Calls<C> {
     }
 }
 
-async fn run<C: Send + 'static, L: Lane<C>>(mut lane: L, queue: Arc<Queue<C>>) {
+async fn run<C: Grouped, L: Lane<C>>(mut lane: L, queue: Arc<Queue<C>>) {
     let mut is_counted = true;
     let [first, most] = PAUSES;
+    let longer = |pause: Duration| (pause * 2).min(most).mul_f64(0.75 + 0.25 * jitter());
     let mut pause = first;
     loop {
         let Some(mut session) = lane.connect().await else {
@@ -150,20 +181,18 @@ async fn run<C: Send + 'static, L: Lane<C>>(mut lane: L, queue: Arc<Queue<C>>) {
             if !queue.wait(pause).await {
                 return;
             }
-            pause = (pause * 2).min(most).mul_f64(0.75 + 0.25 * jitter());
+            pause = longer(pause);
             continue;
         };
-        pause = first;
         if !std::mem::replace(&mut is_counted, true) {
             queue.connected.fetch_add(1, Ordering::SeqCst);
         }
         loop {
-            let mut calls = Vec::new();
-            let taken = tokio::select! {
-                taken = queue.take(&mut calls) => taken,
+            let calls = tokio::select! {
+                calls = queue.take() => calls,
                 () = L::lost(&mut session) => break,
             };
-            if taken == 0 {
+            if calls.is_empty() {
                 return;
             }
             queue.busy.fetch_add(1, Ordering::SeqCst);
@@ -171,36 +200,46 @@ async fn run<C: Send + 'static, L: Lane<C>>(mut lane: L, queue: Arc<Queue<C>>) {
             queue.busy.fetch_sub(1, Ordering::SeqCst);
             queue.done.notify_waiters();
             if !goes_on {
+                // A server that answers nothing may still be at work for this one: it is not given
+                // connection after connection.
+                sleep(pause).await;
+                pause = longer(pause);
                 break;
             }
+            pause = first;
         }
     }
 }
 
-impl<C> Queue<C> {
-    /// Takes the calls that wait, or the next one.
-    async fn take(&self, calls: &mut Vec<C>) -> usize {
+impl<C: Grouped> Queue<C> {
+    /// Takes the calls that wait, or the next one; none once nobody can ask any more.
+    async fn take(&self) -> Vec<C> {
         let mut receiver = self.receiver.lock().await;
-        let mut taken = receiver.recv_many(calls, MAX_GROUP).await;
+        let mut calls: Vec<C> = receiver.recv().await.into_iter().collect();
+        let mut bytes: usize = calls.iter().map(C::bytes).sum();
+        let mut take_more = |calls: &mut Vec<C>, receiver: &mut mpsc::Receiver<C>| {
+            while calls.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
+                let Ok(call) = receiver.try_recv() else { break };
+                bytes = bytes.saturating_add(call.bytes());
+                calls.push(call);
+            }
+        };
+        take_more(&mut calls, &mut receiver);
         // Made before the look, so that no end is missed in between.
         let done = self.done.notified();
-        if taken > 0 && !self.stagger.is_zero() && self.busy.load(Ordering::SeqCst) > 0 {
+        if !calls.is_empty() && !self.stagger.is_zero() && self.busy.load(Ordering::SeqCst) > 0 {
             let _ = timeout(self.stagger, done).await;
-            while calls.len() < MAX_GROUP {
-                let Ok(call) = receiver.try_recv() else { break };
-                calls.push(call);
-                taken += 1;
-            }
+            take_more(&mut calls, &mut receiver);
         }
-        taken
+        calls
     }
 
     /// Waits before the next try; false once nobody can ask any more.
     async fn wait(&self, pause: Duration) -> bool {
         sleep(pause).await;
-        // Whoever waits for calls holds the lock, and will see the end of it.
-        let receiver = self.receiver.try_lock();
-        !receiver.is_ok_and(|receiver| receiver.is_closed() && receiver.is_empty())
+        // Whoever waits for calls holds the lock, and will see the end of it. Of the calls that are left
+        // nobody waits for an answer.
+        !self.receiver.try_lock().is_ok_and(|receiver| receiver.is_closed())
     }
 }
 
@@ -216,6 +255,12 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+
+    impl Grouped for u32 {
+        fn bytes(&self) -> usize {
+            *self as usize
+        }
+    }
 
     /// Takes so long for each group, and tells of it.
     struct Slow(Duration, mpsc::UnboundedSender<(Duration, Vec<u32>)>, Instant);
@@ -265,5 +310,115 @@ mod tests {
         assert_eq!(groups(8, 10).await, [(0, vec![0]), (8, vec![1, 2]), (30, vec![3])]);
         // However long the other takes.
         assert_eq!(groups(500, 10).await, [(0, vec![0]), (11, vec![1, 2]), (510, vec![3])]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_go_together_only_up_to_so_many_bytes() {
+        let (told, mut groups) = mpsc::unbounded_channel();
+        let lane = Slow(Duration::from_millis(8), told, Instant::now());
+        let calls = Calls::start([lane], 10, Duration::from_secs(1), Duration::ZERO);
+        let half = u32::try_from(MAX_GROUP_BYTES / 2).unwrap();
+        for bytes in [1, half, half, half, half * 5, 1] {
+            calls.sender.try_send(bytes).unwrap();
+            tokio::task::yield_now().await;
+        }
+        sleep(Duration::from_secs(1)).await;
+        let expected = [vec![1], vec![half, half], vec![half, half * 5], vec![1]];
+        for group in expected {
+            assert_eq!(groups.try_recv().unwrap().1, group);
+        }
+    }
+
+    /// A server that lets nobody in, or lets everybody in and then fails; it tells when anybody comes.
+    struct Bad(bool, mpsc::UnboundedSender<Instant>);
+
+    impl Lane<u32> for Bad {
+        type Session = ();
+
+        async fn connect(&mut self) -> Option<()> {
+            self.1.send(Instant::now()).unwrap();
+            self.0.then_some(())
+        }
+
+        async fn lost((): &mut ()) {
+            std::future::pending::<()>().await;
+        }
+
+        async fn serve(&mut self, (): &mut (), _: Vec<u32>) -> bool {
+            false
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_fails_whoever_comes_is_not_given_one_connection_after_the_other() {
+        let (told, mut came) = mpsc::unbounded_channel();
+        let calls = Calls::start([Bad(true, told)], 100, Duration::from_secs(1), Duration::ZERO);
+        let until = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < until {
+            let _ = calls.sender.try_send(1);
+            sleep(Duration::from_millis(10)).await;
+        }
+        let mut count = 0;
+        while came.try_recv().is_ok() {
+            count += 1;
+        }
+        assert!((20..60).contains(&count), "{count} connections in a minute");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_nobody_has_gives_up_a_server_that_is_away() {
+        let (told, mut came) = mpsc::unbounded_channel();
+        let calls = Calls::start([Bad(false, told)], 100, Duration::from_secs(1), Duration::ZERO);
+        // What was asked for before nobody waits for.
+        calls.sender.try_send(1).unwrap();
+        drop(calls);
+        while came.recv().await.is_some() {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_answers_learns_whether_anybody_hears_it() {
+        struct Question(Answer<u32>);
+
+        impl Grouped for Question {
+            fn bytes(&self) -> usize {
+                0
+            }
+        }
+
+        /// Answers after so long, and tells whether it was heard.
+        struct Late(Duration, mpsc::UnboundedSender<bool>);
+
+        impl Lane<Question> for Late {
+            type Session = ();
+
+            async fn connect(&mut self) -> Option<()> {
+                Some(())
+            }
+
+            async fn lost((): &mut ()) {
+                std::future::pending::<()>().await;
+            }
+
+            async fn serve(&mut self, (): &mut (), calls: Vec<Question>) -> bool {
+                for Question(answer) in calls {
+                    assert!(answer.begin());
+                    sleep(self.0).await;
+                    let is_awaited = answer.is_awaited();
+                    let is_heard = answer.try_send(Ok(7)).is_ok();
+                    assert!(is_heard || !is_awaited);
+                    self.1.send(is_heard).unwrap();
+                }
+                true
+            }
+        }
+
+        for (millis, heard) in [(500, true), (1_500, false)] {
+            let (told, mut is_heard) = mpsc::unbounded_channel();
+            let lane = Late(Duration::from_millis(millis), told);
+            let calls = Calls::start([lane], 10, Duration::from_secs(1), Duration::ZERO);
+            let answer = calls.ask(true, Question).await;
+            assert_eq!(answer.map_err(|error| error.kind()).ok(), heard.then_some(7));
+            assert_eq!(is_heard.recv().await, Some(heard));
+        }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::operation::{Operation, OperationId, Status};
-use crate::store::hints::{Hint, Hub};
+use crate::operation::{Operation, OperationId};
+use crate::store::hints::{Hint, Hub, waits_for_a_worker};
 
 /// How many ids one message names: of PostgreSQL's notifications none may have over 8,000 bytes.
 const MAX_NAMED: usize = 200;
@@ -37,7 +37,7 @@ struct Kept {
 impl Word {
     pub(in crate::store) fn new() -> Self {
         let mut own = [0; 16];
-        // Without it a process takes its own word for another's, which costs a look and nothing else.
+        // Without it a process takes others' word for its own, and hears of no change but by looking.
         let _ = getrandom::fill(&mut own);
         Self {
             kept: Mutex::default(),
@@ -50,9 +50,7 @@ impl Word {
 
     /// Tells that the operation is new or has changed, and that it waits for a worker, if it does.
     pub(in crate::store) fn tell(&self, operation: &Operation) {
-        let claimable =
-            operation.status() == Status::Pending && operation.lease_expires().is_none();
-        self.say(Some(operation.id()), claimable);
+        self.say(Some(operation.id()), waits_for_a_worker(operation));
     }
 
     pub(in crate::store) fn tell_changed(&self, id: OperationId) {
@@ -61,6 +59,11 @@ impl Word {
 
     pub(in crate::store) fn tell_claimable(&self) {
         self.say(None, true);
+    }
+
+    /// Tells that something was to be told and is lost.
+    pub(in crate::store) fn tell_missed(&self) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).missed = true;
     }
 
     fn say(&self, changed: Option<OperationId>, claimable: bool) {

@@ -12,6 +12,9 @@ pub(super) enum Failure {
     Driver(#[from] rusqlite::Error),
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// What the store was given to use, such as its clock, panicked.
+    #[error("the call panicked")]
+    Panicked,
 }
 
 impl Failure {
@@ -28,13 +31,16 @@ impl Failure {
     fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Driver(error) => error.sqlite_error_code(),
-            Self::Record(_) => None,
+            Self::Record(_) | Self::Panicked => None,
         }
     }
 
     /// The error of a call of which nothing was written.
     pub(super) fn into_error(self) -> StoreError {
         let (kind, message) = match self.code() {
+            _ if matches!(self, Self::Panicked) => {
+                (StoreErrorKind::Unavailable, "the call panicked, and nothing of it was kept")
+            }
             Some(ErrorCode::DiskFull) => {
                 (StoreErrorKind::OutOfSpace, "the disk that the database is on is full")
             }

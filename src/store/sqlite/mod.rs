@@ -1,5 +1,7 @@
 //! [`SqliteStore`]: operations in a file, with no server.
 
+mod builder;
+mod call;
 mod error;
 mod open;
 mod read;
@@ -10,35 +12,35 @@ mod write;
 mod writer;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::thread;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
+pub use self::builder::SqliteStoreBuilder;
+use self::call::{Call, Message, Purpose, lost};
 use self::error::Failure;
 use self::open::Settings;
 pub use self::open::{SqliteOpenError, SqliteOpenErrorKind};
 use self::reader::{Read, Readers};
-use self::reserve::Reserve;
 use self::sql::Reads;
 use self::write::{Accepted, Transaction};
-use self::writer::{Call, Message, Writer, lost};
 use super::hints::Hub;
 use super::{
-    Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hint, Hints, ListQuery, Observed,
+    Acceptance, Capabilities, ClaimRequest, DueQuery, Hint, Hints, ListQuery, Observed,
     OperationStore, Page, StoreError, StoreErrorKind, Submission, Swap, Swapped,
 };
 use crate::operation::{OperationId, Outcome, Owner};
-use crate::time::{Clock, SystemClock, Timestamp};
+use crate::time::{Clock, Timestamp};
 
 /// Keeps operations in an SQLite database: durable, with no server to install.
 ///
-/// - What was acknowledged survives the loss of power ([`Durability::PowerLoss`]), or the death of any
+/// - What was acknowledged survives the loss of power ([`PowerLoss`](super::Durability::PowerLoss)), or the death of any
 ///   process if [less is enough](SqliteStoreBuilder::durability).
 /// - One thread writes, and commits at once what waits, so that many writes share one wait for the
 ///   disk. Others read beside it, and wait for no write.
@@ -47,9 +49,12 @@ use crate::time::{Clock, SystemClock, Timestamp};
 /// - The clock is the machine's own. If it is put back, leases and delays last longer by as much.
 /// - On a full disk new operations are refused ([`StoreErrorKind::OutOfSpace`]); reads go on, and so
 ///   do writes that end or purge operations, out of a [reserve](SqliteStoreBuilder::reserve_bytes).
+///   Once that is used, new operations are refused until it is there again, or as much is free inside
+///   the database.
 /// - The file does not shrink: what is purged makes room for what comes.
 ///
-/// A clone is another handle on the same threads, which end with the last one.
+/// A clone is another handle on the same threads, which end some time after the last one;
+/// [`close`](Self::close) waits for that.
 ///
 /// ```no_run
 /// use respond_async::Operations;
@@ -73,6 +78,9 @@ struct Shared {
     hub: Arc<Hub>,
     clock: Arc<dyn Clock>,
     max_body_bytes: usize,
+    is_closed: Arc<AtomicBool>,
+    /// Each thread has a receiver, and lets go of it last.
+    threads: watch::Sender<()>,
 }
 
 /// Said of a call for which there is no room.
@@ -80,6 +88,9 @@ const TOO_MANY: &str = "too many calls wait for the database";
 
 impl Shared {
     fn tell_writer(&self, message: Message) -> Result<(), StoreError> {
+        if self.is_closed.load(Ordering::SeqCst) {
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "the store is closed"));
+        }
         self.writes.try_send(message).map_err(|error| {
             let message = match error {
                 TrySendError::Full(_) => TOO_MANY,
@@ -94,19 +105,6 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.reads.close();
     }
-}
-
-/// Sets what an [`SqliteStore`] keeps to, and opens it.
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct SqliteStoreBuilder {
-    settings: Settings,
-    clock: Arc<dyn Clock>,
-    readers: usize,
-    queue: usize,
-    max_body_bytes: usize,
-    reserve_bytes: usize,
-    watch_interval: Duration,
 }
 
 impl SqliteStore {
@@ -136,31 +134,32 @@ impl SqliteStore {
 
     /// Sets more than the file.
     pub fn builder(path: impl AsRef<Path>) -> SqliteStoreBuilder {
-        let path: PathBuf = path.as_ref().to_owned();
-        SqliteStoreBuilder {
-            settings: Settings {
-                path,
-                durability: Durability::PowerLoss,
-                busy_timeout: Self::DEFAULT_BUSY_TIMEOUT,
-                cache_bytes: Self::DEFAULT_CACHE_BYTES,
-            },
-            clock: Arc::new(SystemClock),
-            readers: Self::DEFAULT_READERS,
-            queue: Self::DEFAULT_QUEUE,
-            max_body_bytes: Self::DEFAULT_MAX_BODY_BYTES,
-            reserve_bytes: Self::DEFAULT_RESERVE_BYTES,
-            watch_interval: Self::DEFAULT_WATCH_INTERVAL,
-        }
+        SqliteStoreBuilder::new(path.as_ref())
+    }
+
+    /// Ends all threads, those of clones too, and returns when the file is let go of. What waits is
+    /// written and read before; calls that come later are [`Unavailable`](StoreErrorKind::Unavailable).
+    ///
+    /// # Cancel safety
+    /// The threads end all the same.
+    pub async fn close(&self) {
+        let Shared { writes, reads, is_closed, threads, .. } = &*self.shared;
+        is_closed.store(true, Ordering::SeqCst);
+        // If its queue is full it is awake, and looks when it is done.
+        let _ = writes.try_send(Message::Look);
+        reads.close();
+        threads.closed().await;
     }
 
     /// Has the writer do something, and waits until it is committed.
-    async fn write<T, F>(&self, may_use_reserve: bool, run: F) -> Result<T, StoreError>
+    async fn write<T, F>(&self, purpose: Purpose, run: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnMut(&mut Transaction<'_, '_>) -> Result<T, Failure> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let call = Call { run, value: None, answer: Some(answer), may_use_reserve };
+        let asked = Instant::now();
+        let call = Call { run, value: None, answer: Some(answer), purpose, asked };
         self.shared.tell_writer(Message::Write(Box::new(call)))?;
         answered.await.unwrap_or_else(|_| Err(lost()))
     }
@@ -179,7 +178,7 @@ impl SqliteStore {
         });
         self.shared.reads.ask(read)?;
         answered.await.unwrap_or_else(|_| {
-            Err(StoreError::new(StoreErrorKind::Unavailable, "the threads that read are gone"))
+            Err(StoreError::new(StoreErrorKind::Unavailable, "the thread that read gave it up"))
         })
     }
 }
@@ -190,113 +189,6 @@ impl fmt::Debug for SqliteStore {
             .field("path", &self.shared.settings.path)
             .field("durability", &self.shared.settings.durability)
             .finish_non_exhaustive()
-    }
-}
-
-impl SqliteStoreBuilder {
-    /// How much is to survive once a write was acknowledged: [`Durability::PowerLoss`] (the default)
-    /// waits for the disk with each transaction, [`Durability::ProcessCrash`] leaves that to the
-    /// operating system. There is nothing less.
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.settings.durability = durability.max(Durability::ProcessCrash);
-        self
-    }
-
-    /// Judges time by this clock.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
-        self
-    }
-
-    /// How long to wait for another process's transaction; after it a write is
-    /// [`Unavailable`](StoreErrorKind::Unavailable).
-    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.busy_timeout = timeout;
-        self
-    }
-
-    /// How much of the database the writer may keep in memory. Readers keep little.
-    pub fn cache_bytes(mut self, bytes: usize) -> Self {
-        self.settings.cache_bytes = bytes;
-        self
-    }
-
-    /// How many threads read, at least 1.
-    pub fn readers(mut self, threads: usize) -> Self {
-        self.readers = threads.max(1);
-        self
-    }
-
-    /// How many writes, and how many reads, may wait. One more is
-    /// [`Unavailable`](StoreErrorKind::Unavailable).
-    pub fn queue(mut self, calls: usize) -> Self {
-        self.queue = calls.max(1);
-        self
-    }
-
-    /// Bounds one input or outcome. SQLite itself takes no more than about 1 GB.
-    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
-        self.max_body_bytes = bytes;
-        self
-    }
-
-    /// How much room is kept back in a file beside the database, `-reserve` after its name, so that on
-    /// a full disk work can still be ended and purged. It should be twice the log, which is about 4 MiB
-    /// unless bodies are larger. With 0 there is none.
-    pub fn reserve_bytes(mut self, bytes: usize) -> Self {
-        self.reserve_bytes = bytes;
-        self
-    }
-
-    /// How often to look for what other processes wrote, while anybody listens for
-    /// [hints](OperationStore::hints); at least every millisecond.
-    pub fn watch_interval(mut self, interval: Duration) -> Self {
-        self.watch_interval = interval.max(Duration::from_millis(1));
-        self
-    }
-
-    /// Opens the database, and makes it if it is not there. Blocks while it does.
-    ///
-    /// # Errors
-    /// See [`SqliteOpenErrorKind`].
-    pub fn open(self) -> Result<SqliteStore, SqliteOpenError> {
-        let Self { settings, clock, max_body_bytes, .. } = self;
-        let failed = |error| SqliteOpenError::from_driver(&settings.path, error);
-        let not_spawned = |error| SqliteOpenError::not_spawned(&settings.path, error);
-        let connection = settings.open_writer()?;
-        // What the threads will prepare must be there; a table that is missing is told here.
-        Reads::prepare(&connection).map_err(failed)?;
-        sql::Writes::prepare(&connection).map_err(failed)?;
-        let readers = (0..self.readers).map(|_| settings.open_reader());
-        let readers = readers.collect::<Result<Vec<_>, _>>()?;
-
-        let hub = Arc::new(Hub::default());
-        let (writes, queue) = sync_channel(self.queue);
-        let thread = Writer {
-            queue,
-            hub: Arc::clone(&hub),
-            reserve: Reserve::beside(&settings.path, self.reserve_bytes),
-            busy_timeout: settings.busy_timeout,
-            watch_interval: self.watch_interval,
-        };
-        let reads = Arc::new(Readers::new(readers.len(), self.queue));
-        // From here on threads that were started end when this is dropped.
-        let settings = settings.clone();
-        let shared =
-            Shared { settings, writes, reads: Arc::clone(&reads), hub, clock, max_body_bytes };
-        let store = SqliteStore { shared: Arc::new(shared) };
-        thread::Builder::new()
-            .name("sqlite-writer".to_owned())
-            .spawn(move || thread.run(&connection))
-            .map_err(not_spawned)?;
-        for (reader, connection) in readers.into_iter().enumerate() {
-            let reads = Arc::clone(&reads);
-            thread::Builder::new()
-                .name("sqlite-reader".to_owned())
-                .spawn(move || reads.run(reader, &connection))
-                .map_err(not_spawned)?;
-        }
-        Ok(store)
     }
 }
 
@@ -318,7 +210,7 @@ impl OperationStore for SqliteStore {
         let accept = move |transaction: &mut Transaction<'_, '_>| {
             transaction.accept(&submission, &accepted, submission.limits, clock.now())
         };
-        let acceptance = self.write(false, accept).await?;
+        let acceptance = self.write(Purpose::Accept, accept).await?;
         if let Acceptance::Created(created) = &acceptance {
             self.shared.hub.publish(&created.operation);
         }
@@ -345,7 +237,8 @@ impl OperationStore for SqliteStore {
         let swap = move |transaction: &mut Transaction<'_, '_>| {
             transaction.swap(&swap, &record, clock.now())
         };
-        let swapped = self.write(true, swap).await?;
+        let purpose = if next.status().is_finished() { Purpose::End } else { Purpose::GoOn };
+        let swapped = self.write(purpose, swap).await?;
         if swapped == Swapped::Swapped {
             self.shared.hub.publish(&next);
             if follows {
@@ -360,7 +253,7 @@ impl OperationStore for SqliteStore {
         let remove = move |transaction: &mut Transaction<'_, '_>| {
             transaction.remove(id, expected, clock.now())
         };
-        let removed = self.write(true, remove).await?;
+        let removed = self.write(Purpose::End, remove).await?;
         if removed == Swapped::Swapped {
             self.shared.hub.send(Hint::Changed(id));
         }
@@ -378,26 +271,25 @@ impl OperationStore for SqliteStore {
     }
 
     async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
-        let nothing = self.due(&DueQuery::new(crate::operation::Due::Expire, 1)).await?.is_empty();
-        if nothing {
+        if self.read(|reads, now| Ok(!reads.any_expired(now)?)).await? {
             return Ok(0);
         }
         let clock = Arc::clone(&self.shared.clock);
         let purge =
             move |transaction: &mut Transaction<'_, '_>| transaction.purge(limit, clock.now());
-        self.write(true, purge).await
+        self.write(Purpose::End, purge).await
     }
 
     fn hints(&self) -> Option<Box<dyn Hints>> {
         let hints = self.shared.hub.subscribe();
         // If it cannot be told now it is busy, and looks when it is done.
-        let _ = self.shared.tell_writer(Message::Listened);
+        let _ = self.shared.tell_writer(Message::Look);
         Some(hints)
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Observed>, StoreError> {
         // Whoever looks for work and finds none takes no lock.
-        let mut first = request.as_due_query();
+        let mut first = request.to_due_query();
         first.limit = first.limit.min(1);
         if self.due(&first).await?.is_empty() {
             return Ok(Vec::new());
@@ -405,7 +297,7 @@ impl OperationStore for SqliteStore {
         let (request, clock) = (request.clone(), Arc::clone(&self.shared.clock));
         let claim =
             move |transaction: &mut Transaction<'_, '_>| transaction.claim(&request, clock.now());
-        let claimed = self.write(false, claim).await?;
+        let claimed = self.write(Purpose::GoOn, claim).await?;
         for Observed { operation, .. } in &claimed {
             self.shared.hub.publish(operation);
         }

@@ -167,6 +167,11 @@ impl Settings {
         if mode != "wal" || kept < level {
             return Err(SqliteOpenError::new(&self.path, SqliteOpenErrorKind::Weaker));
         }
+        if self.durability == Durability::PowerLoss {
+            // Apple's disks keep what `fsync` gave them in a cache of their own. Elsewhere it is no matter.
+            connection.pragma_update(None, "fullfsync", true).map_err(failed)?;
+            connection.pragma_update(None, "checkpoint_fullfsync", true).map_err(failed)?;
+        }
         let kibibytes = i64::try_from(self.cache_bytes / 1_024).unwrap_or(i64::MAX);
         connection.pragma_update(None, "cache_size", -kibibytes).map_err(failed)?;
         // What a burst of writes made of the log is given back with the next checkpoint.
@@ -200,21 +205,93 @@ impl Settings {
         };
         let migrate = || {
             if version()? == sql::VERSION {
-                return Ok(());
+                return Ok(true);
             }
             connection.execute_batch(sql::BEGIN)?;
-            // Another process may have taken them meanwhile.
-            for step in sql::MIGRATIONS.iter().skip(version()? as usize) {
+            // Another process may have taken them meanwhile, and more.
+            let taken = version()?;
+            if taken > sql::VERSION {
+                connection.execute_batch(sql::ROLLBACK)?;
+                return Ok(false);
+            }
+            for step in sql::MIGRATIONS.iter().skip(taken as usize) {
                 connection.execute_batch(step)?;
             }
             connection.pragma_update(None, "application_id", sql::APPLICATION_ID)?;
             connection.pragma_update(None, "user_version", sql::VERSION)?;
-            connection.execute_batch(sql::COMMIT)
+            connection.execute_batch(sql::COMMIT)?;
+            Ok(true)
         };
-        migrate().map_err(|error| self.failed(error))
+        if migrate().map_err(|error| self.failed(error))? {
+            Ok(())
+        } else {
+            Err(SqliteOpenError::new(&self.path, SqliteOpenErrorKind::Newer))
+        }
     }
 
     fn failed(&self, error: rusqlite::Error) -> SqliteOpenError {
         SqliteOpenError::from_driver(&self.path, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(folder: &tempfile::TempDir, durability: Durability) -> Settings {
+        Settings {
+            path: folder.path().join("some.db"),
+            durability,
+            busy_timeout: Duration::from_secs(1),
+            cache_bytes: 1 << 20,
+        }
+    }
+
+    /// It opened the file just before that, so that only the transaction can see it.
+    #[test]
+    fn what_a_newer_version_has_made_of_the_tables_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(&folder, Durability::PowerLoss);
+        let connection = settings.open_writer().unwrap();
+        let newer = sql::VERSION + 1;
+        connection.pragma_update(None, "user_version", newer).unwrap();
+        let error = settings.migrate(&connection).unwrap_err();
+        assert_eq!(error.kind(), SqliteOpenErrorKind::Newer);
+        let version: u32 =
+            connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        assert_eq!(version, newer);
+        assert!(connection.is_autocommit());
+    }
+
+    #[test]
+    fn apples_disks_are_told_to_write_through_where_power_may_fail() {
+        for (durability, expected) in [(Durability::PowerLoss, 1), (Durability::ProcessCrash, 0)] {
+            let folder = tempfile::tempdir().unwrap();
+            let connection = settings(&folder, durability).open_writer().unwrap();
+            for pragma in ["fullfsync", "checkpoint_fullfsync"] {
+                let is_on: i64 =
+                    connection.pragma_query_value(None, pragma, |row| row.get(0)).unwrap();
+                assert_eq!(is_on, expected, "{pragma} for {durability}");
+            }
+        }
+    }
+
+    /// Many that pass their deadline together are not read one by one before each claim.
+    #[test]
+    fn what_is_overdue_is_not_read_to_be_claimed() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = settings(&folder, Durability::ProcessCrash).open_writer().unwrap();
+        for (id, settle_at) in [(1_u8, Some(5)), (2, Some(50)), (3, None)] {
+            connection
+                .execute(
+                    "INSERT INTO operations (id, kind, status, version, write_id, claim_at_ms,
+                        settle_at_ms, record) VALUES (?1, 'k', 'pending', 1, 0, 1, ?2, x'00')",
+                    rusqlite::params![[id; 16], settle_at],
+                )
+                .unwrap();
+        }
+        let mut reads = sql::Reads::prepare(&connection).unwrap();
+        let rows = reads.to_claim.query_map(rusqlite::params![10, "k"], |_| Ok(())).unwrap();
+        assert_eq!(rows.count(), 2);
     }
 }

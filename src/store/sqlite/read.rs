@@ -9,11 +9,9 @@ use rusqlite::{Row, Statement, ToSql, params};
 use super::error::Failure;
 use super::sql::Reads;
 use crate::operation::{Due, Kind, Operation, OperationId, Outcome, Owner, RecordError};
+use crate::store::query::MAX_LISTED;
 use crate::store::{DueQuery, ListQuery, Observed, Page};
 use crate::time::Timestamp;
-
-/// How many operations a list looks at before it gives what it found.
-const MAX_LISTED: usize = 10_000;
 
 impl Reads<'_> {
     pub(super) fn get(
@@ -62,12 +60,9 @@ impl Reads<'_> {
         }
         let statement =
             if query.due == Due::Settle { &mut self.to_settle } else { &mut self.to_expire };
-        let is_wanted = |operation: &Operation| {
-            query.kinds.as_ref().is_none_or(|kinds| kinds.contains(operation.kind()))
-        };
         let mut due = Vec::new();
         each_due(statement, params![now.as_unix_millis()], query, now, |observed| {
-            if is_wanted(&observed.operation) {
+            if query.selects(&observed.operation) {
                 due.push(observed);
             }
             enough(due.len() >= query.limit)
@@ -111,6 +106,11 @@ impl Reads<'_> {
         }
     }
 
+    /// Whether there is anything to purge, also what cannot be understood.
+    pub(super) fn any_expired(&mut self, now: Timestamp) -> Result<bool, Failure> {
+        Ok(self.any_expired.exists(params![now.as_unix_millis()])?)
+    }
+
     pub(super) fn list(
         &mut self,
         owner: &Owner,
@@ -130,22 +130,13 @@ impl Reads<'_> {
             looked_at += 1;
             let Ok(id) = uuid::Uuid::from_bytes(row.get(0)?).try_into() else { continue };
             page.next = Some(id);
-            let text = |column| row.get_ref(column)?.as_str().map_err(wrong);
-            let is_visible =
-                row.get::<_, Option<i64>>(3)?.is_none_or(|expires| expires > now.as_unix_millis());
-            if !is_visible
-                || query
-                    .status
-                    .is_some_and(|status| text(1).is_ok_and(|word| word != status.as_str()))
-                || query
-                    .kind
-                    .as_ref()
-                    .is_some_and(|kind| text(2).is_ok_and(|word| word != kind.as_str()))
-            {
+            let expires: Option<i64> = row.get(1)?;
+            if expires.is_some_and(|expires| expires <= now.as_unix_millis()) {
                 continue;
             }
-            let record = row.get_ref(4)?.as_blob().map_err(wrong)?;
-            page.operations.extend(Operation::from_record(record).ok());
+            // By what the record says: a state of which only a newer version knows counts as running.
+            let operation = Operation::from_record(row.get_ref(2)?.as_blob().map_err(wrong)?).ok();
+            page.operations.extend(operation.filter(|operation| query.selects(operation)));
         }
         Ok(Page { next: None, ..page })
     }

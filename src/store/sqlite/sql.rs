@@ -26,7 +26,7 @@ pub(super) const MIGRATIONS: [&str; VERSION as usize] = ["
     ) STRICT;
     CREATE UNIQUE INDEX operations_by_id ON operations (id);
     CREATE INDEX operations_by_owner ON operations (owner, id) WHERE owner IS NOT NULL;
-    CREATE INDEX operations_to_claim ON operations (kind, claim_at_ms, id)
+    CREATE INDEX operations_to_claim ON operations (kind, claim_at_ms, id, settle_at_ms)
         WHERE claim_at_ms IS NOT NULL;
     CREATE INDEX operations_to_settle ON operations (settle_at_ms, id)
         WHERE settle_at_ms IS NOT NULL;
@@ -75,12 +75,14 @@ statements! {
         outcome = "SELECT record, head, body FROM operations JOIN outcomes USING (row) WHERE id = ?1";
         next_kind = "SELECT min(kind) FROM operations WHERE claim_at_ms IS NOT NULL AND kind > ?1";
         to_claim = "SELECT record, write_id FROM operations
-            WHERE claim_at_ms <= ?1 AND kind = ?2 ORDER BY claim_at_ms, id";
+            WHERE claim_at_ms <= ?1 AND kind = ?2 AND (settle_at_ms IS NULL OR settle_at_ms > ?1)
+            ORDER BY claim_at_ms, id";
         to_settle = "SELECT record, write_id FROM operations
             WHERE settle_at_ms <= ?1 ORDER BY settle_at_ms, id";
         to_expire = "SELECT record, write_id FROM operations
             WHERE expire_at_ms <= ?1 ORDER BY expire_at_ms, id";
-        list = "SELECT id, status, kind, expire_at_ms, record FROM operations
+        any_expired = "SELECT 1 FROM operations WHERE expire_at_ms <= ?1 LIMIT 1";
+        list = "SELECT id, expire_at_ms, record FROM operations
             WHERE owner = ?1 AND id < ?2 ORDER BY id DESC";
     }
 }
@@ -113,6 +115,7 @@ statements! {
         expired = "SELECT row FROM operations WHERE expire_at_ms <= ?1
             ORDER BY expire_at_ms, id LIMIT ?2";
         data_version = "PRAGMA data_version";
+        free_bytes = "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size";
     }
 }
 
@@ -120,6 +123,8 @@ statements! {
 pub(super) const WHOSE: &str =
     "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)
     FROM pragma_application_id, pragma_user_version";
+/// Changes with each commit of another connection.
+pub(super) const DATA_VERSION: &str = "data_version";
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 pub(super) const COMMIT: &str = "COMMIT";
 pub(super) const ROLLBACK: &str = "ROLLBACK";

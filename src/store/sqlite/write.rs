@@ -99,6 +99,8 @@ impl Transaction<'_, '_> {
         }
         self.count(operation.owner().name(), 1);
         let operation = operation.clone();
+        // The clock has gone on since, but this is when it was created.
+        let now = operation.created();
         Ok(Acceptance::Created(Box::new(Observed { operation, now, write_id: 0 })))
     }
 
@@ -204,18 +206,24 @@ impl Transaction<'_, '_> {
         request: &ClaimRequest,
         now: Timestamp,
     ) -> Result<Vec<Observed>, Failure> {
-        let mut claimed = self.reads.due(&request.as_due_query(), now)?;
         let change = Change::Claim { lease: request.lease() };
-        for observed in &mut claimed {
-            let before = &observed.operation;
+        let mut claimed = Vec::new();
+        for Observed { operation, .. } in self.reads.due(&request.to_due_query(), now)? {
             // What is due may be claimed: the two are one rule of the operation's.
-            let Ok(next) = before.apply(&change, now) else { continue };
-            let swap = Swap::new(next.clone(), before.version());
-            self.swap(&swap, &next.to_record(), now)?;
-            *observed = Observed { operation: next, now, write_id: 0 };
+            let Ok(next) = operation.apply(&change, now) else { continue };
+            let swap = Swap::new(next.clone(), operation.version());
+            // A row that is not what its record says is nobody's to claim.
+            if self.swap(&swap, &next.to_record(), now)? == Swapped::Swapped {
+                claimed.push(Observed { operation: next, now, write_id: 0 });
+            }
         }
-        claimed.retain(|observed| observed.operation.lease_expires().is_some());
         Ok(claimed)
+    }
+
+    /// How much room is free inside the database.
+    pub(super) fn free_bytes(&mut self) -> Result<usize, Failure> {
+        let free: i64 = self.writes.free_bytes.query_row([], |row| row.get(0))?;
+        Ok(usize::try_from(free).unwrap_or(0))
     }
 
     /// Writes what the counts have changed by.

@@ -2,14 +2,16 @@
 //! share one wait for the disk.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
 
+use super::call::{Message, Purpose, Write};
 use super::error::Failure;
 use super::open::BUSY_PAUSE;
 use super::reserve::Reserve;
@@ -21,62 +23,18 @@ use crate::store::{StoreError, StoreErrorKind};
 /// How many writes share a transaction at the most.
 const MAX_GROUP: usize = 256;
 
-/// A write that waits for its turn. It may be run more than once, until it is committed.
-pub(super) trait Write: Send {
-    /// # Errors
-    /// Then nothing of it is kept.
-    fn run(&mut self, transaction: &mut Transaction<'_, '_>) -> Result<(), Failure>;
-    /// Tells whoever waits for it.
-    fn answer(&mut self, result: Result<(), StoreError>);
-    /// Whether it may use the room that is kept back for a full disk.
-    fn may_use_reserve(&self) -> bool;
-}
-
-/// A call of the store as a [`Write`].
-pub(super) struct Call<T, F> {
-    pub(super) run: F,
-    pub(super) value: Option<T>,
-    pub(super) answer: Option<oneshot::Sender<Result<T, StoreError>>>,
-    pub(super) may_use_reserve: bool,
-}
-
-impl<T, F> Write for Call<T, F>
-where
-    T: Send,
-    F: FnMut(&mut Transaction<'_, '_>) -> Result<T, Failure> + Send,
-{
-    fn run(&mut self, transaction: &mut Transaction<'_, '_>) -> Result<(), Failure> {
-        self.value = Some((self.run)(transaction)?);
-        Ok(())
-    }
-
-    fn answer(&mut self, result: Result<(), StoreError>) {
-        let Some(answer) = self.answer.take() else { return };
-        let value = result.and_then(|()| self.value.take().ok_or_else(lost));
-        // Whoever asked may have gone away.
-        let _ = answer.send(value);
-    }
-
-    fn may_use_reserve(&self) -> bool {
-        self.may_use_reserve
-    }
-}
-
-/// What is said to the writer.
-pub(super) enum Message {
-    Write(Box<dyn Write>),
-    /// Somebody listens for hints now.
-    Listened,
-}
-
 pub(super) struct Writer {
     pub(super) queue: Receiver<Message>,
     pub(super) hub: Arc<Hub>,
     pub(super) reserve: Reserve,
-    /// How long to wait for another process's transaction.
+    /// How long a write waits for another process's transaction, from when it was asked for.
     pub(super) busy_timeout: Duration,
     /// How often to look for what other processes wrote.
     pub(super) watch_interval: Duration,
+    /// What [`DATA_VERSION`](sql::DATA_VERSION) showed last.
+    pub(super) seen: i64,
+    /// Whether there will be no more writes.
+    pub(super) is_closed: Arc<AtomicBool>,
 }
 
 /// The connection's statements.
@@ -84,9 +42,10 @@ struct Statements<'c> {
     connection: &'c Connection,
     reads: Reads<'c>,
     writes: Writes<'c>,
-    busy_timeout: Duration,
 }
 
+/// How long a write may at least wait for its turn before it is not made any more.
+const MIN_PATIENCE: Duration = super::SqliteStore::DEFAULT_BUSY_TIMEOUT;
 /// How long a group is waited for at the most.
 const MAX_PATIENCE: Duration = Duration::from_micros(200);
 /// How many groups are not waited for after one that was waited for in vain.
@@ -109,12 +68,14 @@ enum Uncommitted {
     NotBegun(Failure),
     /// One of its writes failed, and all were undone.
     Undone(Failure),
+    /// It would take room that is not for new operations, and all was undone.
+    Kept,
     /// Its commit failed.
     InDoubt(Failure),
 }
 
 impl Writer {
-    /// Writes until the last handle is gone and what waits is written.
+    /// Writes until the store is closed or the last handle is gone, and what waits is written.
     ///
     /// # Errors
     /// If the statements cannot be prepared.
@@ -123,18 +84,20 @@ impl Writer {
             connection,
             reads: Reads::prepare(connection)?,
             writes: Writes::prepare(connection)?,
-            busy_timeout: self.busy_timeout,
         };
         connection.busy_timeout(Duration::ZERO)?;
         let mut looked = Instant::now();
-        let mut seen = statements.data_version();
         let mut group = Vec::new();
         let mut pace = Pace::default();
         loop {
-            let is_listened_to = self.hub.is_listened_to();
             self.take_waiting(&mut group);
+            // Only then: whoever said so by a message that was just taken is heard of here.
+            let is_listened_to = self.hub.is_listened_to();
             let expected = group.len() + pace.answered;
             if group.is_empty() {
+                if self.is_closed.load(Ordering::SeqCst) {
+                    return Ok(());
+                }
                 let message = if is_listened_to {
                     self.queue.recv_timeout(self.watch_interval)
                 } else {
@@ -142,7 +105,7 @@ impl Writer {
                 };
                 match message {
                     Ok(Message::Write(write)) => group.push(write),
-                    Ok(Message::Listened) | Err(RecvTimeoutError::Timeout) => {}
+                    Ok(Message::Look) | Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }
             }
@@ -158,9 +121,9 @@ impl Writer {
             if is_listened_to && looked.elapsed() >= self.watch_interval {
                 looked = Instant::now();
                 // It changes with the commits of other connections, not with our own.
-                let version = statements.data_version();
-                if version != seen {
-                    seen = version;
+                let version = statements.data_version(self.seen);
+                if version != self.seen {
+                    self.seen = version;
                     self.hub.send(Hint::Missed);
                 }
             }
@@ -172,7 +135,7 @@ impl Writer {
         while group.len() < MAX_GROUP {
             match self.queue.try_recv() {
                 Ok(Message::Write(write)) => group.push(write),
-                Ok(Message::Listened) => {}
+                Ok(Message::Look) => {}
                 Err(_) => break,
             }
         }
@@ -199,45 +162,48 @@ impl Writer {
     }
 
     /// Commits all together; or each alone, if one of them fails, so that it fails no other.
-    fn commit(&mut self, statements: &mut Statements<'_>, group: &mut [Box<dyn Write>]) {
-        match statements.commit(group) {
-            Ok(()) => group.iter_mut().for_each(|write| write.answer(Ok(()))),
-            Err(Uncommitted::NotBegun(failure)) if group.len() > 1 && failure.is_busy() => {
-                // Each alone would wait as long again.
-                for write in group {
-                    let kind = StoreErrorKind::Unavailable;
-                    write.answer(Err(StoreError::new(kind, "another process keeps the database")));
+    fn commit(&mut self, statements: &mut Statements<'_>, mut group: &mut [Box<dyn Write>]) {
+        // Whoever asked for these has gone away by now, and may have asked again.
+        group = answer_late(group, self.busy_timeout.max(MIN_PATIENCE));
+        while let Some(first) = group.first() {
+            let until = first.asked() + self.busy_timeout;
+            let kept_bytes = self.reserve.lacking_bytes();
+            match statements.commit(group, until, kept_bytes) {
+                Ok(()) => return group.iter_mut().for_each(|write| write.answer(Ok(()))),
+                Err(Uncommitted::NotBegun(failure)) if failure.is_busy() => {
+                    // Those who came later may wait on.
+                    group = answer_late(group, self.busy_timeout);
                 }
-            }
-            Err(_) if group.len() > 1 => {
-                for write in group.chunks_mut(1) {
-                    self.commit(statements, write);
+                Err(_) if group.len() > 1 => {
+                    return group.chunks_mut(1).for_each(|write| self.commit(statements, write));
                 }
-            }
-            Err(failed) => {
-                let Some(write) = group.first_mut() else { return };
-                if failed.failure().is_out_of_space() && write.may_use_reserve() {
-                    return self.commit_on_full_disk(statements, group, failed);
-                }
-                write.answer(Err(failed.into_error()));
+                Err(failed) => return self.commit_on_full_disk(statements, group, failed),
             }
         }
     }
 
-    /// Makes room for a write that ends work or purges it: what the log holds may have a place in the
-    /// database already, and then there is the reserve.
+    /// Makes room for a write that may have it: what the log holds may have a place in the database
+    /// already, and then there is the reserve.
     fn commit_on_full_disk(
         &mut self,
         statements: &mut Statements<'_>,
         group: &mut [Box<dyn Write>],
         mut failed: Uncommitted,
     ) {
-        for gives_up in [false, true] {
-            if gives_up && !self.reserve.give_up() {
+        let Some(write) = group.first() else { return };
+        let rooms: &[bool] = match write.purpose() {
+            _ if !failed.is_out_of_space() => &[],
+            Purpose::Accept => &[],
+            Purpose::GoOn => &[false],
+            Purpose::End => &[false, true],
+        };
+        let until = Instant::now() + self.busy_timeout;
+        for gives_up in rooms {
+            if *gives_up && !self.reserve.give_up() {
                 break;
             }
             statements.empty_log();
-            match statements.commit(group) {
+            match statements.commit(group, until, 0) {
                 Ok(()) => return group.iter_mut().for_each(|write| write.answer(Ok(()))),
                 Err(again) => failed = again,
             }
@@ -248,32 +214,69 @@ impl Writer {
     }
 }
 
+/// Tells those who have waited for so long that they waited in vain, and gives the others.
+fn answer_late(group: &mut [Box<dyn Write>], patience: Duration) -> &mut [Box<dyn Write>] {
+    // They come in the order in which they were asked for.
+    let late = group.partition_point(|write| write.asked().elapsed() >= patience);
+    let (late, others) = group.split_at_mut(late);
+    for write in late {
+        let message = "another process keeps the database, or too many calls wait for it";
+        write.answer(Err(StoreError::new(StoreErrorKind::Unavailable, message)));
+    }
+    others
+}
+
 impl Uncommitted {
-    fn failure(&self) -> &Failure {
-        let (Self::NotBegun(failure) | Self::Undone(failure) | Self::InDoubt(failure)) = self;
-        failure
+    fn is_out_of_space(&self) -> bool {
+        match self {
+            Self::NotBegun(failure) | Self::Undone(failure) | Self::InDoubt(failure) => {
+                failure.is_out_of_space()
+            }
+            Self::Kept => true,
+        }
     }
 
     fn into_error(self) -> StoreError {
         match self {
             Self::InDoubt(failure) => failure.into_doubt(),
             Self::NotBegun(failure) | Self::Undone(failure) => failure.into_error(),
+            Self::Kept => StoreError::new(
+                StoreErrorKind::OutOfSpace,
+                "what room is left is kept for the end of what was accepted",
+            ),
         }
     }
 }
 
 impl Statements<'_> {
-    fn commit(&mut self, group: &mut [Box<dyn Write>]) -> Result<(), Uncommitted> {
-        self.begin().map_err(Uncommitted::NotBegun)?;
+    /// Waits for the lock until then at the most. If the group takes in new operations, it has to leave
+    /// `kept_bytes` free inside the database.
+    fn commit(
+        &mut self,
+        group: &mut [Box<dyn Write>],
+        until: Instant,
+        kept_bytes: usize,
+    ) -> Result<(), Uncommitted> {
+        self.begin(until).map_err(Uncommitted::NotBegun)?;
         let mut transaction =
             Transaction { reads: &mut self.reads, writes: &mut self.writes, live: HashMap::new() };
         let mut run = || {
             group.iter_mut().try_for_each(|write| write.run(&mut transaction))?;
-            transaction.write_counts()
+            transaction.write_counts()?;
+            let accepts = group.iter().any(|write| write.purpose() == Purpose::Accept);
+            Ok(accepts && kept_bytes > 0 && transaction.free_bytes()? < kept_bytes)
         };
-        if let Err(failure) = run() {
-            self.roll_back();
-            return Err(Uncommitted::Undone(failure));
+        // A clock is somebody else's code; what it panics in is undone like what fails.
+        match catch_unwind(AssertUnwindSafe(&mut run)).unwrap_or(Err(Failure::Panicked)) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.roll_back();
+                return Err(Uncommitted::Kept);
+            }
+            Err(failure) => {
+                self.roll_back();
+                return Err(Uncommitted::Undone(failure));
+            }
         }
         self.connection.execute_batch(sql::COMMIT).map_err(|error| {
             self.roll_back();
@@ -283,11 +286,12 @@ impl Statements<'_> {
 
     /// Takes the lock. SQLite's own waiting sleeps for so long between two looks that a process which
     /// writes without pause would keep all others out.
-    fn begin(&self) -> Result<(), Failure> {
-        let began = Instant::now();
+    fn begin(&self, until: Instant) -> Result<(), Failure> {
+        // One that could not be rolled back would be in the way for ever.
+        self.roll_back();
         loop {
             match self.connection.execute_batch(sql::BEGIN).map_err(Failure::from) {
-                Err(failure) if failure.is_busy() && began.elapsed() < self.busy_timeout => {
+                Err(failure) if failure.is_busy() && Instant::now() < until => {
                     thread::sleep(BUSY_PAUSE);
                 }
                 result => return result,
@@ -303,19 +307,82 @@ impl Statements<'_> {
 
     fn roll_back(&self) {
         if !self.connection.is_autocommit() {
-            // A full disk has rolled it back already. If it cannot be, the next transaction cannot
-            // begin, and says so.
+            // A full disk has rolled it back already. If it cannot be now, it is tried again before the
+            // next transaction begins.
             let _ = self.connection.execute_batch(sql::ROLLBACK);
         }
     }
 
-    /// Counts what other connections committed; 0 if that cannot be read now.
-    fn data_version(&mut self) -> i64 {
-        self.writes.data_version.query_row([], |row| row.get(0)).unwrap_or(0)
+    /// Counts what other connections committed; `seen` if that cannot be read now.
+    fn data_version(&mut self, seen: i64) -> i64 {
+        self.writes.data_version.query_row([], |row| row.get(0)).unwrap_or(seen)
     }
 }
 
-/// The thread that should have answered is gone.
-pub(super) fn lost() -> StoreError {
-    StoreError::new(StoreErrorKind::Ambiguous, "the thread that uses the database is gone")
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::store::Durability;
+    use crate::store::sqlite::call::Call;
+    use crate::store::sqlite::open::Settings;
+
+    fn database(folder: &tempfile::TempDir) -> (Settings, Connection) {
+        let settings = Settings {
+            path: folder.path().join("some.db"),
+            durability: Durability::PowerLoss,
+            busy_timeout: Duration::from_secs(1),
+            cache_bytes: 1 << 20,
+        };
+        let connection = settings.open_writer().unwrap();
+        (settings, connection)
+    }
+
+    #[test]
+    fn a_call_that_waited_too_long_for_its_turn_is_not_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let (settings, connection) = database(&folder);
+        let (calls, queue) = sync_channel(10);
+        let now = Instant::now();
+        let mut answers = Vec::new();
+        for asked in [now.checked_sub(Duration::from_secs(2)).unwrap(), now] {
+            let (answer, answered) = oneshot::channel();
+            let run = |_: &mut Transaction<'_, '_>| Ok("made");
+            let purpose = Purpose::Accept;
+            let call = Call { run, value: None, answer: Some(answer), purpose, asked };
+            calls.send(Message::Write(Box::new(call))).unwrap();
+            answers.push(answered);
+        }
+        drop(calls);
+        let writer = Writer {
+            queue,
+            hub: Arc::default(),
+            reserve: Reserve::beside(&settings.path, 0),
+            busy_timeout: settings.busy_timeout,
+            watch_interval: Duration::from_secs(1),
+            seen: 0,
+            is_closed: Arc::default(),
+        };
+        writer.run(&connection).unwrap();
+        let [late, in_time] = <[_; 2]>::try_from(answers).unwrap();
+        let error = late.blocking_recv().unwrap().unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        assert_eq!(in_time.blocking_recv().unwrap().unwrap(), "made");
+    }
+
+    #[test]
+    fn a_transaction_that_was_left_open_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, connection) = database(&folder);
+        connection.execute_batch(sql::BEGIN).unwrap();
+        let statements = Statements {
+            connection: &connection,
+            reads: Reads::prepare(&connection).unwrap(),
+            writes: Writes::prepare(&connection).unwrap(),
+        };
+        statements.begin(Instant::now()).unwrap();
+    }
 }

@@ -157,7 +157,7 @@ pub(super) struct AttemptOnFailure(Mutex<HashMap<OperationId, Operation>>);
 #[async_trait]
 impl Defect for AttemptOnFailure {
     async fn claim(&self, store: &MemoryStore, request: &ClaimRequest) -> Answer<Vec<Observed>> {
-        let due = store.due(&request.as_due_query()).await?;
+        let due = store.due(&request.to_due_query()).await?;
         let claimed = store.claim(request).await?;
         let mut unwritten = self.0.lock().unwrap();
         for before in due {

@@ -9,7 +9,7 @@ pub(super) struct DoubleClaim;
 #[async_trait]
 impl Defect for DoubleClaim {
     async fn claim(&self, store: &MemoryStore, request: &ClaimRequest) -> Answer<Vec<Observed>> {
-        let mut claimed = store.due(&request.as_due_query()).await?;
+        let mut claimed = store.due(&request.to_due_query()).await?;
         gap().await;
         for observed in &mut claimed {
             let change = Change::Claim { lease: request.lease() };
@@ -57,7 +57,7 @@ pub(super) struct LeasesForEver;
 impl Defect for LeasesForEver {
     async fn claim(&self, store: &MemoryStore, request: &ClaimRequest) -> Answer<Vec<Observed>> {
         let is_free = |operation: &Operation| operation.lease_expires().is_none();
-        let due = store.due(&request.as_due_query()).await?;
+        let due = store.due(&request.to_due_query()).await?;
         if due.iter().all(|observed| is_free(&observed.operation)) {
             return store.claim(request).await;
         }
@@ -76,7 +76,7 @@ impl Defect for KindsIgnored {
     }
 
     async fn claim(&self, store: &MemoryStore, request: &ClaimRequest) -> Answer<Vec<Observed>> {
-        let limit = request.as_due_query().limit;
+        let limit = request.to_due_query().limit;
         store.claim(&ClaimRequest::new(limit, request.lease())).await
     }
 }
@@ -171,7 +171,7 @@ impl Defect for PoisonRowBlocksSweep {
         let mut all = all(store, &self.0).await?;
         all.retain(|observed| at(observed).is_some_and(|at| at <= observed.now));
         all.sort_by_key(at);
-        all.truncate(request.as_due_query().limit);
+        all.truncate(request.to_due_query().limit);
         claim_of(store, all.into_iter().map(|found| (found.clone(), found.now)), request).await
     }
 }
@@ -235,5 +235,31 @@ impl Defect for ClockBackEndsLeases {
         };
         let candidates = all.into_iter().map(|found| (found.clone(), at(&found)));
         claim_of(store, candidates, request).await
+    }
+}
+
+/// Of what became due at the same time, what came last comes first.
+#[derive(Debug, Default)]
+pub(super) struct TiesBackwards;
+
+#[async_trait]
+impl Defect for TiesBackwards {
+    async fn due(&self, store: &MemoryStore, query: &DueQuery) -> Answer<Vec<Observed>> {
+        let mut due = store.due(query).await?;
+        due.sort_by_key(|Observed { operation, .. }| {
+            (operation.due_at(query.due), std::cmp::Reverse(operation.id()))
+        });
+        Ok(due)
+    }
+}
+
+/// What the store knows of its clock is a second ahead of it.
+#[derive(Debug, Default)]
+pub(super) struct KnownAhead;
+
+#[async_trait]
+impl Defect for KnownAhead {
+    fn now(&self, store: &MemoryStore) -> Option<Timestamp> {
+        store.now().map(|now| now + Duration::from_secs(1))
     }
 }

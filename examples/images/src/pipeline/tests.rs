@@ -222,7 +222,7 @@ fn bands_leave_no_seams() {
     for top in (0..image.height()).step_by(BAND as usize) {
         sharpen_band(&mut in_bands, &brightness, top);
     }
-    let blurred = gaussian_blur_f32(&brightness, SHARPEN_RADIUS);
+    let blurred = imageops::blur(&brightness, SHARPEN_RADIUS);
     for (x, y, pixel) in image.enumerate_pixels() {
         let more =
             (i16::from(brightness.get_pixel(x, y)[0]) - i16::from(blurred.get_pixel(x, y)[0])) / 2;

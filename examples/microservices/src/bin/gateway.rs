@@ -8,6 +8,7 @@ use std::time::Duration;
 use microservices::gateway::Gateway;
 use microservices::{AMQP_URL, setting, told_to_stop};
 use respond_async::amqp::Amqp;
+use respond_async::serve::Server;
 use tokio::net::TcpListener;
 
 #[tokio::main]
@@ -18,11 +19,11 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let base = format!("http://{}", listener.local_addr()?);
     let _ = writeln!(io::stdout(), "{base} is a gateway. Try: curl -i {base}/users");
     let router = gateway.router();
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move {
-            told_to_stop().await;
-            gateway.stop(Duration::from_secs(10)).await;
-        })
-        .await?;
+    // In place of `axum::serve`, which waits for slow clients for ever.
+    let stopped = async move {
+        told_to_stop().await;
+        gateway.stop(Duration::from_secs(10)).await;
+    };
+    Server::new(listener, router).run(stopped).await;
     Ok(())
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path as Segment, Query, State};
+use http::StatusCode;
 use http::header::{self, HeaderValue};
 use respond_async::amqp::{Amqp, EventStream, Feed};
 use respond_async::prefer::Preferences;
@@ -17,9 +19,10 @@ use respond_async::read_model::{CatchUpError, EventPage, EventSource, ReadModel,
 use respond_async::respond::Response;
 use respond_async::{Context, Outcome, Problem};
 use serde::Deserialize;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{App, Page, PageQuery, WAIT_CAP, json, number, page, unknown};
+use super::{App, Page, PageQuery, WAIT_CAP, asked, json, number, page, unknown};
 use crate::messages::{EVENTS, EVENTS_BYTES, EventsAfter, GetSnapshot, User, UserEvent, Users};
 
 /// How often the copy is written to disk.
@@ -34,6 +37,8 @@ type Answer = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 pub(super) struct LocalUsers {
     model: ReadModel<Users>,
     _feed: Arc<Feed>,
+    /// Ends with the last that reads the copy.
+    _saving: Arc<JoinSet<()>>,
 }
 
 impl LocalUsers {
@@ -52,18 +57,19 @@ impl LocalUsers {
                 serde_json::from_slice(&ask(GetSnapshot {}, Context::default()).await.body).ok()
             }
         });
-        let saving = model.clone();
-        tokio::spawn(async move {
-            let mut saved = saving.position();
+        let copy = model.clone();
+        let mut saving = JoinSet::new();
+        saving.spawn(async move {
+            let mut saved = copy.position();
             loop {
                 sleep(SAVE).await;
-                if saving.position() > saved {
-                    saved = saving.position();
-                    keep(&saving.snapshot(), &file).await;
+                if copy.position() > saved {
+                    saved = copy.position();
+                    keep(&copy.snapshot(), &file).await;
                 }
             }
         });
-        Self { model, _feed: Arc::new(feed) }
+        Self { model, _feed: Arc::new(feed), _saving: Arc::new(saving) }
     }
 }
 
@@ -106,12 +112,12 @@ impl EventSource<Users> for ServiceEvents {
 
     async fn after(&self, position: u64) -> Result<EventPage<UserEvent>, Problem> {
         let answer = (self.0)(EventsAfter { position }, Context::default()).await;
-        match answer.problem() {
-            Some(problem) => Err(problem),
-            None => {
-                serde_json::from_slice(&answer.body).map_err(|_| Problem::new(types::REPLY_OVERDUE))
-            }
+        if let Some(problem) = answer.problem() {
+            return Err(problem);
         }
+        let unreadable = "The reply of the service of users could not be read.";
+        let problem = || Problem::from_status(StatusCode::BAD_GATEWAY).detail(unreadable);
+        serde_json::from_slice(&answer.body).map_err(|_| problem())
     }
 }
 
@@ -128,7 +134,7 @@ impl SnapshotUsers {
 
     /// The users as they are now.
     async fn current(&self) -> Result<&ReadModel<Users>, Problem> {
-        match self.model.catch_up(&*self.source).await {
+        match self.model.catch_up(&*self.source, WAIT_CAP).await {
             Ok(()) => {}
             Err(CatchUpError::Source(problem)) => return Err(problem),
             Err(_) => return Err(Problem::new(types::NOT_CAUGHT_UP)),
@@ -152,14 +158,16 @@ pub(super) struct AtLeast {
     position: Option<u64>,
 }
 
+type AtLeastQuery = Result<Query<AtLeast>, QueryRejection>;
+
 impl LocalUsers {
     /// The copy, once it has that position: who wrote it says it, by the link that he got.
     async fn reached(
         &self,
-        query: &AtLeast,
+        query: AtLeastQuery,
         preferences: &Preferences,
     ) -> Result<&ReadModel<Users>, Problem> {
-        if let Some(position) = query.position {
+        if let Some(position) = asked(query)?.position {
             let wait = preferences.wait().unwrap_or_default().min(WAIT_CAP);
             self.model.reached(position, wait).await?;
         }
@@ -170,19 +178,19 @@ impl LocalUsers {
 pub(super) async fn read(
     State(app): State<App>,
     Segment(id): Segment<String>,
-    Query(query): Query<AtLeast>,
+    query: AtLeastQuery,
     preferences: Preferences,
 ) -> Result<Response, Problem> {
-    one(app.local.reached(&query, &preferences).await?, &id)
+    one(app.local.reached(query, &preferences).await?, &id)
 }
 
 pub(super) async fn list(
     State(app): State<App>,
-    Query(query): Query<AtLeast>,
+    query: AtLeastQuery,
     preferences: Preferences,
     pages: PageQuery,
 ) -> Result<Response, Problem> {
-    let model = app.local.reached(&query, &preferences).await?;
+    let model = app.local.reached(query, &preferences).await?;
     Ok(many(model, &page(pages)?))
 }
 

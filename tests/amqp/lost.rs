@@ -1,0 +1,160 @@
+//! Leases, channels and messages that are lost, and a broker that takes none.
+
+use std::sync::Arc;
+
+use respond_async::amqp::lapin::BasicProperties;
+use respond_async::amqp::lapin::types::FieldTable;
+use tokio::sync::{Notify, Semaphore};
+
+use super::raw::Raw;
+use super::servers::{Server, Sort};
+use super::*;
+
+work!(Handed, "test.handed");
+
+/// A gateway that shuts down gives its operation back: nobody asked for it to be canceled.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn work_goes_on_when_its_gateway_shuts_down() {
+    let amqp = connect("test.handed").await;
+    let (begun, ends) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
+    let handler = {
+        let (begun, ends) = (begun.clone(), ends.clone());
+        move |_: Handed, context: Context| {
+            let (begun, ends) = (begun.clone(), ends.clone());
+            async move {
+                begun.notify_one();
+                tokio::select! {
+                    _ = ends.acquire() => Ok(Created::at("/done")),
+                    () = context.canceled() => Err(context.check().unwrap_err()),
+                }
+            }
+        }
+    };
+    let _worker = worker(&amqp).job(handler).start();
+    let store = MemoryStore::new();
+    let gateway = Gateway::start::<Handed>(&amqp, "test-handed", &store);
+    let id = gateway.submit(Handed::new("x")).await;
+    begun.notified().await;
+    let other = Gateway::start::<Handed>(&amqp, "test-handed", &store);
+    gateway.operations.shutdown(Duration::ZERO).await;
+    // Published again, under the same id.
+    tokio::time::timeout(LONG, begun.notified()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    ends.add_permits(2);
+    let done = other.finished(id).await.operation;
+    assert_eq!(done.status(), Status::Succeeded, "{done:?}");
+}
+
+work!(Odd, "test.odd");
+work!(Even, "test.even");
+
+/// A queue that was declared otherwise closes the channel of its worker, again and again.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn one_queue_that_is_not_as_it_should_be_holds_up_no_other() {
+    let amqp = connect("test.odd").await;
+    let raw = Raw::connect(&servers::shared("AMQP_URL")).await;
+    raw.declare("test.odd").await;
+    raw.remove("test.even").await;
+    let _worker = worker(&amqp)
+        .job(async |_: Odd, _| Ok::<_, Problem>(Created::at("/odd")))
+        .job(async |_: Even, _| Ok::<_, Problem>(Created::at("/even")))
+        .start();
+    let gateway = Gateway::start::<Even>(&amqp, "test-odd", &MemoryStore::new());
+    eventually(async || {
+        let answer = gateway.send("", Even::new("x")).await;
+        (answer.status == StatusCode::CREATED).then_some(())
+    })
+    .await;
+    for _ in 0..100 {
+        let answer = gateway.send("", Even::new("x")).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+work!(Quiet, "test.quiet");
+
+/// The broker confirmed a job, and has it no more.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn a_job_that_the_broker_lost_is_sent_again() {
+    let amqp = connect("test.quiet").await;
+    let raw = Raw::connect(&servers::shared("AMQP_URL")).await;
+    raw.declare("test.quiet").await;
+    let builder = Requests::builder(&amqp, "test-quiet").silence(Duration::from_millis(700));
+    let gateway = Gateway::start_with::<Quiet>(&MemoryStore::new(), builder);
+    let id = gateway.submit(Quiet::new("x")).await;
+    let lost = eventually(async || raw.take("test.quiet").await).await;
+    // As long as there is word of it, it is not lost.
+    let progress = BasicProperties::default()
+        .with_type("progress".into())
+        .with_correlation_id(lost.properties().correlation_id().clone().unwrap());
+    let to = lost.properties().reply_to().clone().unwrap();
+    for _ in 0..10 {
+        raw.publish(to.as_str(), progress.clone(), b"{}").await;
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        assert!(raw.take("test.quiet").await.is_none());
+    }
+    let again = eventually(async || raw.take("test.quiet").await).await;
+    assert_eq!(again.properties().message_id(), lost.properties().message_id());
+    let attempt = again.properties().headers().as_ref().map(FieldTable::inner).unwrap();
+    assert_eq!(format!("{:?}", attempt["attempt"]), "LongUInt(2)");
+    raw.reply(&again, None, 200, "found").await;
+    assert_eq!(gateway.finished(id).await.operation.status(), Status::Succeeded);
+
+    // One that waits in its queue is not lost, however long.
+    let id = gateway.submit(Quiet::new("y")).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(gateway.get(id).await.operation.attempt(), 1);
+    raw.take("test.quiet").await.unwrap();
+    assert!(raw.take("test.quiet").await.is_none());
+}
+
+work!(Held, "test.held");
+
+/// A broker that is short of memory takes no messages, and says so: more of the same would only be kept here.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn what_a_broker_does_not_take_is_sent_once() {
+    let server = Server::start(Sort::RabbitMq);
+    let amqp = connect_to(&server.url()).await;
+    let raw = Raw::connect(&server.url()).await;
+    raw.declare("test.held").await;
+    let gateway = Gateway::start::<Held>(&amqp, "test-held", &MemoryStore::new());
+    eventually(async || {
+        let refused = gateway.send("respond-async, wait=0", Held::new("first")).await;
+        (refused.status == StatusCode::ACCEPTED).then_some(())
+    })
+    .await;
+    eventually(async || raw.take("test.held").await).await;
+    let set = async |server: Server, limit: &'static str| {
+        let setting = tokio::task::spawn_blocking(move || {
+            server.rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", limit]);
+            server
+        });
+        setting.await.unwrap()
+    };
+    let server = set(server, "1MB").await;
+    let mut ids = Vec::new();
+    for say in ["one", "two", "three"] {
+        ids.push(gateway.submit(Held::new(say)).await);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let began = std::time::Instant::now();
+    gateway.send("", Held::new("now")).await.is_problem("broker-unavailable");
+    assert!(began.elapsed() < Duration::from_secs(2));
+    // Longer than a confirm is waited for.
+    tokio::time::sleep(Amqp::CONFIRM_TIMEOUT + Duration::from_secs(5)).await;
+    let _server = set(server, "8GB").await;
+    let mut taken = Vec::new();
+    for _ in ids {
+        let request = eventually(async || raw.take("test.held").await).await;
+        taken.push(request.text());
+    }
+    taken.sort();
+    assert_eq!(taken, [r#"{"say":"one"}"#, r#"{"say":"three"}"#, r#"{"say":"two"}"#]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(raw.take("test.held").await.is_none());
+}

@@ -1,0 +1,207 @@
+//! What becomes of work and of those who wait for it when something else ends first: its process, its store,
+//! its client's patience.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use respond_async::operations::{Job, JobPolicy};
+use respond_async::prefer::Preferences;
+use respond_async::problem::types;
+use respond_async::store::{IDEMPOTENCY_KEY, Idempotency, StoreError, StoreErrorKind};
+use respond_async::time::Clock;
+use respond_async::{OperationId, Operations, Owner, Status};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use super::interposed::{Call, Interposed, When};
+use super::{Place, accepted, act, ann, ask, assert_failed, seconds, submit};
+
+fn elsewhere() -> JobPolicy {
+    JobPolicy::new().with_concurrency(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_is_no_cancellation() {
+    let place = Place::new();
+    let one = place.process("one");
+    // It listens for its cancellation, and says that it was canceled when it is told to stop.
+    let id = submit(&one, act("stop", 100)).await;
+    let waiting = {
+        let one = one.clone();
+        tokio::spawn(async move { ask(&one, "respond-async, wait=20", act("stop", 100)).await })
+    };
+    sleep(seconds(1)).await;
+    one.shutdown(Duration::ZERO).await;
+    let released = place.get(id).await;
+    assert_eq!((released.status(), released.attempts_left()), (Status::Pending, 5));
+    assert_eq!(waiting.await.unwrap().status(), 503);
+    let _two = place.process("two");
+    assert_eq!(place.ended(id).await.status(), Status::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_canceled_before_a_shutdown_stays_so() {
+    let place = Place::new();
+    let one = place.process_with("one", JobPolicy::new().never_twice(), |builder| builder);
+    let id = submit(&one, act("work", 100)).await;
+    sleep(seconds(1)).await;
+    one.cancel(&Owner::anonymous(), id).await.unwrap();
+    one.shutdown(Duration::ZERO).await;
+    assert_eq!(place.get(id).await.status(), Status::Canceled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_others_work_is_answered_when_its_own_process_ends() {
+    let place = Place::new();
+    let gateway = place.process_with("gateway", elsewhere(), |builder| builder);
+    let _worker = place.process("worker");
+    let began = Instant::now();
+    let waiting = {
+        let gateway = gateway.clone();
+        tokio::spawn(async move {
+            let preferences = Preferences::default();
+            let mut headers = http::HeaderMap::new();
+            headers.insert(IDEMPOTENCY_KEY, "k".parse().unwrap());
+            let (method, uri) = (http::Method::POST, "/things".parse().unwrap());
+            let named = Idempotency::from_request(&method, &uri, &headers, b"payload").unwrap();
+            ann(gateway.kick_off(&preferences)).idempotency(named).respond(act("work", 900)).await
+        })
+    };
+    sleep(seconds(1)).await;
+    gateway.shutdown(seconds(5)).await;
+    let response = waiting.await.unwrap();
+    assert_eq!(place.get(accepted(&response)).await.status(), Status::Running);
+    assert!(began.elapsed() < seconds(15), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_direct_answer_leaves_nothing_wherever_the_work_was_done() {
+    let place = Place::new();
+    let gateway = place.process_with("gateway", elsewhere(), |builder| builder);
+    let _worker = place.process("worker");
+    let response = ask(&gateway, "respond-async, wait=5", act("work", 3)).await;
+    assert_eq!(response.status(), 201);
+    sleep(Duration::from_millis(1)).await;
+    assert!(place.store.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_an_operation_is_told_of_it_even_if_it_cannot_be_read() {
+    let place = Place::new();
+    let (accepted_one, refused) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let store = Interposed::new(&place.store, {
+        let (accepted_one, refused) = (Arc::clone(&accepted_one), Arc::clone(&refused));
+        move |when, call| {
+            if (when, call) == (When::After, Call::Accept) {
+                accepted_one.store(true, Ordering::SeqCst);
+            }
+            let is_away =
+                (when, call) == (When::Before, Call::Read) && accepted_one.load(Ordering::SeqCst);
+            refused.fetch_or(is_away, Ordering::SeqCst);
+            async move {
+                let error = StoreError::new(StoreErrorKind::Unavailable, "away");
+                if is_away { Err(error) } else { Ok(()) }
+            }
+        }
+    });
+    let gateway = place.builder(store).job_with(elsewhere(), place.handler("gateway")).start();
+    let _worker = place.process("worker");
+    let response = ask(&gateway, "respond-async, wait=5", act("work", 1)).await;
+    let id = accepted(&response);
+    assert!(refused.load(Ordering::SeqCst), "nothing was read");
+    assert_eq!(place.ended(id).await.status(), Status::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_put_off_is_not_waited_for() {
+    let place = Place::new();
+    let one = place.process("one");
+    let began = Instant::now();
+    let preferences = Preferences::parse(b"respond-async, wait=5").unwrap();
+    let kick_off = ann(one.kick_off(&preferences)).delay(seconds(3_600));
+    let response = kick_off.respond(act("work", 1)).await;
+    assert_eq!((response.status().as_u16(), began.elapsed()), (202, Duration::ZERO));
+    let delay: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!(delay >= 24, "{delay}");
+    // A deadline counts from when it may begin.
+    let policy = JobPolicy::new().with_deadline(seconds(60));
+    let two = place.process_with("two", policy, |builder| builder);
+    one.shutdown(Duration::ZERO).await;
+    let none = Preferences::default();
+    let late = two.kick_off(&none).delay(seconds(120)).submit(act("work", 1)).await.unwrap();
+    assert_eq!(place.ended(late.operation.id()).await.status(), Status::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_failed_is_tried_again_soon() {
+    let place = Place::new();
+    let away = Arc::new(AtomicBool::new(false));
+    let store = Interposed::new(&place.store, {
+        let away = Arc::clone(&away);
+        move |when, call| {
+            let is_away = when == When::Before && call == Call::Swap && away.load(Ordering::SeqCst);
+            async move {
+                let error = StoreError::new(StoreErrorKind::Unavailable, "away");
+                if is_away { Err(error) } else { Ok(()) }
+            }
+        }
+    });
+    let one = place.builder(store).job(place.handler("one")).start();
+    let id = submit(&one, act("work", 100)).await;
+    sleep(seconds(9)).await;
+    // Both renewals that fall into it fail; the next would be when the lease ends.
+    away.store(true, Ordering::SeqCst);
+    sleep(seconds(15)).await;
+    away.store(false, Ordering::SeqCst);
+    let _two = place.process("two");
+    let ended = place.ended(id).await;
+    assert_eq!((ended.status(), ended.attempt()), (Status::Succeeded, 1));
+}
+
+#[derive(Serialize, Deserialize)]
+struct Note;
+
+impl Job for Note {
+    const KIND: &'static str = "tests.note";
+}
+
+fn notes(place: &Place, follow: impl Fn() -> Option<Note> + Send + Sync + 'static) -> Operations {
+    let policy = JobPolicy::new().with_retention(seconds(1));
+    place
+        .builder(place.store.clone())
+        .job(place.handler("one"))
+        .job_with(policy, async |_: Note, _| respond_async::Outcome::default())
+        .follow_up(move |_| follow())
+        .start()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mistake_in_what_follows_keeps_nothing_from_its_end() {
+    let place = Place::new();
+    let one = notes(&place, || panic!("on purpose"));
+    let id = submit(&one, act("work", 1)).await;
+    assert_eq!(place.ended(id).await.status(), Status::Succeeded);
+    let late = submit(&one, act("wrong", 1)).await;
+    assert_failed(
+        &place.ended(late).await,
+        respond_async::problem::ProblemType::new(
+            "about:blank",
+            "",
+            http::StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_long_notes_are_kept_says_nothing_of_other_operations() {
+    let place = Place::new();
+    let one = notes(&place, || Some(Note));
+    let made = place.clock.now();
+    sleep(seconds(60)).await;
+    let unknown = OperationId::generate(made).unwrap();
+    let problem = one.get(&Owner::anonymous(), unknown).await.unwrap_err();
+    assert!(problem.is(types::NOT_FOUND), "{problem:?}");
+    assert!(Owner::new("respond-async:follow-up").is_err(), "nobody is called so");
+}

@@ -1,0 +1,243 @@
+//! What can go wrong on a server that is there: what callers are told, and who has to wait for whom.
+
+use respond_async::operation::{Change, Due, Kind};
+use respond_async::store::{
+    Acceptance, ClaimRequest, DueQuery, Limits, OperationStoreExt, StoreErrorKind, Submission,
+};
+use respond_async::{Owner, Status};
+use std::error::Error;
+use tokio::time::{sleep, timeout};
+
+use super::on_server::new;
+use super::*;
+
+/// The processes of the server that the store's connections lead to.
+async fn processes(client: &Client, name: &str) -> Vec<i32> {
+    let query = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 ORDER BY pid";
+    client.query(query, &[&name]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn what_the_server_says_of_one_call_reaches_its_caller() {
+    let place = InSchema::<PostgresStore>::empty().await;
+    let store = place.open().await;
+    let client = client(&servers::shared("POSTGRES_URL")).await;
+    store.accept(Submission::new(new())).await.unwrap();
+    while !store.is_listening() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let before = processes(&client, &place.schema).await;
+    client.batch_execute(&format!("DROP TABLE {}.keys", place.schema)).await.unwrap();
+    for _ in 0..3 {
+        let error = store.accept(Submission::new(new())).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+        let said = error.source().unwrap().to_string();
+        assert!(said.contains("does not exist") && said.contains("42P01"), "{said}");
+    }
+    // No connection was given up for it.
+    assert_eq!(processes(&client, &place.schema).await, before);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn what_the_server_gives_up_leaves_no_doubt() {
+    let place = InSchema::<PostgresStore>::empty().await;
+    let url = servers::shared("POSTGRES_URL");
+    let builder = PostgresStore::builder(&url).unwrap().schema(&place.schema);
+    let store = builder.application_name(&place.schema).open().await.unwrap();
+    store.accept(Submission::new(new())).await.unwrap();
+    while !store.is_listening() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let mut client = client(&url).await;
+    let before = processes(&client, &place.schema).await;
+    let transaction = client.transaction().await.unwrap();
+    let lock = format!("LOCK TABLE {}.inputs IN ACCESS EXCLUSIVE MODE", place.schema);
+    transaction.batch_execute(&lock).await.unwrap();
+    let error = store.accept(Submission::new(new())).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    transaction.rollback().await.unwrap();
+    assert_eq!(processes(&client, &place.schema).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn a_limit_of_each_owner_is_no_limit_of_all_who_have_no_name() {
+    let place = InSchema::<PostgresStore>::empty().await;
+    let store = place.open().await;
+    for limit in [0, 10] {
+        let calls: Vec<_> = (0..100)
+            .map(|_| {
+                let limits = Limits::default().with_owner(limit);
+                let (store, call) = (store.clone(), Submission::new(new()).with_limits(limits));
+                tokio::spawn(async move { store.accept(call).await.unwrap() })
+            })
+            .collect();
+        for call in calls {
+            let accepted = call.await.unwrap();
+            assert!(matches!(accepted, Acceptance::Created(_)), "{accepted:?}");
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn a_server_that_takes_no_more_writes_is_left_for_one_that_does() {
+    let first = servers::Server::start(Sort::Postgres);
+    let place = InSchema::<PostgresStore>::empty().await;
+    let url = servers::shared("POSTGRES_URL");
+    let other = url.split_once('@').unwrap().1.split_once('/').unwrap().0;
+    let both = format!("postgres://postgres@127.0.0.1:{},{other}/postgres", first.port());
+    let open =
+        async |url: &str| PostgresStore::builder(url).unwrap().schema(&place.schema).open().await;
+    let there = open(&url).await.unwrap();
+    let store = open(&both).await.unwrap();
+    let id = store.submit(Submission::new(new())).await.unwrap();
+    let Acceptance::Created(created) = id else { panic!() };
+    assert_eq!(there.get(created.operation.id()).await.unwrap(), None);
+
+    // As after a failover, only that it keeps its connections.
+    let client = client(&first.url()).await;
+    let setting = "ALTER SYSTEM SET default_transaction_read_only = on";
+    client.batch_execute(setting).await.unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let began = std::time::Instant::now();
+    loop {
+        let new = new();
+        let id = new.id();
+        match store.accept(Submission::new(new)).await {
+            // Until the server has heard of it.
+            Ok(_) if there.get(id).await.unwrap().is_none() => {}
+            Ok(_) => break,
+            Err(error) => assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}"),
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "it stays where nothing is written");
+        sleep(Duration::from_millis(20)).await;
+    }
+    // One that can only be read is not opened.
+    let error = open(&first.url()).await.unwrap_err();
+    assert_eq!(error.kind(), respond_async::store::PostgresOpenErrorKind::ReadOnly);
+    assert!(error.is_retryable());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn a_transaction_that_stays_open_holds_up_its_owner_alone() {
+    let place = InSchema::<PostgresStore>::empty().await;
+    let url = servers::shared("POSTGRES_URL");
+    let mut client = client(&url).await;
+    let open = || async {
+        PostgresStore::builder(&url).unwrap().schema(&place.schema).open().await.unwrap()
+    };
+    let store = open().await;
+    let owned = |name: &str| {
+        let limits = Limits::default().with_owner(1_000).with_total(1_000_000);
+        Submission::new(new().with_owner(Owner::new(name).unwrap())).with_limits(limits)
+    };
+    let transaction = client.transaction().await.unwrap();
+    store.accept_in(&transaction, Submission::new(new())).await.unwrap();
+    // In whichever parts their connections count.
+    for _ in 0..8 {
+        let store = open().await;
+        let calls = (0..8).map(|_| store.accept(Submission::new(new())));
+        let calls: Vec<_> = calls.collect();
+        for call in futures_util::future::join_all(calls).await {
+            call.unwrap();
+        }
+    }
+    store.accept_in(&transaction, owned("ann")).await.unwrap();
+    let ann = tokio::spawn({
+        let (store, call) = (store.clone(), owned("ann"));
+        async move { store.accept(call).await }
+    });
+    sleep(Duration::from_millis(100)).await;
+    for _ in 0..3 {
+        let accepted = open().await.accept(owned("bob")).await.unwrap();
+        assert!(matches!(accepted, Acceptance::Created(_)), "{accepted:?}");
+    }
+    assert_eq!(ann.await.unwrap().unwrap_err().kind(), StoreErrorKind::Unavailable);
+    transaction.commit().await.unwrap();
+    store.accept(owned("ann")).await.unwrap();
+    let counts = format!(
+        "SELECT (SELECT count(*) FROM {0}.operations),
+            (SELECT sum(count)::int8 FROM {0}.live WHERE owner = '')",
+        place.schema
+    );
+    let row = client.query_one(&counts, &[]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), row.get::<_, i64>(1));
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn a_purge_that_takes_long_gets_on_all_the_same() {
+    const COUNT: usize = 120;
+    let place = InSchema::<PostgresStore>::empty().await;
+    let builder = PostgresStore::builder(&servers::shared("POSTGRES_URL")).unwrap();
+    let builder = builder.schema(&place.schema).call_timeout(Duration::from_secs(1));
+    let store = builder.open().await.unwrap();
+    for _ in 0..COUNT {
+        let new = new().with_retention(Duration::ZERO);
+        let id = new.id();
+        store.submit(Submission::new(new)).await.unwrap();
+        store.apply(id, Change::Cancel).await.unwrap();
+    }
+    // Three seconds for all of them.
+    let slow = format!(
+        "CREATE FUNCTION {0}.slow() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_sleep(0.025); RETURN old; END $$;
+        CREATE TRIGGER slow BEFORE DELETE ON {0}.operations FOR EACH ROW EXECUTE FUNCTION {0}.slow()",
+        place.schema
+    );
+    client(&servers::shared("POSTGRES_URL")).await.batch_execute(&slow).await.unwrap();
+    let (mut purged, began) = (0, std::time::Instant::now());
+    while purged < COUNT {
+        match store.purge(500).await {
+            Ok(count) => purged += count,
+            Err(error) => assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}"),
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "{purged} of {COUNT} are purged");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn a_claim_that_nobody_waits_for_is_undone_or_given_back() {
+    let place = InSchema::<PostgresStore>::empty().await;
+    let store = place.open().await;
+    let mut client = client(&servers::shared("POSTGRES_URL")).await;
+    let request = ClaimRequest::new(1, Duration::from_secs(600));
+    // It is held up before it has found anything, and after that.
+    for (table, attempt) in [("operations", 1), ("outcomes", 2)] {
+        let new = new().with_attempt_limit(1);
+        let id = new.id();
+        store.submit(Submission::new(new)).await.unwrap();
+        let transaction = client.transaction().await.unwrap();
+        let lock = format!("LOCK TABLE {}.{table} IN ACCESS EXCLUSIVE MODE", place.schema);
+        transaction.batch_execute(&lock).await.unwrap();
+        let late = timeout(Duration::from_millis(300), store.claim(&request)).await;
+        assert!(late.is_err(), "it is not held up");
+        transaction.rollback().await.unwrap();
+        // What comes next has to wait for it, and is given what it has not kept.
+        let claimed = store.claim(&request).await.unwrap();
+        let [claimed] = &claimed[..] else { panic!("{claimed:?}") };
+        let operation = &claimed.operation;
+        assert_eq!((operation.id(), operation.status()), (id, Status::Running));
+        assert_eq!(operation.attempt(), attempt);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn a_kind_that_is_named_twice_gives_what_is_due_once() {
+    let place = InSchema::<PostgresStore>::empty().await;
+    let store = place.open().await;
+    let kind = Kind::new("tests.twice").unwrap();
+    store.submit(Submission::new(new().with_kind(kind.clone()))).await.unwrap();
+    let mut query = DueQuery::new(Due::Claim, 9);
+    query.kinds = Some(vec![kind.clone(), kind.clone()]);
+    assert_eq!(store.due(&query).await.unwrap().len(), 1);
+    let request = ClaimRequest::new(9, Duration::from_secs(60));
+    let claimed = store.claim(&request.with_kinds(vec![kind.clone(), kind])).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+}
