@@ -243,6 +243,15 @@ impl<C: Clock> Clock for std::sync::Arc<C> {
     }
 }
 
+/// Makes of a setting of "never" what is longer than any process lives, and counted from now on still an instant.
+#[cfg(feature = "tokio")]
+pub(crate) fn keep_within_reach<const N: usize>(settings: [&mut Duration; N]) {
+    const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    for setting in settings {
+        *setting = (*setting).min(FOR_EVER);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -175,23 +175,32 @@ async fn who_takes_no_answer_is_cut_off() {
     let mut bytes = Vec::new();
     let _ = timeout(LONG, stream.read_to_end(&mut bytes)).await.expect("the connection stays");
     assert!(bytes.len() < 64 << 20, "all of it came");
-    // Who takes it slowly gets all of it.
-    let mut stream = running.connect().await;
-    stream.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
-    let (mut read, mut pauses) = (0, 0);
-    let mut some = vec![0; 1 << 20];
-    loop {
-        let more = timeout(LONG, stream.read(&mut some)).await.unwrap().unwrap();
-        if more == 0 {
-            break;
-        }
-        read += more;
-        if read > (pauses + 1) << 23 {
-            pauses += 1;
-            sleep(SHORT / 3).await;
+}
+
+/// Also when the server has handed all of it over long before, or is told to stop meanwhile.
+#[tokio::test]
+async fn who_takes_an_answer_slowly_gets_all_of_it() {
+    for stops in [false, true] {
+        let mut running =
+            start(|server| server.write_timeout(SHORT).idle_timeout(SHORT).header_timeout(SHORT))
+                .await;
+        let mut stream = running.connect().await;
+        stream.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let (mut read, mut pauses) = (0, 0);
+        let mut some = vec![0; 1 << 20];
+        while read < 64 << 20 {
+            let more = timeout(LONG, stream.read(&mut some)).await.unwrap().unwrap();
+            assert_ne!(more, 0, "it ends after {read} bytes");
+            read += more;
+            if stops && read > 1 << 22 {
+                running.stop.take();
+            }
+            if read > (pauses + 1) << 22 {
+                pauses += 1;
+                sleep(SHORT / 3).await;
+            }
         }
     }
-    assert!(read > 64 << 20);
 }
 
 #[tokio::test]
@@ -242,7 +251,7 @@ async fn what_runs_is_answered_before_it_stops() {
 
 #[tokio::test]
 async fn another_protocol_may_take_over() {
-    let running = start(|server| server.idle_timeout(SHORT)).await;
+    let mut running = start(|server| server.idle_timeout(SHORT).max_connections(1)).await;
     let mut stream = running.connect().await;
     let head = "GET /upgrade HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -251,6 +260,14 @@ async fn another_protocol_may_take_over() {
     sleep(SHORT * 3).await;
     stream.write_all(b"hello").await.unwrap();
     until(&mut stream, "hello").await;
+    // It has its place as long, and outlives the server.
+    let mut another = running.connect().await;
+    another.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    timeout(SHORT, another.read_u8()).await.expect_err("there are more than may be");
+    running.stop.take();
+    timeout(LONG, running.server).await.expect("it stops").unwrap();
+    stream.write_all(b"there").await.unwrap();
+    until(&mut stream, "there").await;
 }
 
 /// What a client of HTTP/2 begins with: the preface, and settings that change nothing.
@@ -258,8 +275,10 @@ const BEGIN_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 #[tokio::test]
 async fn who_asks_nothing_over_http_2_is_cut_off() {
-    let running =
-        start(|server| server.header_timeout(SHORT).idle_timeout(SHORT).max_connections(1)).await;
+    let running = start(|server| {
+        server.header_timeout(SHORT).write_timeout(SHORT).idle_timeout(SHORT).max_connections(1)
+    })
+    .await;
     for _ in 0..2 {
         // It does not agree to the end either.
         let mut stream = running.connect().await;

@@ -61,6 +61,7 @@ use actix_web::{
     FromRequest, HttpMessage, HttpRequest, HttpResponse, Responder, ResponseError, web,
 };
 use bytes::Bytes;
+use http::Uri;
 use http::request::Parts;
 
 use crate::monitor::Monitor;
@@ -69,6 +70,9 @@ use crate::operations::Operations;
 use crate::prefer::{PREFER, Preferences};
 use crate::problem::Problem;
 use crate::respond::{Accepted, Created, Response, SeeOther};
+
+/// What the path below the scope is called: like nothing in a scope around it.
+const BELOW: &str = "below_the_status_monitors";
 
 /// Configures the scope of the status monitors, to be mounted where the operations'
 /// [base URL](crate::operations::OperationsBuilder::base_url) says.
@@ -80,10 +84,12 @@ pub fn monitor(operations: &Operations) -> impl FnOnce(&mut web::ServiceConfig) 
         let answer = move |owner: Owner, Head(mut parts): Head, whole: HttpRequest| {
             let monitor = monitor.clone();
             // What is left of the path below the scope, whatever a proxy took from the base URL's.
-            let below = whole.match_info().get("path").unwrap_or_default();
+            let below = whole.match_info().get(BELOW).unwrap_or_default();
             let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-            // What is no path below it is no operation's either.
-            parts.uri = format!("/{below}{query}").parse().unwrap_or(parts.uri);
+            // What is no path below it is no operation's either. The authority tells a page of one's own.
+            let mut uri = parts.uri.clone().into_parts();
+            uri.path_and_query = format!("/{below}{query}").parse().ok().or(uri.path_and_query);
+            parts.uri = Uri::from_parts(uri).unwrap_or(parts.uri);
             async move {
                 let request = http::Request::from_parts(parts, ());
                 bridge::response_with(monitor.answer(&owner, &request).await)
@@ -91,7 +97,7 @@ pub fn monitor(operations: &Operations) -> impl FnOnce(&mut web::ServiceConfig) 
         };
         scope
             .service(web::resource("").to(answer.clone()))
-            .service(web::resource("/{path:.+}").to(answer));
+            .service(web::resource(format!("/{{{BELOW}:.+}}")).to(answer));
     }
 }
 
@@ -197,6 +203,24 @@ mod tests {
         ] {
             let request = test::TestRequest::get().uri(&path).to_request();
             assert_eq!(test::call_service(&app, request).await.status(), status, "{path}");
+        }
+    }
+
+    /// In HTTP/2 the host is said by the URI alone; whatever a scope around it calls its own parts.
+    #[actix_web::test]
+    async fn a_page_of_its_own_is_known_by_the_authority() {
+        let operations = Operations::builder(MemoryStore::new()).start();
+        let preferences = Preferences::parse("respond-async").unwrap();
+        let accepted = operations.respond_with(&preferences, async |_| Outcome::default()).await;
+        let monitor = accepted.headers()["location"].to_str().unwrap().to_owned();
+        let scope = web::scope("/{path}/operations").configure(super::monitor(&operations));
+        let app = test::init_service(App::new().service(scope)).await;
+        for (origin, status) in [("http://images.example", 303), ("http://evil.example", 403)] {
+            let request = test::TestRequest::post()
+                .uri(&format!("http://images.example/v1{monitor}/cancel"))
+                .insert_header(("origin", origin))
+                .to_request();
+            assert_eq!(test::call_service(&app, request).await.status(), status, "{origin}");
         }
     }
 }

@@ -331,20 +331,21 @@ impl Monitor {
     async fn delete(&self, id: OperationId, asked: Asked<'_>) -> Result<Response, Problem> {
         let Asked { owner, headers, .. } = asked;
         let observed = self.operations.get(owner, id).await?;
-        if headers.contains_key(header::IF_MATCH) {
-            let operation = &observed.operation;
-            let tags = [OperationView::tag(operation), OperationView::page_tag(operation)];
-            if !tags.iter().any(|tag| tag.is_in_if_match(headers)) {
-                return Err(Problem::new(types::PRECONDITION_FAILED));
-            }
+        let condition = headers.get(header::IF_MATCH);
+        let operation = &observed.operation;
+        let tags = [OperationView::tag(operation), OperationView::page_tag(operation)];
+        if condition.is_some() && !tags.iter().any(|tag| tag.is_in_if_match(headers)) {
+            return Err(Problem::new(types::PRECONDITION_FAILED));
         }
+        // It has to hold still when it is done, unless any revision will do.
+        let revision = condition.filter(|any| *any != "*").map(|_| operation.revision());
         if observed.operation.status().is_finished() {
             self.operations.forget(owner, id).await?;
             return Ok(Outcome::new(StatusCode::NO_CONTENT).into_response());
         }
         // If it finishes before the cancellation, the answer says so, and it is kept: whoever sent
         // this has not seen how it ended.
-        let observed = self.operations.cancel(owner, id).await?;
+        let observed = self.operations.cancel_at(id, revision).await?;
         let view = OperationView::new(&observed.operation, observed.now, self.operations.urls());
         Ok(view.retry_after(self.operations.retry_after(&observed)).cancellation())
     }

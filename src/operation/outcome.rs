@@ -190,6 +190,18 @@ impl<T: IntoOutcome, E: IntoOutcome> IntoOutcome for Result<T, E> {
 mod tests {
     use super::*;
 
+    /// A foreign document may say what it likes.
+    #[test]
+    fn a_problem_says_the_status_that_it_is_answered_with() {
+        for (document, status) in [(r#"{"status":200}"#, 500), (r#"{"status":404}"#, 404)] {
+            let problem: Problem = serde_json::from_str(document).unwrap();
+            let outcome = problem.into_outcome();
+            assert_eq!(outcome.status, status);
+            let said: serde_json::Value = serde_json::from_slice(&outcome.body).unwrap();
+            assert_eq!(said["status"], status);
+        }
+    }
+
     #[test]
     fn an_error_outcome_holds_its_problem() {
         let problem = Problem::new(types::INTERRUPTED).detail("gone").with("x", 1);

@@ -13,14 +13,12 @@ use tracing::Instrument;
 
 use super::calls::{is_passing, without_panic};
 use super::context::{Run, Signal};
+use super::job::Work;
 use super::policy::JobPolicy;
 use super::{Inner, telemetry};
 use crate::operation::{Change, IntoOutcome, Kind, Outcome, TransitionError};
 use crate::problem::{Problem, types};
 use crate::store::{ApplyError, Observed};
-
-/// The work of a handler, its answer being whatever a synchronous caller would get.
-pub(crate) type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// After how long a renewal is tried again that the store did not take.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -151,12 +149,18 @@ impl Attempt {
             };
             let is_settle = change == Change::Settle;
             let applied = self.apply(change.clone(), None).await;
+            // It may have taken long.
+            let now = Instant::now();
             if applied.as_ref().is_none_or(|applied| applied.as_ref().is_err_and(is_passing)) {
-                // The store may be back long before it would be the turn again.
-                match change {
-                    Change::Renew { .. } => renew_at = renew_at.min(now + AGAIN),
-                    Change::Progress { progress: told, .. } => progress = progress.or(Some(told)),
-                    _ => {}
+                // The store may be back long before it would be the turn again; it is not pressed either.
+                let again = now + AGAIN;
+                report_at = report_at.max(again);
+                renew_at = match &change {
+                    Change::Renew { .. } => renew_at.min(again),
+                    _ => renew_at.max(again),
+                };
+                if let Change::Progress { progress: told, .. } = change {
+                    progress = progress.or(Some(told));
                 }
             }
             match applied {

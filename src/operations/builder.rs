@@ -111,6 +111,9 @@ impl OperationsBuilder {
 
     /// Where the monitors are: the path at which you mount them (default `/operations`), or an
     /// absolute URL that ends in it, if the service knows its public address.
+    ///
+    /// # Panics
+    /// If it is neither, has no path (the monitors would take all requests), or has a query or a fragment.
     pub fn base_url(mut self, base: impl AsRef<str>) -> Self {
         self.settings.urls = MonitorUrls::new(base);
         self

@@ -30,14 +30,9 @@ pub(super) async fn detached<T: Send + 'static>(
     mut call: Call<T>,
     timeout: Duration,
 ) -> Option<T> {
-    let first = |cx: &mut std::task::Context<'_>| {
-        Poll::Ready(catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))))
-    };
-    match poll_fn(first).await {
-        Ok(Poll::Ready(answer)) => return Some(answer),
-        Ok(Poll::Pending) => {}
-        // It is not polled again.
-        Err(_) => return None,
+    let mut first = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx)));
+    if let Poll::Ready(answer) = without_panic(Pin::new(&mut first)).await.ok()? {
+        return Some(answer);
     }
     let task = runtime.spawn(call);
     tokio::time::timeout(timeout, task).await.ok()?.ok()

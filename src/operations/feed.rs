@@ -310,11 +310,14 @@ async fn look(inner: Arc<Inner>, owner: Owner, shared: Arc<Shared>) {
         let start = Instant::now();
         let latest = shared.begin_look();
         let mut query = ListQuery { limit: ListQuery::MAX_LIMIT, ..ListQuery::default() };
+        // How long it takes to read; a call that fails says nothing of that.
+        let mut took = Duration::ZERO;
         let is_whole = loop {
             match inner.list(owner.clone(), query.clone()).await {
                 Ok(page) => {
                     page.operations.iter().for_each(|operation| shared.offer(operation));
                     query.before = page.next;
+                    took = start.elapsed();
                 }
                 Err(_) => break false,
             }
@@ -332,8 +335,6 @@ async fn look(inner: Arc<Inner>, owner: Owner, shared: Arc<Shared>) {
             2 => shared.begins_to_tell(),
             _ => {}
         }
-        // A look that failed says nothing of how long one takes.
-        let took = if is_whole { start.elapsed() } else { Duration::ZERO };
         let rest = inner.settings.poll_interval.max(took.saturating_mul(REST));
         let asked_for = async {
             shared.missed.notified().await;

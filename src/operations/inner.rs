@@ -23,7 +23,7 @@ use super::watch::Watches;
 use super::{pace, telemetry};
 use crate::operation::{Change, Kind, OperationId, Outcome};
 use crate::problem::Problem;
-use crate::store::{ApplyError, Observed, OperationStore, OperationStoreExt, StoreError};
+use crate::store::{ApplyError, Observed, OperationStore, OperationStoreExt, StoreError, apply_at};
 use crate::time::Clock;
 
 #[derive(Debug)]
@@ -149,6 +149,17 @@ impl Inner {
         counted(self.store.apply_with(id, change, outcome, follow_ups).await)
     }
 
+    /// The same without an outcome: if a revision is given, only while the operation has that one.
+    pub(super) async fn apply_at(
+        &self,
+        id: OperationId,
+        revision: Option<u64>,
+        change: Change,
+    ) -> Result<Observed, ApplyError> {
+        let follow_ups = |next: &_| self.follow_ups(next);
+        counted(apply_at(&self.store, id, revision, change, follow_ups).await)
+    }
+
     /// The same to an operation that is known already.
     pub(super) async fn apply_to(
         &self,
@@ -180,6 +191,23 @@ impl Inner {
     /// After how long there may be room again for work of that kind.
     pub(super) fn overloaded(&self, id: OperationId, kind: &Kind) -> Duration {
         pace::overloaded(id, self.load(kind))
+    }
+
+    /// Tells the recorder how much there is at this moment.
+    #[cfg(feature = "metrics")]
+    pub(super) fn gauge(&self) {
+        let own = Kind::default();
+        let jobs = self.jobs.iter().map(|job| (&job.kind, &job.admission));
+        for (kind, admission) in jobs.chain([(&own, &self.admission)]) {
+            let running = admission.running();
+            let waiting = admission.load().tasks.saturating_sub(running);
+            telemetry::gauge_of("respond_async_running", kind, running);
+            telemetry::gauge_of("respond_async_waiting", kind, waiting);
+        }
+        let held = self.settings.waiters - self.waiters.available_permits();
+        telemetry::gauge("respond_async_held_polls", held);
+        let open = self.settings.streams - self.streams.available_permits();
+        telemetry::gauge("respond_async_open_streams", open);
     }
 
     fn load(&self, kind: &Kind) -> Load {

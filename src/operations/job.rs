@@ -2,6 +2,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,11 +11,13 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
 use super::admission::Admission;
-use super::attempt::Work;
 use super::context::Context;
 use super::policy::JobPolicy;
 use super::pulse::Pulse;
-use crate::operation::{IntoOutcome, Kind};
+use crate::operation::{IntoOutcome, Kind, Outcome};
+
+/// The work of a handler, its answer being whatever a synchronous caller would get.
+pub(crate) type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// What a piece of durable work needs to know, and what it is called: it is stored with its
 /// operation, and any process that registered a handler for its kind can do it, this one after a

@@ -10,17 +10,18 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::admission::Admission;
-use super::attempt::Work;
 use super::calls::{unavailable, without_panic};
 use super::context::{Context, Run};
-use super::job::{Job, Registered};
+use super::job::{Job, Registered, Work};
 use super::task::{Answer, Task, accept, shutting_down};
 use super::{Operations, telemetry};
 use crate::header::vary_on_prefer;
 use crate::operation::{
     Callback, IntoOutcome, Kind, NewOperation, OperationId, Owner, TraceContext,
 };
-use crate::prefer::{CALLBACKS, Handling, PreferErrorKind, Preferences};
+use crate::prefer::{
+    CALLBACKS, Handling, PREFERENCE_APPLIED, PreferErrorKind, PreferenceApplied, Preferences,
+};
 use crate::problem::{Problem, types};
 use crate::respond::{OperationView, Response, report};
 use crate::store::{Idempotency, Observed, Submission};
@@ -138,8 +139,9 @@ impl<'a> KickOff<'a> {
         self
     }
 
-    /// Where the operation's end is told besides its monitor, if there is an operation: an answer in time is
-    /// told to nobody else. The feature `webhook` makes one of what the client prefers, and calls it.
+    /// Where the operation's end is told besides its monitor, if an operation is stored: an answer in time is told to
+    /// nobody else, unless it was stored all the same (for its idempotency key, or since another process did the work).
+    /// `Preference-Applied: callback` says so. The feature `webhook` makes one of what the client prefers, and calls it.
     pub fn callback(mut self, callback: Option<Callback>) -> Self {
         self.callback = callback;
         self
@@ -228,7 +230,7 @@ impl<'a> KickOff<'a> {
         let input = encode(&job)?;
         let id = self.new_id()?;
         let submission = self.submission(id, Some((&registered, input)));
-        match self.store(&registered, submission).await {
+        match self.store(submission).await {
             Answer::Accepted(observed) | Answer::Existing(observed) => Ok(*observed),
             Answer::Refused(problem) => {
                 telemetry::rejected(&problem);
@@ -318,6 +320,9 @@ impl<'a> KickOff<'a> {
         job: Option<(Arc<Registered>, Bytes)>,
         work: impl FnOnce(Context) -> Work,
     ) -> Result<Response, Problem> {
+        if job.is_none() {
+            self.delay = Duration::ZERO;
+        }
         let inner = self.operations.inner();
         let is_named = self.idempotency.is_some();
         let id = self.new_id()?;
@@ -342,7 +347,7 @@ impl<'a> KickOff<'a> {
         let is_elsewhere = admitted.is_none();
         let answer = match (admitted, job) {
             (None, None) => Answer::Refused(Problem::new(types::INTERNAL)),
-            (None, Some(job)) => self.store(&job, submission).await,
+            (None, Some(_)) => self.store(submission).await,
             (Some(admitted), job) => {
                 let deadline = submission.operation.deadline();
                 let deadline = deadline.and_then(|left| Instant::now().checked_add(left));
@@ -381,7 +386,9 @@ impl<'a> KickOff<'a> {
         let answer = async {
             let observed = self.operations.follow(Arc::clone(&accepted), wait).await?;
             let answer = self.answer(&observed).await?;
-            if is_new && !is_named && observed.operation.status().is_finished() {
+            // Who is called is told of links.
+            let is_told = observed.operation.callback().is_some();
+            if is_new && !is_named && !is_told && observed.operation.status().is_finished() {
                 self.leave_nothing(&observed);
             }
             Ok(answer)
@@ -404,7 +411,15 @@ impl<'a> KickOff<'a> {
             return Ok(self.pending(observed));
         }
         let (_, outcome) = self.operations.outcome(&self.owner, operation.id()).await?;
-        Ok(OperationView::new(operation, observed.now, self.operations.urls()).replay(outcome))
+        let view = OperationView::new(operation, observed.now, self.operations.urls());
+        let mut response = view.replay(outcome);
+        if operation.callback().is_some() {
+            let applied = PreferenceApplied::of(self.preferences).callback();
+            if let Some(applied) = applied.to_header_value() {
+                response.headers_mut().insert(PREFERENCE_APPLIED.clone(), applied);
+            }
+        }
+        Ok(response)
     }
 
     /// The 202.
@@ -439,9 +454,8 @@ impl<'a> KickOff<'a> {
         let policy = job.as_ref().map(|(job, _)| job.policy);
         let bounded = |wanted: Duration| settings.retention_bounds.bound(wanted);
         let retention = self.retention.map(bounded).or(policy.and_then(|policy| policy.retention));
-        let delay = if job.is_some() { self.delay } else { Duration::ZERO };
         let usual = policy.and_then(|policy| policy.deadline).unwrap_or(settings.deadline);
-        let deadline = self.deadline.unwrap_or(usual.saturating_add(delay));
+        let deadline = self.deadline.unwrap_or(usual.saturating_add(self.delay));
         let kind = match &job {
             Some((job, _)) => job.kind.clone(),
             None => self.kind.take().unwrap_or_default(),
@@ -451,7 +465,7 @@ impl<'a> KickOff<'a> {
             .with_owner(self.owner.clone())
             .with_attempt_limit(policy.map_or(1, |policy| policy.attempt_limit))
             .with_retention(retention.unwrap_or(settings.retention))
-            .with_delay(delay)
+            .with_delay(self.delay)
             .with_trace(self.trace.take())
             .with_callback(self.callback.take())
             .with_deadline(deadline);
@@ -462,12 +476,9 @@ impl<'a> KickOff<'a> {
     }
 
     /// Leaves a job to whichever worker claims it.
-    async fn store(&self, job: &Registered, submission: Submission) -> Answer {
+    async fn store(&self, submission: Submission) -> Answer {
         match accept(self.operations.inner(), submission).await {
-            Ok((observed, true)) => {
-                job.wake.notify_one();
-                Answer::Accepted(observed)
-            }
+            Ok((observed, true)) => Answer::Accepted(observed),
             Ok((observed, false)) => Answer::Existing(observed),
             Err(problem) => Answer::Refused(problem),
         }

@@ -112,11 +112,11 @@ pub use telemetry::RunInfo;
 pub(crate) use telemetry::polled;
 
 #[cfg(feature = "amqp")]
-pub(crate) use attempt::Work;
-#[cfg(feature = "amqp")]
 pub(crate) use calls::without_panic;
 #[cfg(feature = "amqp")]
 pub(crate) use context::Run;
+#[cfg(feature = "amqp")]
+pub(crate) use job::Work;
 #[cfg(feature = "amqp")]
 pub(crate) use telemetry::RunSpan;
 
@@ -237,14 +237,30 @@ impl Operations {
     /// As [`get`](Self::get).
     pub async fn cancel(&self, owner: &Owner, id: OperationId) -> Result<Observed, Problem> {
         self.get(owner, id).await?;
+        self.cancel_at(id, None).await
+    }
+
+    /// The same of an operation that is known to be its owner's; if a revision is given, only while it has that one.
+    pub(crate) async fn cancel_at(
+        &self,
+        id: OperationId,
+        revision: Option<u64>,
+    ) -> Result<Observed, Problem> {
         let inner = Arc::clone(self.inner());
-        let call = async move { Ok(inner.apply(id, Change::Cancel, None).await) };
-        match self.call(call).await? {
-            Ok(observed) => {
-                self.inner().runs.send(id, Signal::Cancel);
-                Ok(observed)
+        // The work here is told also if its client hangs up.
+        let call = async move {
+            let canceled = inner.apply_at(id, revision, Change::Cancel).await;
+            if canceled.is_ok() {
+                inner.runs.send(id, Signal::Cancel);
             }
+            Ok(canceled)
+        };
+        match self.call(call).await? {
+            Ok(observed) => Ok(observed),
             Err(ApplyError::Refused(TransitionError::Finished, finished)) => Ok(*finished),
+            Err(ApplyError::Contended) if revision.is_some() => {
+                Err(Problem::new(types::PRECONDITION_FAILED))
+            }
             Err(error) => Err(self.apply_problem(&error, id)),
         }
     }

@@ -104,7 +104,7 @@ impl JobPolicy {
         self
     }
 
-    /// How long after its acceptance a job must have ended, in place of the builder's
+    /// How long after its acceptance, or its [delay](super::KickOff::delay), a job must have ended, in place of the builder's
     /// [`deadline`](super::OperationsBuilder::deadline); else it fails.
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);

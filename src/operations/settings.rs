@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::telemetry::RunSpan;
 use crate::respond::MonitorUrls;
+use crate::time::keep_within_reach;
 
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -34,12 +35,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Longer than any process lives: what is meant by a setting of "never". Counted from now on it is still an
-    /// instant.
-    const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
     pub(super) fn keep_within_reach(&mut self) {
-        for setting in [
+        keep_within_reach([
             &mut self.poll_interval,
             &mut self.wait_cap,
             &mut self.heartbeat,
@@ -50,9 +47,7 @@ impl Settings {
             &mut self.progress_interval,
             &mut self.sweep_interval,
             &mut self.store_timeout,
-        ] {
-            *setting = (*setting).min(Self::FOR_EVER);
-        }
+        ]);
     }
 }
 

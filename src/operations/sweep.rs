@@ -38,6 +38,7 @@ pub(super) fn spawn(operations: &Operations) {
             if let Err(error) = swept {
                 telemetry::store_failed(Some("sweeper"), error.as_ref());
             }
+            #[cfg(feature = "metrics")]
             inner.gauge();
         }
     });
@@ -55,20 +56,25 @@ async fn sweep(
         let call = async move { store.due(&DueQuery::new(Due::Settle, BATCH)).await };
         in_time(Box::pin(call), timeout).await?
     };
-    let mut settled = 0;
+    let (mut settled, mut trouble) = (0, None);
     for observed in due {
         let Some(inner) = inner.upgrade() else { break };
         let call = async move { Ok(inner.apply_to(observed, Change::Settle, None).await) };
-        match in_time(Box::pin(call), timeout).await? {
-            Ok(_) => settled += 1,
+        match in_time(Box::pin(call), timeout).await {
+            Ok(Ok(_)) => settled += 1,
             // Somebody else was first, or this one cannot be written: it holds up no other.
-            Err(error) if !is_passing(&error) => {}
-            Err(_) => break,
+            Ok(Err(error)) if !is_passing(&error) => {}
+            Ok(Err(_)) => break,
+            // What has expired can perhaps be purged all the same.
+            Err(error) => {
+                trouble = Some(error);
+                break;
+            }
         }
     }
     let store = Arc::clone(store);
     let purged = in_time(Box::pin(async move { store.purge(BATCH).await }), timeout).await?;
-    Ok(settled == BATCH || purged == BATCH)
+    trouble.map_or(Ok(settled == BATCH || purged == BATCH), Err)
 }
 
 async fn in_time<T: Send + 'static>(

@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
 use super::admission::Admitted;
-use super::attempt::{Attempt, End, RunGuard, Work};
+use super::attempt::{Attempt, End, RunGuard};
 use super::calls::{store_problem, unavailable, without_panic};
 use super::context::{Run, Signal};
-use super::job::Registered;
+use super::job::{Registered, Work};
 use super::{Inner, pace, telemetry};
 use crate::operation::{Change, IntoOutcome, Outcome};
 use crate::problem::{Problem, types};
@@ -166,16 +166,25 @@ pub(super) async fn accept(
     let mut limits = submission.limits.with_total(inner.settings.live_limit);
     limits.owner = inner.settings.owner_limit;
     let submission = submission.with_limits(limits);
-    let store = Arc::clone(&inner.store);
+    let here = Arc::clone(inner);
     let (id, kind_of_work) = (submission.operation.id(), submission.operation.kind().clone());
     let span = telemetry::accept_span(id, &kind_of_work);
-    let call = async move { store.submit(submission).await }.instrument(span);
-    match inner.detached(Box::pin(call)).await {
-        Some(Ok(Acceptance::Created(observed))) => {
-            telemetry::accepted(&observed.operation);
-            inner.follow_acceptance(&observed.operation);
-            Ok((observed, true))
+    let call = async move {
+        let accepted = here.store.submit(submission).await;
+        // What comes of it comes also if its client hangs up.
+        if let Ok(Acceptance::Created(observed)) = &accepted {
+            let operation = &observed.operation;
+            telemetry::accepted(operation);
+            here.follow_acceptance(operation);
+            let is_held = operation.lease_expires().is_some();
+            if let Some(job) = here.jobs.get(operation.kind().as_str()).filter(|_| !is_held) {
+                job.wake.notify_one();
+            }
         }
+        accepted
+    };
+    match inner.detached(Box::pin(call.instrument(span))).await {
+        Some(Ok(Acceptance::Created(observed))) => Ok((observed, true)),
         Some(Ok(Acceptance::Existing(observed))) => Ok((observed, false)),
         Some(Ok(Acceptance::Full(full))) => {
             let kind = match full {

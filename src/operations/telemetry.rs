@@ -10,7 +10,6 @@ use std::time::Duration;
 use tracing::field::Empty;
 use tracing::{Span, debug, error, info_span, trace, warn};
 
-use super::Inner;
 use crate::operation::{Kind, Operation, OperationId, TraceContext};
 use crate::problem::Problem;
 use crate::store::StoreError;
@@ -203,29 +202,16 @@ pub(super) fn store_failed(by: Option<&'static str>, error: Option<&StoreError>)
     metrics::counter!("respond_async_store_errors_total", "kind" => kind).increment(1);
 }
 
-impl Inner {
-    /// Tells how much there is at this moment.
-    #[cfg(feature = "metrics")]
-    pub(super) fn gauge(&self) {
-        let gauge = |name: &'static str, kind: &Kind, value: usize| {
-            metrics::gauge!(name, "kind" => label(kind)).set(as_f64(value));
-        };
-        let own = Kind::default();
-        let jobs = self.jobs.iter().map(|job| (&job.kind, &job.admission));
-        for (kind, admission) in jobs.chain([(&own, &self.admission)]) {
-            let running = admission.running();
-            gauge("respond_async_running", kind, running);
-            gauge("respond_async_waiting", kind, admission.load().tasks.saturating_sub(running));
-        }
-        let held = self.settings.waiters - self.waiters.available_permits();
-        metrics::gauge!("respond_async_held_polls").set(as_f64(held));
-        let open = self.settings.streams - self.streams.available_permits();
-        metrics::gauge!("respond_async_open_streams").set(as_f64(open));
-    }
+/// How much there is of something at this moment.
+#[cfg(feature = "metrics")]
+pub(super) fn gauge(name: &'static str, value: usize) {
+    metrics::gauge!(name).set(as_f64(value));
+}
 
-    #[cfg(not(feature = "metrics"))]
-    #[expect(clippy::unused_self, reason = "there is nothing to tell without the feature")]
-    pub(super) fn gauge(&self) {}
+/// The same of a kind.
+#[cfg(feature = "metrics")]
+pub(super) fn gauge_of(name: &'static str, kind: &Kind, value: usize) {
+    metrics::gauge!(name, "kind" => label(kind)).set(as_f64(value));
 }
 
 /// Tells the recorder what the names mean.

@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep};
 use tracing::Instrument;
 
 use super::admission::Place;
-use super::attempt::{Attempt, End, RunGuard, Work};
+use super::attempt::{Attempt, End, RunGuard};
 use super::context::{Context, Run};
-use super::job::Registered;
+use super::job::{Registered, Work};
 use super::pulse::PulseGuard;
 use super::{Inner, Operations, telemetry};
 use crate::operation::{IntoOutcome, OperationId, Outcome};

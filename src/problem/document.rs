@@ -22,8 +22,9 @@ impl Serialize for Problem {
                 map.serialize_entry(name, value)?;
             }
         }
-        if let Some(value) = members.status {
-            map.serialize_entry(status, &value.as_u16())?;
+        if members.status.is_some() {
+            // What it is answered with (RFC 9457 §3.1.2), whatever a foreign document says.
+            map.serialize_entry(status, &self.status().as_u16())?;
         }
         for (name, value) in [(detail, &members.detail), (instance, &members.instance)] {
             if let Some(value) = value {

@@ -1,33 +1,47 @@
 //! Whether a connection has a request.
 
+use std::convert::Infallible;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::routing::future::RouteFuture;
 use http_body::{Frame, SizeHint};
 use hyper::body::Bytes;
-use tokio::sync::Notify;
-use tokio::time::timeout;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, sleep_until};
 
 /// The requests of a connection that are not answered to the end.
+///
+/// A request writes down that it comes and that it goes, and wakes nobody: whoever waits looks again when
+/// the connection could be idle at the earliest.
 #[derive(Debug)]
 pub(super) struct Activity {
     requests: AtomicUsize,
-    changed: Notify,
+    opened: Instant,
+    /// When the last one ended, in milliseconds since then.
+    ended: AtomicU64,
+    /// How many bytes were written.
+    written: AtomicU64,
 }
 
 impl Activity {
     pub(super) fn new() -> Self {
-        Self { requests: AtomicUsize::new(0), changed: Notify::new() }
+        Self {
+            requests: AtomicUsize::new(0),
+            opened: Instant::now(),
+            ended: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+        }
     }
 
     /// A request has come, and is not answered before what this gives is gone.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.requests.fetch_add(1, Ordering::AcqRel);
-        self.changed.notify_one();
         Busy(Arc::clone(self))
     }
 
@@ -35,14 +49,29 @@ impl Activity {
         self.requests.load(Ordering::Acquire) == 0
     }
 
+    pub(super) fn wrote(&self, bytes: usize) {
+        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How many bytes its peer has taken.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
     /// Waits until there has been no request for that long.
     pub(super) async fn idles(&self, limit: Duration) {
         loop {
-            if !self.is_idle() {
-                self.changed.notified().await;
-            } else if timeout(limit, self.changed.notified()).await.is_err() {
+            let now = Instant::now();
+            let until = if self.is_idle() {
+                // Written before its request is no longer counted.
+                self.opened + Duration::from_millis(self.ended.load(Ordering::Acquire)) + limit
+            } else {
+                now + limit
+            };
+            if until <= now {
                 return;
             }
+            sleep_until(until).await;
         }
     }
 }
@@ -51,17 +80,36 @@ impl Activity {
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Activity>);
 
-impl Busy {
-    /// The content of its answer.
-    pub(super) fn until_sent(self, body: Body) -> Sent {
-        Sent { body, _busy: self }
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let ended = self.0.opened.elapsed().as_millis();
+        self.0.ended.store(u64::try_from(ended).unwrap_or(u64::MAX), Ordering::Release);
+        self.0.requests.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::AcqRel);
-        self.0.changed.notify_one();
+pin_project! {
+    /// A request's way to its answer.
+    pub(super) struct Answering {
+        #[pin]
+        answer: RouteFuture<Infallible>,
+        busy: Option<Busy>,
+    }
+}
+
+impl Answering {
+    pub(super) fn new(answer: RouteFuture<Infallible>, busy: Busy) -> Self {
+        Self { answer, busy: Some(busy) }
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<http::Response<Sent>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Ok(answer) = ready!(this.answer.poll(cx));
+        Poll::Ready(Ok(answer.map(|body| Sent { body, _busy: this.busy.take() })))
     }
 }
 
@@ -69,7 +117,7 @@ impl Drop for Busy {
 #[derive(Debug)]
 pub(super) struct Sent {
     body: Body,
-    _busy: Busy,
+    _busy: Option<Busy>,
 }
 
 impl http_body::Body for Sent {

@@ -1,10 +1,14 @@
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep};
+
+use super::idle::Activity;
 
 /// What an HTTP/2 connection begins with. Until it is told apart from HTTP/1, no other timeout runs.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -19,12 +23,28 @@ pub(super) struct Guarded<S> {
     /// Since when nothing could be written.
     stalls: Option<Pin<Box<Sleep>>>,
     is_stalled: bool,
+    activity: Arc<Activity>,
+    /// Among all connections; what is upgraded keeps it.
+    _place: OwnedSemaphorePermit,
 }
 
 impl<S> Guarded<S> {
-    pub(super) fn new(stream: S, begin_timeout: Duration, write_timeout: Duration) -> Self {
+    pub(super) fn new(
+        stream: S,
+        begin_timeout: Duration,
+        write_timeout: Duration,
+        activity: Arc<Activity>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
         let begins = Some((Box::pin(sleep(begin_timeout)), 0));
-        Self { stream, begins, write_timeout, stalls: None, is_stalled: false }
+        let (stalls, is_stalled) = (None, false);
+        Self { stream, begins, write_timeout, stalls, is_stalled, activity, _place: place }
+    }
+
+    fn wrote(&mut self, written: io::Result<usize>) -> Poll<io::Result<usize>> {
+        self.is_stalled = false;
+        self.activity.wrote(*written.as_ref().unwrap_or(&0));
+        Poll::Ready(written)
     }
 
     /// Fails a write that waits for too long.
@@ -77,8 +97,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if let Poll::Ready(written) = Pin::new(&mut this.stream).poll_write(cx, buf) {
-            this.is_stalled = false;
-            return Poll::Ready(written);
+            return this.wrote(written);
         }
         this.stall(cx)
     }
@@ -98,8 +117,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if let Poll::Ready(written) = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs) {
-            this.is_stalled = false;
-            return Poll::Ready(written);
+            return this.wrote(written);
         }
         this.stall(cx)
     }

@@ -40,7 +40,7 @@ mod io;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,22 +48,25 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::Request;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower_service::Service;
 
 use self::body::Paced;
-use self::idle::Activity;
+use self::idle::{Activity, Answering, Sent};
 use self::io::Guarded;
+use crate::time::keep_within_reach;
 
 /// How long it waits after a connection could not be accepted: for want of file descriptors, mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How much a connection that is to end takes of its last answers, at the least: more than pings.
+const LEAST_TAKEN: u64 = 1024;
 
 /// A server of a router. Each bound has a name and a default.
 #[derive(Debug)]
@@ -100,7 +103,7 @@ impl Server {
     pub const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
     /// How often an HTTP/2 connection is pinged if nothing else is said.
     pub const DEFAULT_PING_INTERVAL: Duration = Duration::from_secs(20);
-    /// How long an HTTP/2 connection may have no request if nothing else is said.
+    /// How long a connection may have no request if nothing else is said.
     pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
     /// How large a request's head may be if nothing else is said: 64 KiB.
     pub const DEFAULT_MAX_HEAD_BYTES: usize = 64 << 10;
@@ -165,8 +168,9 @@ impl Server {
         self
     }
 
-    /// How long an HTTP/2 connection may have no request; then it is told to end. (One of HTTP/1 has to begin its
-    /// next request within the [header timeout](Self::header_timeout).)
+    /// How long a connection may have no request; then it is told to end, and if it does not agree and takes no
+    /// answer either it is cut off after another [write timeout](Self::write_timeout). (One of HTTP/1 also has to
+    /// begin its next request within the [header timeout](Self::header_timeout).)
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.bounds.idle_timeout = timeout;
         self
@@ -203,7 +207,8 @@ impl Server {
     }
 
     /// Serves until `stop` is over, and then until all requests that run are answered or their grace is over.
-    /// Handlers find their client's address by [`ConnectInfo`]. What runs longer than the grace is dropped.
+    /// Handlers find their client's address by [`ConnectInfo`]. What runs longer than the grace is dropped; a
+    /// connection that was upgraded is its handler's, and goes on.
     ///
     /// # Cancel safety
     /// If it is dropped, so are its connections, with what their handlers were at.
@@ -224,6 +229,8 @@ impl Server {
                 () = stop.as_mut() => break,
                 accepted = accepted => accepted,
             };
+            // It is closed by nobody.
+            let Ok(place) = place else { break };
             // Those that have ended make room.
             while running.try_join_next().is_some() {}
             let (stream, address) = match accepted {
@@ -245,7 +252,7 @@ impl Server {
                 bounds,
                 activity: Arc::clone(&activity),
             };
-            let connection = bounds.connection(&builder, stream, service);
+            let connection = bounds.connection(&builder, stream, service, place);
             let mut stopping = stopping.clone();
             running.spawn(async move {
                 let mut connection = pin!(connection);
@@ -257,13 +264,16 @@ impl Server {
                     _ = stopping.changed() => {}
                 }
                 connection.as_mut().graceful_shutdown();
-                // It has to agree, and may have begun another request just before.
-                while timeout(bounds.header_timeout, connection.as_mut()).await.is_err() {
-                    if activity.is_idle() {
+                // It has to agree, may have begun another request just before, and may still take the end of an
+                // answer that is counted no more: all of it is in buffers.
+                let patience = bounds.header_timeout.max(bounds.write_timeout);
+                let mut written = activity.written();
+                while timeout(patience, connection.as_mut()).await.is_err() {
+                    let before = std::mem::replace(&mut written, activity.written());
+                    if activity.is_idle() && written - before < LEAST_TAKEN {
                         break;
                     }
                 }
-                drop(place);
             });
         }
         drop((listener, told));
@@ -286,20 +296,15 @@ type Connection = hyper_util::server::conn::auto::UpgradeableConnection<
 >;
 
 impl Bounds {
-    /// Longer than any process lives: what is meant by a bound of "never".
-    const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
     fn within_reach(mut self) -> Self {
-        for bound in [
+        keep_within_reach([
             &mut self.header_timeout,
             &mut self.body_grace,
             &mut self.write_timeout,
             &mut self.ping_interval,
             &mut self.idle_timeout,
             &mut self.shutdown_grace,
-        ] {
-            *bound = (*bound).min(Self::FOR_EVER);
-        }
+        ]);
         self
     }
 
@@ -326,8 +331,10 @@ impl Bounds {
         builder: &Builder<TokioExecutor>,
         stream: TcpStream,
         service: HandOver,
+        place: OwnedSemaphorePermit,
     ) -> Connection {
-        let io = Guarded::new(stream, self.header_timeout, self.write_timeout);
+        let activity = Arc::clone(&service.activity);
+        let io = Guarded::new(stream, self.header_timeout, self.write_timeout, activity, place);
         builder.serve_connection_with_upgrades(TokioIo::new(io), service).into_owned()
     }
 }
@@ -342,18 +349,16 @@ struct HandOver {
 }
 
 impl hyper::service::Service<Request<Incoming>> for HandOver {
-    type Response = http::Response<Body>;
+    type Response = http::Response<Sent>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = Answering;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Answering {
         let Bounds { body_grace, body_rate, .. } = self.bounds;
-        let mut request =
-            request.map(|body| Body::new(Paced::new(body, body_grace, body_rate).boxed_unsync()));
+        let mut request = request.map(|body| Body::new(Paced::new(body, body_grace, body_rate)));
         request.extensions_mut().insert(ConnectInfo(self.address));
         let busy = self.activity.begin();
         // A router is always ready.
-        let answer = self.router.clone().call(request);
-        Box::pin(async move { Ok(answer.await?.map(|body| Body::new(busy.until_sent(body)))) })
+        Answering::new(self.router.clone().call(request), busy)
     }
 }

@@ -122,7 +122,7 @@ pub trait OperationStoreExt: OperationStore {
         outcome: Option<Outcome>,
         follow_ups: impl Fn(&Operation) -> Vec<Submission> + Send + Sync,
     ) -> impl Future<Output = Result<Observed, ApplyError>> + Send {
-        apply_from(self, None, id, change, outcome, follow_ups)
+        apply_from(self, None, None, id, change, outcome, follow_ups)
     }
 
     /// The same for whoever knows the operation already: if it is still as it was, and the store
@@ -139,7 +139,7 @@ pub trait OperationStoreExt: OperationStore {
     ) -> impl Future<Output = Result<Observed, ApplyError>> + Send {
         let id = known.operation.id();
         let known = self.now().map(|now| Observed { now, ..known });
-        apply_from(self, known, id, change, outcome, follow_ups)
+        apply_from(self, known, None, id, change, outcome, follow_ups)
     }
 
     /// Waits until the operation has another revision than `seen`, or is gone, or `until` is over, and
@@ -220,9 +220,23 @@ pub trait OperationStoreExt: OperationStore {
 
 impl<S: OperationStore + ?Sized> OperationStoreExt for S {}
 
+/// Makes a change. If a revision is given, it is made only while the operation has that one; else it is
+/// [`Contended`](ApplyError::Contended).
+#[cfg(feature = "tokio")]
+pub(crate) async fn apply_at<S: OperationStore + ?Sized>(
+    store: &S,
+    id: OperationId,
+    revision: Option<u64>,
+    change: Change,
+    follow_ups: impl Fn(&Operation) -> Vec<Submission> + Send + Sync,
+) -> Result<Observed, ApplyError> {
+    apply_from(store, None, revision, id, change, None, follow_ups).await
+}
+
 async fn apply_from<S: OperationStore + ?Sized>(
     store: &S,
     mut before: Option<Observed>,
+    revision: Option<u64>,
     id: OperationId,
     change: Change,
     outcome: Option<Outcome>,
@@ -249,6 +263,9 @@ async fn apply_from<S: OperationStore + ?Sized>(
             return Ok(from);
         }
         let Observed { operation, now, .. } = &from;
+        if revision.is_some_and(|revision| revision != operation.revision()) {
+            break;
+        }
         let next = match operation.apply(&change, *now) {
             Ok(next) if next.version() != operation.version() => next,
             _ if !is_read => continue,

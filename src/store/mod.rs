@@ -62,6 +62,8 @@ use bytes::Bytes;
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisOpenError, RedisOpenErrorKind, RedisStore, RedisStoreBuilder};
 pub use error::{StoreError, StoreErrorKind};
+#[cfg(feature = "tokio")]
+pub(crate) use ext::apply_at;
 pub use ext::{ApplyError, MAX_SWAP_TRIES, OperationStoreExt};
 pub use hints::{Hint, Hints, MAX_PENDING_HINTS};
 pub use idempotency::{

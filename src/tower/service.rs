@@ -17,7 +17,7 @@ use crate::monitor::Monitor;
 use crate::operation::TraceContext;
 use crate::operations::{Context as OperationContext, Operations};
 use crate::prefer::Preferences;
-use crate::problem::Problem;
+use crate::problem::{Problem, types};
 use crate::respond::{self, report};
 use crate::store::Idempotency;
 
@@ -129,7 +129,7 @@ where
     let content = Limited::new(body, most).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
             let detail = format!("A request that is to be stored may have at most {most} bytes.");
-            Problem::from_status(StatusCode::PAYLOAD_TOO_LARGE).detail(detail)
+            Problem::new(types::REQUEST_TOO_LARGE).detail(detail)
         } else {
             let detail = "The request's content could not be read.";
             Problem::from_status(StatusCode::BAD_REQUEST).detail(detail)

@@ -2,20 +2,26 @@
 //! its client's patience.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use respond_async::monitor::Monitor;
+use respond_async::operation::{Change, Progress};
 use respond_async::operations::{Job, JobPolicy};
 use respond_async::prefer::Preferences;
 use respond_async::problem::types;
-use respond_async::store::{IDEMPOTENCY_KEY, Idempotency, StoreError, StoreErrorKind};
+use respond_async::respond::Created;
+use respond_async::store::{
+    IDEMPOTENCY_KEY, Idempotency, ListQuery, OperationStore, OperationStoreExt, StoreError,
+    StoreErrorKind,
+};
 use respond_async::time::Clock;
 use respond_async::{OperationId, Operations, Owner, Status};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::interposed::{Call, Interposed, When};
-use super::{Place, accepted, act, ann, ask, assert_failed, seconds, submit};
+use super::{HOUR, Place, accepted, act, ann, ask, assert_failed, seconds, submit};
 
 fn elsewhere() -> JobPolicy {
     JobPolicy::new().with_concurrency(0)
@@ -204,4 +210,126 @@ async fn how_long_notes_are_kept_says_nothing_of_other_operations() {
     let problem = one.get(&Owner::anonymous(), unknown).await.unwrap_err();
     assert!(problem.is(types::NOT_FOUND), "{problem:?}");
     assert!(Owner::new("respond-async:follow-up").is_err(), "nobody is called so");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_follows_from_an_acceptance_follows_although_its_client_hangs_up() {
+    let place = Place::new();
+    let store = Interposed::new(&place.store, |when, call| async move {
+        if when == When::After && call == Call::Accept {
+            sleep(seconds(1)).await;
+        }
+        Ok(())
+    });
+    let followed = Arc::new(AtomicBool::new(false));
+    let policy = JobPolicy::new().with_retention(seconds(1));
+    let note = Arc::clone(&followed);
+    let one = place
+        .builder(store)
+        .job_with(elsewhere(), place.handler("one"))
+        .job_with(policy, move |_: Note, _| {
+            note.store(true, Ordering::SeqCst);
+            async { respond_async::Outcome::default() }
+        })
+        .follow_up(|_| Some(Note))
+        .start();
+    let submitting = ask(&one, "respond-async", act("work", 1));
+    tokio::time::timeout(seconds(1) / 2, submitting).await.unwrap_err();
+    sleep(seconds(10)).await;
+    assert!(followed.load(Ordering::SeqCst));
+}
+
+/// Its work waits for nothing, so that its answer does not either.
+#[tokio::test(start_paused = true)]
+async fn what_is_no_job_is_not_put_off() {
+    let place = Place::new();
+    let one = place.process("one");
+    for prefer in ["", "respond-async, wait=3"] {
+        let preferences = Preferences::parse(prefer.as_bytes()).unwrap();
+        let mut headers = http::HeaderMap::new();
+        headers.insert(IDEMPOTENCY_KEY, format!("\"a{}\"", prefer.len()).parse().unwrap());
+        let (method, uri) = (http::Method::POST, "/things".parse().unwrap());
+        let named = Idempotency::from_request(&method, &uri, &headers, b"payload").unwrap();
+        let kick_off = ann(one.kick_off(&preferences)).idempotency(named).delay(seconds(5));
+        let response = kick_off.respond_with(async |_| Created::at("/things/17")).await;
+        assert_eq!(response.status(), http::StatusCode::CREATED, "{prefer}");
+    }
+}
+
+/// What is written between the look at the condition and the change is a change of what was looked at.
+#[tokio::test(start_paused = true)]
+async fn a_conditional_cancellation_is_of_what_its_client_saw() {
+    let place = Place::new();
+    let meddles = Arc::new(AtomicBool::new(false));
+    let store = Interposed::new(&place.store, {
+        let (meddles, store) = (Arc::clone(&meddles), place.store.clone());
+        move |when, call| {
+            let meddles =
+                when == When::After && call == Call::Read && meddles.swap(false, Ordering::SeqCst);
+            let store = store.clone();
+            async move {
+                if meddles {
+                    let page = store.list(&Owner::new("ann").unwrap(), &ListQuery::default()).await;
+                    let id = page.unwrap().operations[0].id();
+                    let progress = Progress::new(0.9, "more");
+                    store.apply(id, Change::Progress { attempt: 1, progress }).await.unwrap();
+                }
+                Ok(())
+            }
+        }
+    });
+    let one = place.builder(store).job(place.handler("one")).start();
+    let id = accepted(&ask(&one, "respond-async", act("work", 100)).await);
+    sleep(seconds(5)).await;
+    let monitor = Monitor::new(&one);
+    let owner = Owner::new("ann").unwrap();
+    for (any, expected) in [(false, 412), (true, 202)] {
+        let tag = format!("\"{}\"", place.get(id).await.revision());
+        let request = http::Request::delete(format!("/operations/{id}"))
+            .header("if-match", if any { "*" } else { &tag })
+            .body(())
+            .unwrap();
+        meddles.store(true, Ordering::SeqCst);
+        let answer = monitor.respond(&owner, &request).await;
+        assert_eq!(answer.status(), expected);
+        assert_eq!(place.get(id).await.is_cancel_requested(), any);
+    }
+}
+
+/// A change that hangs keeps nothing else from being swept, and is not tried again without a pause.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_in_part_is_swept_and_is_not_pressed() {
+    let place = Place::new();
+    let hangs = Arc::new(AtomicBool::new(false));
+    let tries = Arc::new(AtomicUsize::new(0));
+    let store = Interposed::new(&place.store, {
+        let (hangs, tries) = (Arc::clone(&hangs), Arc::clone(&tries));
+        move |when, call| {
+            let hangs = when == When::Before && call == Call::Swap && hangs.load(Ordering::SeqCst);
+            tries.fetch_add(usize::from(hangs), Ordering::SeqCst);
+            async move {
+                if hangs {
+                    std::future::pending::<()>().await;
+                }
+                Ok(())
+            }
+        }
+    });
+    let builder = place.builder(store).retention_bounds(seconds(1), HOUR).retention(seconds(20));
+    let one = builder.job(place.handler("one")).start();
+    let gone = submit(&one, act("work", 1)).await;
+    place.ended(gone).await;
+    submit(&one, act("work", 500)).await;
+    sleep(seconds(1)).await;
+    hangs.store(true, Ordering::SeqCst);
+    // It is renewed after 10 s; each try takes 2 s.
+    sleep(seconds(70)).await;
+    let tries = tries.load(Ordering::SeqCst);
+    assert!((10..=25).contains(&tries), "{tries}");
+
+    let none = Preferences::default();
+    let overdue = one.kick_off(&none).delay(HOUR).deadline(seconds(1));
+    overdue.submit(act("work", 1)).await.unwrap();
+    sleep(seconds(60)).await;
+    assert!(place.store.get(gone).await.unwrap().is_none(), "it is not purged");
 }

@@ -6,15 +6,16 @@ use http::Request;
 use http_body_util::BodyExt;
 use respond_async::Owner;
 use respond_async::monitor::Monitor;
-use respond_async::operations::DeliveryStatus;
+use respond_async::operations::{DeliveryStatus, JobPolicy};
+use respond_async::prefer::Preferences;
 use respond_async::problem::types;
-use respond_async::store::OperationStoreExt;
+use respond_async::store::{Idempotency, ListQuery, MemoryStore, OperationStoreExt};
 use respond_async::webhook::{Payload, Webhooks};
 use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::receiver::{Receiver, answer};
-use crate::{local, operations, owner, secret, settled, submit};
+use crate::{local, on, operations, owner, secret, settled, submit};
 
 #[tokio::test]
 async fn the_end_is_told_once() {
@@ -260,4 +261,36 @@ async fn secrets_are_kept_nowhere() {
     assert!(seen.contains("/token"), "the URL is kept, of course");
     assert!(!seen.contains("canary"), "{seen}");
     assert!(!format!("{callback:?} {webhooks:?}").contains("token"));
+}
+
+/// Of an answer in time nobody is told, unless it was stored all the same; the answer says so, and the links lead
+/// somewhere.
+#[tokio::test]
+async fn an_answer_in_time_of_what_was_stored_is_told_too() {
+    let receiver = Receiver::start(|_| answer(204)).await;
+    let webhooks = local().build().unwrap();
+    let store = MemoryStore::new();
+    let worker = on(&store, &webhooks).job(crate::work).start();
+    let elsewhere = JobPolicy::new().with_concurrency(0);
+    let gateway = on(&store, &webhooks).job_with(elsewhere, crate::work).start();
+    for (operations, key) in [(&worker, Some("\"k\"")), (&gateway, None)] {
+        let mut headers = http::HeaderMap::new();
+        if let Some(key) = key {
+            headers.insert("idempotency-key", key.parse().unwrap());
+        }
+        let (method, uri) = (http::Method::POST, "/things".parse().unwrap());
+        let named = Idempotency::from_request(&method, &uri, &headers, b"").unwrap();
+        let text = format!("respond-async, wait=20, callback; url=\"{}\"", receiver.url("/done"));
+        let preferences = Preferences::parse(text.as_bytes()).unwrap();
+        let callback = webhooks.preferred(&preferences, &owner()).unwrap();
+        let kick_off = operations.kick_off(&preferences).owner(owner()).callback(callback);
+        let response = kick_off.idempotency(named).respond(crate::Work(0)).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["preference-applied"], "callback");
+        let operation = operations.list(&owner(), ListQuery::default()).await.unwrap().operations;
+        let id = operation.first().expect("it was removed").id();
+        assert_eq!(settled(operations, id).await.status, DeliveryStatus::Delivered);
+        assert_eq!(receiver.calls().pop().unwrap().body["id"], id.to_string());
+        operations.get(&owner(), id).await.unwrap();
+    }
 }

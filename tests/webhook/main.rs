@@ -52,12 +52,16 @@ fn local() -> WebhooksBuilder {
 }
 
 fn operations(webhooks: &Webhooks) -> OperationsBuilder {
-    let builder = Operations::builder(MemoryStore::new())
+    on(&MemoryStore::new(), webhooks).job(work)
+}
+
+/// One that does no work yet.
+fn on(store: &MemoryStore, webhooks: &Webhooks) -> OperationsBuilder {
+    let builder = Operations::builder(store.clone())
         .base_url("https://service.example/operations")
         .poll_interval(Duration::from_millis(10))
         .sweep_interval(Duration::from_millis(10))
-        .progress_interval(Duration::ZERO)
-        .job(work);
+        .progress_interval(Duration::ZERO);
     webhooks.tell(builder)
 }
 

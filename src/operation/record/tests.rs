@@ -6,6 +6,8 @@ use crate::problem::types;
 
 /// The records of each state, as the first version wrote them.
 const GOLDEN: &str = include_str!("../../../tests/data/records/v1.jsonl");
+/// With the callbacks, traces and last errors that came after that.
+const ADDED: &str = include_str!("../../../tests/data/records/added.jsonl");
 const LEASE: Duration = Duration::from_secs(30);
 
 fn at(second: i64) -> Timestamp {
@@ -66,6 +68,27 @@ fn what_the_first_version_wrote_is_read_and_goes_on() {
         for change in [Change::Claim { lease: LEASE }, Change::Cancel, Change::Settle] {
             assert_eq!(read.apply(&change, at(60)), expected.apply(&change, at(60)));
         }
+    }
+}
+
+/// The same of members that came later.
+#[test]
+fn what_was_added_since_is_read_and_goes_on() {
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let callback = Callback::new("https://client.example/done?x=1").map(Callback::with_progress);
+    let pending = new()
+        .with_callback(callback)
+        .with_trace(TraceContext::new(parent, "a=1,b=2"))
+        .accept(at(0));
+    let running = pending.apply(&Change::Claim { lease: LEASE }, at(1)).unwrap();
+    let error = Problem::new(types::OVERLOADED).detail("no luck").retry_after(LEASE);
+    let retry = Change::Retry { attempt: 1, delay: LEASE, error };
+    let retried = running.apply(&retry, at(2)).unwrap();
+    let records: Vec<_> = ADDED.lines().collect();
+    assert_eq!(records.len(), 3);
+    for (record, expected) in records.iter().zip([pending, running, retried]) {
+        assert_eq!(String::from_utf8(expected.to_record()).unwrap(), *record);
+        assert_eq!(Operation::from_record(record.as_bytes()).unwrap(), expected);
     }
 }
 
