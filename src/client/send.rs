@@ -87,21 +87,22 @@ impl Client {
     }
 
     /// How often a request is tried, at least once (default: [`DEFAULT_TRIES`](Self::DEFAULT_TRIES)). Repeated
-    /// is what was not sent, and what was answered 429, or 503 with `Retry-After`.
+    /// is what was not sent, and what was answered 429.
     ///
-    /// What may have arrived (no answer, 502, 503, 504) is repeated only if that does no harm
+    /// What may have taken effect (no answer, 502, 503, 504) is repeated only if that does no harm
     /// ([RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2)): if its method is idempotent,
     /// if it has an `Idempotency-Key` of your own, or if the server is
-    /// [trusted](Self::trust_idempotency_keys) to know the one that it is given.
+    /// [trusted](Self::trust_idempotency_keys) to know the one that it is given. `Retry-After` on a 503 says
+    /// when to come again, and not that nothing was done.
     #[must_use]
     pub fn tries(mut self, tries: u32) -> Self {
         Arc::make_mut(&mut self.shared).tries = tries.max(1);
         self
     }
 
-    /// Whether requests whose method is not idempotent get an `Idempotency-Key`, unless they have one
-    /// (default: yes), so that a server that knows the field takes what is sent twice for one. A server that
-    /// does not ignores it.
+    /// Whether requests whose method is not idempotent, and those that prefer `respond-async`, get an
+    /// `Idempotency-Key`, unless they have one (default: yes), so that a server that knows the field takes
+    /// what is sent twice for one. A server that does not ignores it.
     #[must_use]
     pub fn idempotency_keys(mut self, are_given: bool) -> Self {
         Arc::make_mut(&mut self.shared).names_requests = are_given;
@@ -224,10 +225,13 @@ impl Sending {
         let url = absolute(self.request.uri())?;
         let deadline = self.deadline.and_then(|time| Instant::now().checked_add(time));
         self.prefer();
+        let prefers_async = Preferences::from_headers(self.request.headers()).respond_async();
+        let is_idempotent = self.request.method().is_idempotent();
         // Whoever names a request does so because the server knows such names.
-        let is_repeatable = self.request.method().is_idempotent()
-            || self.request.headers().contains_key(IDEMPOTENCY_KEY)
-            || (self.name() && self.shared.trusts_names);
+        let has_own_name = self.request.headers().contains_key(IDEMPOTENCY_KEY);
+        // An idempotent request that is sent twice may begin two operations, which run side by side.
+        let is_named = !has_own_name && (!is_idempotent || prefers_async) && self.name();
+        let is_repeatable = is_idempotent || has_own_name || (is_named && self.shared.trusts_names);
         let mut tries = 1;
         let answer = loop {
             let sent = self.shared.transport.send(self.request.clone());
@@ -246,9 +250,8 @@ impl Sending {
             tries += 1;
         };
         let answer = answer.map_err(|error| untransported(error).with_url(url.clone()))?;
-        let preferences = Preferences::from_headers(self.request.headers());
-        let prefers_async = preferences.respond_async();
-        let is_followed = prefers_async || preferences.wait().is_some() || self.to_the_end;
+        let waits = Preferences::from_headers(self.request.headers()).wait().is_some();
+        let is_followed = prefers_async || waits || self.to_the_end;
         if !is_followed || !begins_operation(&answer) {
             return Ok(Answer::Answered(answer));
         }
@@ -325,11 +328,11 @@ impl Sending {
                     // Nobody was asked, so asking again is of no use.
                     _ if answer.extensions().get::<MadeUp>().is_some() => false,
                     StatusCode::TOO_MANY_REQUESTS => true,
-                    // By an intermediary whose connection broke it may be said of what has arrived.
-                    StatusCode::SERVICE_UNAVAILABLE => {
-                        is_repeatable || headers.contains_key(header::RETRY_AFTER)
-                    }
-                    StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => is_repeatable,
+                    // Said too of what has arrived: by an intermediary whose connection broke, and by a
+                    // server whose store did not answer.
+                    StatusCode::BAD_GATEWAY
+                    | StatusCode::SERVICE_UNAVAILABLE
+                    | StatusCode::GATEWAY_TIMEOUT => is_repeatable,
                     _ => false,
                 };
                 let asked = read_retry_after(headers, SystemClock.now());

@@ -41,9 +41,12 @@ async fn nothing_is_sent_twice_that_may_have_arrived_at_a_server_that_may_not_kn
         let error = client.send(post()).respond_async().await.unwrap_err();
         assert_eq!(error.kind(), ClientErrorKind::Transport);
         assert_eq!(script.asked()[0].request.headers().contains_key("idempotency-key"), named);
-        // 503 without `Retry-After` too: a proxy says it when its connection breaks.
-        for status in [502, 503, 504] {
-            let (_, client) = Script::new([say(status, &[], "")]);
+        // 503 too, with or without `Retry-After`: a proxy says it when its connection breaks, and a server
+        // when its store does not answer.
+        for (status, fields) in
+            [(502, &[][..]), (503, &[]), (503, &[("retry-after", "1")]), (504, &[])]
+        {
+            let (_, client) = Script::new([say(status, fields, "")]);
             let answer = client.idempotency_keys(named).send(post()).await.unwrap();
             assert!(matches!(answer, Answer::Answered(answer) if answer.status() == status));
         }
@@ -66,8 +69,28 @@ async fn nothing_is_sent_twice_that_may_have_arrived_at_a_server_that_may_not_kn
     let answer = client.tries(3).send(post()).await.unwrap();
     assert!(matches!(answer, Answer::Answered(answer) if answer.status() == 429));
     let (_, client) = Script::new([1, 2, 3].map(|_| say(503, &[("retry-after", "1")], "")));
+    let client = client.trust_idempotency_keys(true);
     let answer = client.tries(3).send(post()).await.unwrap();
     assert!(matches!(answer, Answer::Answered(answer) if answer.status() == 503));
+}
+
+/// Sent twice, it would begin two operations, which run side by side.
+#[tokio::test(start_paused = true)]
+async fn what_may_begin_an_operation_has_a_name_whatever_its_method() {
+    for method in [Method::PUT, Method::DELETE] {
+        for prefer in ["respond-async", "wait=5"] {
+            let (script, client) =
+                Script::new([Turn::Lost(TransportErrorKind::Ambiguous), say(204, &[], "")]);
+            let mut request = post();
+            *request.method_mut() = method.clone();
+            request.headers_mut().insert("prefer", prefer.parse().unwrap());
+            client.send(request).await.unwrap();
+            let asked = script.asked();
+            let key = |at: usize| asked[at].request.headers().get("idempotency-key");
+            assert_eq!(key(0).is_some(), prefer == "respond-async", "{method} {prefer}");
+            assert_eq!(key(0), key(1));
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
