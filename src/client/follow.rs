@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 pub(super) use self::glance::{Glance, untaken};
-pub(super) use self::links::begins_operation;
+pub(super) use self::links::{MAX_REDIRECTS, begins_operation, moved};
 use self::links::{monitor_of, redirect};
 use super::error::{ClientError, ClientErrorKind};
 use super::origin::Origins;

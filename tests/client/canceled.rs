@@ -106,6 +106,41 @@ async fn what_changes_and_goes_on_is_canceled_by_its_new_tag() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_monitor_that_has_moved_is_canceled_where_it_is() {
+    let led = |status, to| say(status, &[("location", to)], "");
+    for status in [301, 307, 308] {
+        // The whole monitor, or the reading of it alone.
+        for (deletion, last) in [(Some(led(status, "/moved")), "/moved"), (None, "/o/1")] {
+            let turns = [accepted(), led(status, "/moved"), tagged("\"2\"", RUNNING)];
+            let turns = turns.into_iter().chain(deletion).chain([say(202, &[], "")]);
+            let (script, client) = Script::new(turns);
+            begin(&client).await.cancel().await.unwrap();
+            let asked = script.asked();
+            let deletion = &asked.last().unwrap().request;
+            assert_eq!((deletion.method(), deletion.uri().path()), (&Method::DELETE, last));
+            assert_eq!(deletion.headers()["if-match"], "\"2\"");
+        }
+    }
+    // What has ended is left as it is there too.
+    let succeeded = r#"{"status":"succeeded","result":{"href":"/o/1/result"}}"#;
+    let (script, client) =
+        Script::new([accepted(), led(307, "/moved"), tagged("\"3\"", succeeded)]);
+    begin(&client).await.cancel().await.unwrap();
+    assert!(seen(&script).iter().all(|(method, _)| method != Method::DELETE));
+    // Not abroad, not for ever, and not without having seen anything.
+    for (turns, kind) in [
+        (vec![led(307, "http://evil.example/o/1")], ClientErrorKind::ForeignOrigin),
+        ((0..6).map(|_| led(307, "/o/1")).collect(), ClientErrorKind::TooManyRedirects),
+        (vec![say(307, &[], "")], ClientErrorKind::Refused),
+    ] {
+        let (script, client) = Script::new([accepted()].into_iter().chain(turns));
+        let error = begin(&client).await.cancel().await.unwrap_err();
+        assert!(error.kind() == kind && error.url().is_some(), "{error}");
+        assert!(seen(&script).iter().all(|(method, _)| method != Method::DELETE));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn why_there_is_no_cancellation_is_told() {
     let problem = r#"{"title":"Not now"}"#;
     for (status, kind, is_retryable) in [

@@ -28,26 +28,28 @@ impl Follow {
         HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(DOCUMENT))])
     }
 
-    /// What the answer to a plain GET of the monitor says.
+    /// What the answer to a plain GET of the monitor says, which came from there.
     pub(in crate::client) fn glance(
         &self,
         answer: &Response<Bytes>,
+        url: &Url,
     ) -> Result<Glance, ClientError> {
         let status = answer.status();
         if matches!(status, StatusCode::FOUND | StatusCode::SEE_OTHER) {
             return Ok(Glance::Finished);
         }
-        if status == StatusCode::ACCEPTED || status.is_redirection() {
+        if status == StatusCode::ACCEPTED {
             return Ok(Glance::Live(None));
         }
         if !status.is_success() {
+            // What leads on shows no state: to delete after it may be to forget what has ended.
             let has_failed = self.style == Style::Replay
+                && status.is_client_error()
                 && !is_passing(status)
                 && !matches!(status.as_u16(), 401 | 403 | 404 | 410);
-            let failed = || Err(untaken(answer, &self.monitor));
-            return if has_failed { Ok(Glance::Finished) } else { failed() };
+            return if has_failed { Ok(Glance::Finished) } else { Err(untaken(answer, url)) };
         }
-        let document = self.document(answer).map_err(|it| it.with_url(self.monitor.clone()))?;
+        let document = self.document(answer).map_err(|it| it.with_url(url.clone()))?;
         let is_finished = document.is_none_or(|document| document.status().is_finished());
         let tag = answer.headers().get(header::ETAG).and_then(|tag| strong(tag.to_str().ok()?));
         Ok(if is_finished { Glance::Finished } else { Glance::Live(tag) })
@@ -74,7 +76,7 @@ fn strong(tag: &str) -> Option<HeaderValue> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{follow, give};
+    use super::super::tests::{follow, give, url};
     use super::*;
 
     #[test]
@@ -97,22 +99,24 @@ mod tests {
                 answer = answer.header(*name, *value);
             }
             let answer = answer.body(Bytes::from_static(body.as_bytes())).unwrap();
-            assert_eq!(follow().glance(&answer).unwrap(), expected, "{status} {fields:?} {body}");
+            let glance = follow().glance(&answer, &url()).unwrap();
+            assert_eq!(glance, expected, "{status} {fields:?} {body}");
         }
         for (status, kind) in [
             (404, ClientErrorKind::Gone),
             (403, ClientErrorKind::Refused),
             (400, ClientErrorKind::Refused),
+            (307, ClientErrorKind::Refused),
             (503, ClientErrorKind::PollFailed),
         ] {
             let answer = Response::builder().status(status).body(Bytes::new()).unwrap();
-            let error = follow().glance(&answer).unwrap_err();
+            let error = follow().glance(&answer, &url()).unwrap_err();
             assert_eq!((error.kind(), error.url().is_some()), (kind, true), "{status}");
         }
         // The replayed answer of an operation that failed.
         let mut replays = follow();
         give(&mut replays, 202, &[], "");
         let answer = Response::builder().status(400).body(Bytes::new()).unwrap();
-        assert_eq!(replays.glance(&answer).unwrap(), Glance::Finished);
+        assert_eq!(replays.glance(&answer, &url()).unwrap(), Glance::Finished);
     }
 }

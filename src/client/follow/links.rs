@@ -13,7 +13,7 @@ use crate::header::Link;
 use crate::prefer::PreferenceApplied;
 
 /// How often links may lead on before there is an answer.
-pub(super) const MAX_REDIRECTS: u8 = 5;
+pub(in crate::client) const MAX_REDIRECTS: u8 = 5;
 /// Azure's names of a monitor, which no other answer has.
 const AZURE: [&str; 2] = ["operation-location", "azure-asyncoperation"];
 
@@ -90,6 +90,11 @@ pub(super) fn redirect(answer: &Response<Bytes>) -> Option<String> {
     let is_redirect = matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     let location = answer.headers().get(header::LOCATION).filter(|_| is_redirect)?;
     location.to_str().ok().map(str::to_owned)
+}
+
+/// Where a monitor is that has moved, for good or for this once: the same is asked there, by the same method.
+pub(in crate::client) fn moved(answer: &Response<Bytes>) -> Option<String> {
+    redirect(answer).filter(|_| matches!(answer.status().as_u16(), 301 | 307 | 308))
 }
 
 #[cfg(test)]

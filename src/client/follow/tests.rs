@@ -14,7 +14,7 @@ fn response(status: u16, fields: &[(&str, &str)], body: &str) -> Response<Bytes>
     response.body(Bytes::copy_from_slice(body.as_bytes())).unwrap()
 }
 
-fn url() -> Url {
+pub(super) fn url() -> Url {
     Url::parse("https://api.example/images").unwrap()
 }
 

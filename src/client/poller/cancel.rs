@@ -1,11 +1,13 @@
 //! Asks for the cancellation of an operation, and of nothing that has ended meanwhile.
 
-use http::{Method, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, StatusCode, header};
 use tokio::time::{Instant, timeout_at};
+use url::Url;
 
 use super::Poller;
 use crate::client::error::{ClientError, ClientErrorKind};
-use crate::client::follow::{Follow, Glance, untaken};
+use crate::client::follow::{Follow, Glance, MAX_REDIRECTS, moved, untaken};
 use crate::client::shared::untransported;
 
 impl Poller {
@@ -18,13 +20,15 @@ impl Poller {
     ///
     /// For that `If-Match` names the operation as it was seen last
     /// ([RFC 9110 §13.1.1](https://www.rfc-editor.org/rfc/rfc9110#section-13.1.1)). Without a tag the monitor is
-    /// asked first; a server that gives none may still forget what finishes between the two requests.
+    /// asked first; a server that gives none may still forget what finishes between the two requests. A
+    /// monitor that has moved is followed.
     ///
     /// # Errors
     /// If the server does not answer ([`Transport`](ClientErrorKind::Transport)), has its trouble or changes
     /// the operation too often ([`PollFailed`](ClientErrorKind::PollFailed)), does not know the operation any
-    /// more ([`Gone`](ClientErrorKind::Gone)) or refuses to ([`Refused`](ClientErrorKind::Refused)); or if the
-    /// poller's [deadline](Self::deadline) passes.
+    /// more ([`Gone`](ClientErrorKind::Gone)) or refuses to ([`Refused`](ClientErrorKind::Refused)); if the
+    /// monitor has moved too far ([`TooManyRedirects`](ClientErrorKind::TooManyRedirects),
+    /// [`ForeignOrigin`](ClientErrorKind::ForeignOrigin)); or if the poller's [deadline](Self::deadline) passes.
     ///
     /// # Cancel safety
     /// Dropping it loses nothing. The cancellation may have been taken or not.
@@ -44,32 +48,47 @@ impl Poller {
         canceled
     }
 
-    /// Borrowed for itself alone: a poller is not to be shared, so that its stream need not be.
     async fn ask_to_cancel(&mut self) -> Result<(), ClientError> {
-        let monitor = &self.follow.monitor;
-        let unsent = |error| untransported(error).with_url(monitor.clone());
         let mut tag = self.follow.tag();
         let mut tries = 0;
         loop {
             let mut fields = Follow::plain_fields();
             if tag.is_none() {
-                let look = self.request(Method::GET, monitor, &fields)?;
-                let answer = self.shared.transport.send(look).await.map_err(unsent)?;
-                tag = match self.follow.glance(&answer)? {
+                let (answer, url) = self.ask(Method::GET, &fields).await?;
+                tag = match self.follow.glance(&answer, &url)? {
                     Glance::Finished => return Ok(()),
                     Glance::Live(tag) => tag,
                 };
             }
             fields.extend(tag.take().map(|tag| (header::IF_MATCH, tag)));
-            let cancel = self.request(Method::DELETE, monitor, &fields)?;
-            let answer = self.shared.transport.send(cancel).await.map_err(unsent)?;
+            let (answer, url) = self.ask(Method::DELETE, &fields).await?;
             tries += 1;
             match answer.status() {
                 status if status.is_success() => return Ok(()),
                 // It has changed meanwhile: it may have ended.
                 StatusCode::PRECONDITION_FAILED if tries < Self::CANCEL_TRIES => {}
-                _ => return Err(untaken(&answer, monitor)),
+                _ => return Err(untaken(&answer, &url)),
             }
         }
+    }
+
+    /// Asks the monitor, wherever that has moved to, and says where the answer is from.
+    ///
+    /// Borrowed for itself alone: a poller is not to be shared, so that its stream need not be.
+    async fn ask(
+        &mut self,
+        method: Method,
+        fields: &HeaderMap,
+    ) -> Result<(Response<Bytes>, Url), ClientError> {
+        let mut url = self.follow.monitor.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let request = self.request(method.clone(), &url, fields)?;
+            let answer = self.shared.transport.send(request).await;
+            let answer = answer.map_err(|error| untransported(error).with_url(url.clone()))?;
+            let Some(target) = moved(&answer) else { return Ok((answer, url)) };
+            let target = self.shared.origins.join(&url, &target);
+            url = target.map_err(|error| error.with_status(answer.status()))?;
+        }
+        Err(ClientError::new(ClientErrorKind::TooManyRedirects).with_url(url))
     }
 }
