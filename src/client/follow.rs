@@ -249,22 +249,25 @@ impl Follow {
             self.failures = policy.failure_limit - 1;
         }
         // The outcome may be a redirect itself, which is not this client's to follow.
-        let is_outcome = self.result.is_some() && self.is_outcome(answer.status());
+        let is_outcome = self.result.is_some() && self.is_outcome(&answer);
         if let Some(target) = redirect(&answer).filter(|_| !is_outcome) {
             return self.redirected(answer.status(), &target, origins);
         }
+        // Links are relative to where they were read (RFC 3986 §5.1.3).
+        let base = self.target().clone();
         (self.redirects, self.detour) = (0, None);
         let step = match self.result {
-            None => self.polled(answer, origins, policy, now, random),
+            None => self.polled(answer, &base, origins, policy, now, random),
             Some(_) => self.fetched(answer, policy, now, random),
         };
         step.unwrap_or_else(Step::Failed)
     }
 
-    /// What a monitor answered.
+    /// What a monitor answered, there.
     fn polled(
         &mut self,
         answer: Response<Bytes>,
+        base: &Url,
         origins: &Origins,
         policy: &PollPolicy,
         now: Timestamp,
@@ -286,11 +289,11 @@ impl Follow {
                 }
                 if let Some(moved) = headers.get(header::LOCATION).and_then(|url| url.to_str().ok())
                 {
-                    self.monitor = origins.join(&self.monitor, moved)?;
+                    self.monitor = origins.join(base, moved)?;
                 }
                 Ok(Step::Again(self.pause(headers, policy, now, random)))
             }
-            status if status.is_success() => self.told(answer, origins, policy, now, random),
+            status if status.is_success() => self.told(answer, base, origins, policy, now, random),
             StatusCode::NOT_FOUND if !self.seen && self.failures + 1 < UNKNOWN_AT_FIRST => Ok(self
                 .failed(bad(ClientErrorKind::Gone, &answer), Some((headers, now)), policy, random)),
             StatusCode::NOT_FOUND | StatusCode::GONE => Err(bad(ClientErrorKind::Gone, &answer)),
@@ -307,10 +310,11 @@ impl Follow {
         }
     }
 
-    /// What a monitor told with a 2xx.
+    /// What a monitor told with a 2xx, there.
     fn told(
         &mut self,
         answer: Response<Bytes>,
+        base: &Url,
         origins: &Origins,
         policy: &PollPolicy,
         now: Timestamp,
@@ -349,7 +353,7 @@ impl Follow {
             }));
         };
         self.error = error;
-        self.result = Some(origins.join(&self.monitor, &link)?);
+        self.result = Some(origins.join(base, &link)?);
         Ok(Step::Again(Duration::ZERO))
     }
 
@@ -373,9 +377,17 @@ impl Follow {
         }
     }
 
-    /// Whether that is the status of the outcome that the monitor told of.
-    fn is_outcome(&self, status: StatusCode) -> bool {
-        self.result_status == Some(status.as_u16())
+    /// Whether that is the outcome that the monitor told of: by its status, and where whatever is on the way
+    /// may answer with the same, by its problem's type too.
+    fn is_outcome(&self, answer: &Response<Bytes>) -> bool {
+        let has_its_status = self.result_status == Some(answer.status().as_u16());
+        if !has_its_status || answer.extensions().get::<MadeUp>().is_some() {
+            return false;
+        }
+        let may_be_anothers = matches!(answer.status().as_u16(), 502..=504);
+        let Some(error) = self.error.as_ref().filter(|_| may_be_anothers) else { return true };
+        let problem = answer.clone().into_outcome().problem();
+        problem.is_none_or(|problem| problem.type_uri() == error.type_uri())
     }
 
     /// What was answered where the outcome is.
@@ -388,7 +400,7 @@ impl Follow {
     ) -> Result<Step, ClientError> {
         let status = answer.status();
         // The outcome may be an error itself: then it is the one that the monitor told of.
-        if self.is_outcome(status) || status.is_success() {
+        if self.is_outcome(&answer) || status.is_success() {
             return Ok(Step::Finished(match self.snapshot.status() {
                 Status::Failed => failed_with(self.error.take(), answer),
                 _ => Finished::Succeeded(answer.into_outcome()),

@@ -54,8 +54,11 @@ impl Follow {
         let json = HeaderValue::from_static("application/json");
         answer.headers_mut().insert(header::CONTENT_TYPE, json);
         (self.streams, self.last_event_id) = (Streams::Yes, event.id);
-        (self.redirects, self.detour) = (0, None);
-        let step = self.told(answer, origins, policy, now, random).unwrap_or_else(Step::Failed);
+        self.redirects = 0;
+        // The detour holds for as long as the stream.
+        let base = self.target().clone();
+        let step =
+            self.told(answer, &base, origins, policy, now, random).unwrap_or_else(Step::Failed);
         self.unasked = 0;
         match step {
             Step::Again(_) if self.result.is_none() => Step::Listen,
@@ -152,6 +155,13 @@ mod tests {
         assert_eq!(follow.snapshot.status(), Status::Succeeded);
         assert!(!follow.takes_stream(&PollPolicy::new()));
         assert_eq!(follow.request(&PollPolicy::new(), false).0.path(), "/o/1/result");
+        // Of a stream that is elsewhere for a time, links are relative to that place.
+        let mut moved = self::follow();
+        give(&mut moved, 307, &[("location", "/there/1")], "");
+        listens(&hear(&mut moved, "", HALF, None));
+        let done = r#"{"status":"succeeded","result":{"href":"result"}}"#;
+        assert_eq!(pause(&hear(&mut moved, "", done, None)), 0);
+        assert_eq!(moved.request(&PollPolicy::new(), false).0.path(), "/there/result");
         let done = r#"{"status":"succeeded","result":{"href":"//evil.example/"}}"#;
         failed(hear(&mut self::follow(), "", done, None), ClientErrorKind::ForeignOrigin);
     }

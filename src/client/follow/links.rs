@@ -134,6 +134,18 @@ mod tests {
             let foreign = [("location", "https://bucket.example/x")];
             failed(give(&mut self::follow(), status, &foreign, ""), ClientErrorKind::ForeignOrigin);
         }
+        // Its links are relative to it.
+        let done = r#"{"status":"succeeded","result":{"href":"result"}}"#;
+        let json = [("content-type", "application/json")];
+        let relative = [("location", "later")];
+        for (status, fields, body, leads_to) in
+            [(200, json, done, "/there/result"), (202, relative, "", "/there/later")]
+        {
+            let mut follow = self::follow();
+            give(&mut follow, 307, &[("location", "/there/1")], "");
+            give(&mut follow, status, &fields, body);
+            assert_eq!(path(&follow), leads_to);
+        }
         // Any answer between begins the count anew.
         let mut follow = self::follow();
         for _ in 0..3 * MAX_REDIRECTS {

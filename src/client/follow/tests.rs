@@ -191,6 +191,30 @@ fn a_failed_operation_is_no_failed_poll() {
     assert_eq!(canceled, Finished::Canceled);
 }
 
+/// The outcome may have the status that whatever is on the way has when it has its own trouble.
+#[test]
+fn an_outage_is_not_taken_for_the_outcome() {
+    let problem = [("content-type", "application/problem+json")];
+    for status in [502, 503, 504] {
+        let document = format!(
+            r#"{{"status":"failed","error":{{"type":"urn:x:too-busy"}},"result":{{"status":{status},"href":"/r"}}}}"#
+        );
+        let mut follow = follow();
+        again(give(&mut follow, 200, DOCUMENT, &document), 0);
+        let store = r#"{"type":"urn:problem-type:respond-async:store-unavailable"}"#;
+        again(give(&mut follow, status, &problem, store), 750);
+        again(give(&mut follow, status, &[], "<html>"), 1_125);
+        let mut made_up = response(status, &problem, r#"{"type":"urn:x:too-busy"}"#);
+        made_up.extensions_mut().insert(MadeUp);
+        let step =
+            follow.clone().received(Ok(made_up), &Origins::default(), &PollPolicy::new(), now(), 0);
+        assert!(matches!(step, Step::GaveUp(..)), "{step:?}");
+        let ended = finished(give(&mut follow, status, &problem, r#"{"type":"urn:x:too-busy"}"#));
+        let Finished::Failed(problem, Some(_)) = ended else { panic!("{ended:?}") };
+        assert_eq!(problem.type_uri(), "urn:x:too-busy");
+    }
+}
+
 #[test]
 fn a_result_that_is_gone_is_told() {
     let done = r#"{"status":"succeeded","result":{"href":"/r"}}"#;
