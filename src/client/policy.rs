@@ -86,7 +86,8 @@ impl Default for PollPolicy {
     }
 }
 
-fn fraction(random: u32) -> f64 {
+/// A part of the whole, by any number.
+pub(super) fn fraction(random: u32) -> f64 {
     f64::from(random) / f64::from(u32::MAX)
 }
 

@@ -1,18 +1,24 @@
 //! Asks for the cancellation of an operation, and of nothing that has ended meanwhile.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use url::Url;
 
 use super::Poller;
 use crate::client::error::{ClientError, ClientErrorKind};
 use crate::client::follow::{Follow, Glance, MAX_REDIRECTS, moved, untaken};
-use crate::client::shared::untransported;
+use crate::client::policy::fraction;
+use crate::client::shared::{random, untransported};
 
 impl Poller {
-    /// How often the operation may change between two requests before a cancellation is given up.
-    const CANCEL_TRIES: u32 = 8;
+    /// For how long the operation may change between any two requests before a cancellation is given up.
+    const CHANGING: Duration = Duration::from_secs(30);
+    /// The longest pause after the first such change. It grows by as much with each.
+    const FIRST_PAUSE: Duration = Duration::from_millis(50);
+    const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
     /// Asks for the cancellation of the operation, and says whether the server takes that: go on to see how
     /// it ends. One that has finished meanwhile is left as it is, which is no error: servers forget
@@ -24,10 +30,11 @@ impl Poller {
     /// monitor that has moved is followed.
     ///
     /// # Errors
-    /// If the server does not answer ([`Transport`](ClientErrorKind::Transport)), has its trouble or changes
-    /// the operation too often ([`PollFailed`](ClientErrorKind::PollFailed)), does not know the operation any
-    /// more ([`Gone`](ClientErrorKind::Gone)) or refuses to ([`Refused`](ClientErrorKind::Refused)); if the
-    /// monitor has moved too far ([`TooManyRedirects`](ClientErrorKind::TooManyRedirects),
+    /// If the server does not answer ([`Transport`](ClientErrorKind::Transport)), has its trouble
+    /// ([`PollFailed`](ClientErrorKind::PollFailed)), does not know the operation any more
+    /// ([`Gone`](ClientErrorKind::Gone)) or refuses to ([`Refused`](ClientErrorKind::Refused)); if the operation
+    /// changes between any two requests for half a minute (`PollFailed`); if the monitor has moved too far
+    /// ([`TooManyRedirects`](ClientErrorKind::TooManyRedirects),
     /// [`ForeignOrigin`](ClientErrorKind::ForeignOrigin)); or if the poller's [deadline](Self::deadline) passes.
     ///
     /// # Cancel safety
@@ -50,7 +57,7 @@ impl Poller {
 
     async fn ask_to_cancel(&mut self) -> Result<(), ClientError> {
         let mut tag = self.follow.tag();
-        let mut tries = 0;
+        let (began, mut changes) = (Instant::now(), 0);
         loop {
             let mut fields = Follow::plain_fields();
             if tag.is_none() {
@@ -62,13 +69,16 @@ impl Poller {
             }
             fields.extend(tag.take().map(|tag| (header::IF_MATCH, tag)));
             let (answer, url) = self.ask(Method::DELETE, &fields).await?;
-            tries += 1;
             match answer.status() {
                 status if status.is_success() => return Ok(()),
                 // It has changed meanwhile: it may have ended.
-                StatusCode::PRECONDITION_FAILED if tries < Self::CANCEL_TRIES => {}
+                StatusCode::PRECONDITION_FAILED if began.elapsed() < Self::CHANGING => {}
                 _ => return Err(untaken(&answer, &url)),
             }
+            // Of any length up to that, so as not to keep step with an operation that reports by the clock.
+            changes += 1;
+            let pause = (Self::FIRST_PAUSE * changes).min(Self::LONGEST_PAUSE);
+            sleep(pause.mul_f64(fraction(random()))).await;
         }
     }
 
