@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, Request, StatusCode, header};
 use respond_async::client::{
     Answer, Client, ClientError, ClientErrorKind, Finished, Poller, Update,
 };
@@ -160,6 +160,7 @@ impl Upload {
                 }
                 Some(Some(Ok(Update::Progress(snapshot)))) => line.progress(&snapshot),
                 Some(Some(Ok(Update::Finished(finished)))) => {
+                    let has_picture = matches!(finished, Finished::Succeeded(_));
                     let end = match finished {
                         Finished::Succeeded(outcome) => {
                             let monitor = Url::parse(poller.monitor());
@@ -172,11 +173,17 @@ impl Upload {
                             if canceling { End::Well } else { End::Failed }
                         }
                     };
-                    let _ = self.folder.forget(poller.monitor());
+                    if has_picture && end != End::Well {
+                        // It was made, and could not be fetched: the next time it may.
+                        self.keep(&file, &poller, line);
+                    } else {
+                        let _ = self.folder.forget(poller.monitor());
+                    }
                     return end;
                 }
                 Some(Some(Err(error))) => {
-                    if error.kind() == ClientErrorKind::Gone {
+                    // By 404 the service says too that it is somebody else's.
+                    if error.status() == Some(StatusCode::GONE) {
                         let _ = self.folder.forget(poller.monitor());
                     } else {
                         self.keep(&file, &poller, line);
@@ -254,8 +261,11 @@ pub(crate) fn explain(error: &ClientError, server: &Url) -> String {
             format!("{text}. Build this program with `--features tls`.")
         }
         ClientErrorKind::Transport => format!("{text}. Is the service at {server}? See --server."),
+        ClientErrorKind::Gone if error.status() == Some(StatusCode::GONE) => {
+            format!("{text}. It has expired.")
+        }
         ClientErrorKind::Gone => {
-            format!("{text}. It may have expired, or be another user's: see --user.")
+            format!("{text}. It may be another user's, so it stays in the list: see --user.")
         }
         _ => text,
     }

@@ -240,6 +240,27 @@ fn what_is_at_another_service_is_not_asked_for_there() {
     assert!(code == 0 && printed.contains("/images/"), "{code} {printed}");
 }
 
+/// A service does not tell somebody else's operation from one that never was.
+#[test]
+fn what_another_user_asks_for_or_what_cannot_be_saved_is_not_forgotten() {
+    let data = tempfile::tempdir().unwrap();
+    let service = Service::start(data.path(), free_address());
+    let place = Place::new(&service);
+    place.photo("a.jpg", 300);
+    let (code, printed) = place.run(&["upload", "a.jpg", "--wait", "0", "--detach"]);
+    assert_eq!(code, 4, "{printed}");
+    let (code, printed) = place.run(&["resume", "--user", "bob"]);
+    assert!(code == 3 && printed.contains("another user's"), "{code} {printed}");
+    assert!(place.run(&["list"]).1.contains("a.jpg"));
+    // There is a file where the folder should be.
+    let (code, printed) = place.run(&["resume", "--output", "a.jpg"]);
+    assert!(code != 0 && place.run(&["list"]).1.contains("a.jpg"), "{code} {printed}");
+    let (code, printed) = place.run(&["resume", "--output", "made"]);
+    assert_eq!(code, 0, "{printed}");
+    assert!(image::open(place.path("made/a.jpg")).is_ok());
+    assert_eq!(place.run(&["list"]), (0, String::new()));
+}
+
 #[test]
 fn what_was_not_sent_is_told() {
     let data = tempfile::tempdir().unwrap();
