@@ -137,7 +137,7 @@ pub enum CatchUpError<E> {
     /// Its source cannot answer.
     #[error("the source of events cannot answer")]
     Source(E),
-    /// Its source did not answer in time, or was being asked by others for as long.
+    /// Its source did not answer in time, neither this caller nor others.
     #[error("the source of events did not answer in time")]
     Overdue,
 }
@@ -152,9 +152,9 @@ struct Inner<M> {
     /// That of what is held, sent before anybody else can write.
     position: watch::Sender<u64>,
     /// Held by who asks the source.
-    rounds: Mutex<()>,
-    /// How many times the source was asked, and the last of these that brought the model up to date.
-    finished: watch::Sender<(u64, u64)>,
+    turn: Mutex<()>,
+    /// How many looks at the source were begun, and the last of these that brought the model up to date.
+    looks: watch::Sender<(u64, u64)>,
 }
 
 struct Held<M> {
@@ -191,7 +191,7 @@ impl<M: Model> ReadModel<M> {
         let position = watch::Sender::new(snapshot.position);
         let held = RwLock::new(Held { snapshot, confirmed: None });
         let inner =
-            Inner { held, position, rounds: Mutex::default(), finished: watch::Sender::default() };
+            Inner { held, position, turn: Mutex::default(), looks: watch::Sender::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -285,8 +285,12 @@ impl<M: Model> ReadModel<M> {
         }
     }
 
-    /// Takes in what its source has, and returns once it has all that there was when this was called, or after
-    /// `wait`. Any number of callers cost one look at a time.
+    /// Takes in what its source has, and returns once it has all that there was when this was called. Any number
+    /// of callers cost one look at a time, and share what it finds.
+    ///
+    /// `wait` bounds a look, however many pages it takes, and before it the wait for one that was under way
+    /// already: so this returns after twice as long at the latest. A source that takes longer is never caught up
+    /// with.
     ///
     /// # Errors
     /// See [`CatchUpError`]. What was taken in before stays.
@@ -298,19 +302,39 @@ impl<M: Model> ReadModel<M> {
         source: &S,
         wait: Duration,
     ) -> Result<(), CatchUpError<S::Error>> {
-        timeout(wait, self.look(source)).await.unwrap_or(Err(CatchUpError::Overdue))
+        let Inner { turn, looks, .. } = &*self.inner;
+        let (begun, _) = *looks.borrow();
+        // A look that began after this was called has all that this asks for.
+        let has_all = |(_, last_good): &(u64, u64)| *last_good > begun;
+        let own = async {
+            let held = timeout(wait, turn.lock()).await;
+            if has_all(&looks.borrow()) {
+                return Ok(());
+            }
+            if held.is_ok() {
+                let look = timeout(wait, self.look(source)).await;
+                return look.unwrap_or(Err(CatchUpError::Overdue));
+            }
+            // It may be others' turn with such a look. To cut it short would be to wait for it in vain.
+            if looks.borrow().0 > begun {
+                let _ = timeout(wait, turn.lock()).await;
+            }
+            Err(CatchUpError::Overdue)
+        };
+        let mut others = looks.subscribe();
+        tokio::select! {
+            biased;
+            // Its sender is this.
+            _ = others.wait_for(has_all) => Ok(()),
+            looked = own => looked,
+        }
     }
 
+    /// Who looks has the turn.
     async fn look<S: EventSource<M>>(&self, source: &S) -> Result<(), CatchUpError<S::Error>> {
-        let (begun, _) = *self.inner.finished.borrow();
-        let _turn = self.inner.rounds.lock().await;
-        // A look that began after this was called has all that this asks for.
-        let (started, last_good) = *self.inner.finished.borrow();
-        if last_good > begun {
-            return Ok(());
-        }
-        self.inner.finished.send_modify(|round| round.0 = started + 1);
-        let asked = SystemClock.now();
+        let (looks, asked) = (&self.inner.looks, SystemClock.now());
+        let this = looks.borrow().0 + 1;
+        looks.send_modify(|(begun, _)| *begun = this);
         loop {
             let before = self.position();
             let page = source.after(before).await.map_err(CatchUpError::Source)?;
@@ -329,7 +353,7 @@ impl<M: Model> ReadModel<M> {
             }
         }
         self.confirm(asked);
-        self.inner.finished.send_modify(|round| round.1 = started + 1);
+        looks.send_modify(|(_, last_good)| *last_good = this);
         Ok(())
     }
 
@@ -538,6 +562,41 @@ mod tests {
         for reader in readers {
             overdue += u32::from(reader.await.unwrap() == Err(CatchUpError::Overdue));
         }
-        assert_eq!((began.elapsed(), overdue), (WAIT, 98));
+        // Three have asked, the last of them two seconds before the others' time was over.
+        assert_eq!((began.elapsed(), overdue), (WAIT + Duration::from_secs(2), 97));
+    }
+
+    struct Slow;
+
+    impl EventSource<Sum> for Slow {
+        type Error = ();
+
+        async fn after(&self, _: u64) -> Result<EventPage<u64>, ()> {
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            Ok(EventPage { events: Vec::new(), has_more: false })
+        }
+    }
+
+    /// More than half of the time that they wait.
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_takes_long_is_not_cut_short_by_those_who_came_late() {
+        let sum = ReadModel::new(Sum::default());
+        let mut readers = Vec::new();
+        // A hundred at once, and then some each second.
+        for at_once in std::iter::once(100).chain(std::iter::repeat_n(5, 60)) {
+            for _ in 0..at_once {
+                let sum = sum.clone();
+                readers.push(tokio::spawn(async move {
+                    let began = tokio::time::Instant::now();
+                    (sum.catch_up(&Slow, WAIT).await, began.elapsed())
+                }));
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        for reader in readers {
+            let (caught_up, took) = reader.await.unwrap();
+            assert_eq!(caught_up, Ok(()));
+            assert!(took <= Duration::from_secs(12), "{took:?}");
+        }
     }
 }
