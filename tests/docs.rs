@@ -34,6 +34,7 @@ fn each_setting_has_its_place() {
         ("src/amqp/requests.rs", "docs/operating.md"),
         ("src/amqp/worker.rs", "docs/operating.md"),
         ("src/client/policy.rs", "docs/operating.md"),
+        ("src/client/send.rs", "docs/operating.md"),
         ("src/store/sqlite/builder.rs", "docs/stores.md"),
         ("src/store/postgres/mod.rs", "docs/stores.md"),
         ("src/store/redis/mod.rs", "docs/stores.md"),
