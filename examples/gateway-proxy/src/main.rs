@@ -9,7 +9,7 @@
 //! - `KEEP` are fields of a request that are stored besides those that always are, such as
 //!   `authorization`.
 //! - `UPSTREAM_TIMEOUT` is how many seconds the other service may take to begin its answer, and to go
-//!   on with it (default 60).
+//!   on with it (default 60; a year at the most).
 //! - `DATA_DIR` is the folder that operations are kept in (default `data`).
 
 mod proxy;
@@ -45,6 +45,8 @@ use crate::stop::told_to_stop;
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// How long after the death of the process its requests are begun again.
 const LEASE: Duration = Duration::from_secs(5);
+/// A year, which every clock can be set forward by.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// The slow routes of the service that is started along.
 const ROUTES: &str = "POST /reports/{year}, PUT /reports/{year}";
 
@@ -56,7 +58,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Ok(url) => url,
         Err(_) => slow::start().await?,
     };
-    let timeout = Duration::from_secs(var("UPSTREAM_TIMEOUT", "60").parse()?);
+    let timeout = Duration::from_secs(var("UPSTREAM_TIMEOUT", "60").parse()?).min(LONGEST_TIMEOUT);
     let data = var("DATA_DIR", "data");
     fs::create_dir_all(&data)?;
     let store = SqliteStore::open(Path::new(&data).join("operations.db"))?;

@@ -184,6 +184,10 @@ fn what_is_broken_behind_is_a_problem() {
         assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{head}");
         assert!(body.contains(&format!("\"status\":{status}")), "{body}");
     }
+    let settings = [("UPSTREAM", &*url), ("UPSTREAM_TIMEOUT", "18446744073709551615")];
+    let patient = Proxy::start(&folder.path().join("patient"), &settings);
+    let (head, _) = patient.send("GET /any", "", "");
+    assert!(head.starts_with("HTTP/1.1 201"), "a time longer than clocks can bear: {head}");
     // What has begun can only be broken off.
     for path in ["/break", "/stall"] {
         let (head, body) = proxy.send(&format!("GET {path}"), "", "");
