@@ -23,9 +23,10 @@ const LEASE: Duration = Duration::from_secs(5);
 /// How many images wait or are worked on; one more is answered 503. Each is kept as it came until
 /// it is done.
 const LIVE_LIMIT: usize = 256;
-/// How many requests that wait for their image are worked on or wait for a core, each with its upload in
-/// memory: 1 GiB at the most. One more is answered 503.
-const WAITING_LIMIT: usize = 64;
+/// How many requests without a preference are worked on or wait for a core, each with its upload in memory: 1 GiB at
+/// the most. One more is answered 503. As many others may wait for a core beside those that have one, and one more is
+/// stored at once: while its client waits for the end its upload stays in memory too, and counts to [`LIVE_LIMIT`].
+pub(crate) const WAITING_LIMIT: usize = 64;
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,6 +51,9 @@ pub struct Settings {
     pub role: Role,
     /// What calls to clients' URLs are signed with (`whsec_…`); without it there are none.
     pub webhook_secret: Option<String>,
+    /// Where clients see the service (`https://images.example`), so that links are absolute: calls to their URLs
+    /// need it.
+    pub public_url: Option<String>,
     /// Whether such calls may go to this machine and this network too: for trying it out.
     pub webhooks_stay_here: bool,
     /// The server that operations are kept on, which any number of processes share; they need one
@@ -64,6 +68,7 @@ impl fmt::Debug for Settings {
             .field("listen", &self.listen)
             .field("data", &self.data)
             .field("role", &self.role)
+            .field("public_url", &self.public_url)
             .field("webhooks_stay_here", &self.webhooks_stay_here)
             .finish_non_exhaustive()
     }
@@ -71,8 +76,8 @@ impl fmt::Debug for Settings {
 
 impl Settings {
     /// `LISTEN` (default 127.0.0.1:3000), `DATA_DIR` (default `data`), `ROLE` (`gateway`, `worker`,
-    /// or nothing for both), `DATABASE_URL` (PostgreSQL) or `REDIS_URL`, `WEBHOOK_SECRET` (`whsec_…`) and
-    /// `WEBHOOKS=local`.
+    /// or nothing for both), `DATABASE_URL` (PostgreSQL) or `REDIS_URL`, `WEBHOOK_SECRET` (`whsec_…`),
+    /// `PUBLIC_URL` (which that needs) and `WEBHOOKS=local`.
     ///
     /// # Errors
     /// If `ROLE` is none.
@@ -88,9 +93,24 @@ impl Settings {
                 _ => return Err(format!("ROLE is {role:?}, neither gateway nor worker")),
             },
             webhook_secret: env::var("WEBHOOK_SECRET").ok(),
+            public_url: env::var("PUBLIC_URL").ok(),
             webhooks_stay_here: env::var("WEBHOOKS").is_ok_and(|where_to| where_to == "local"),
             server: env::var("DATABASE_URL").or_else(|_| env::var("REDIS_URL")).ok(),
         })
+    }
+
+    /// Where clients see the monitors, if that is said. Whoever is called knows no other base than this.
+    fn monitors(&self) -> Result<Option<String>, String> {
+        let Some(base) = &self.public_url else {
+            let missing = "WEBHOOK_SECRET wants PUBLIC_URL, where clients see this service";
+            return if self.webhook_secret.is_some() { Err(missing.to_owned()) } else { Ok(None) };
+        };
+        let url = base.parse::<http::Uri>().ok();
+        let is_absolute = url.is_some_and(|url| matches!(url.scheme_str(), Some("http" | "https")));
+        if !is_absolute || base.contains(['?', '#']) {
+            return Err(format!("PUBLIC_URL is {base:?}, not such as https://images.example"));
+        }
+        Ok(Some(format!("{}/operations", base.trim_end_matches('/'))))
     }
 }
 
@@ -98,8 +118,9 @@ impl Images {
     /// Starts the service: from here on it works on what was accepted before.
     ///
     /// # Errors
-    /// If the folder or the store cannot be opened.
+    /// If a setting is wrong, or the folder or the store cannot be opened.
     pub async fn start(settings: &Settings) -> Result<Self, Box<dyn Error>> {
+        let monitors = settings.monitors()?;
         let gallery = Gallery::open(&settings.data)?;
         let store = store(settings.server.as_deref(), &settings.data).await?;
         let cores = thread::available_parallelism()?.get();
@@ -112,9 +133,14 @@ impl Images {
         let callbacks = Callbacks::new(settings)?;
         let operations = Operations::builder(store)
             .job_with(JobPolicy::new().with_concurrency(accepted_here), enhance)
+            .queue(WAITING_LIMIT)
             .live_limit(LIVE_LIMIT)
             .progress_interval(Duration::from_millis(200))
             .lease(LEASE);
+        let operations = match monitors {
+            Some(url) => operations.base_url(url),
+            None => operations,
+        };
         let operations = callbacks.tell(operations).start();
         Ok(Self { operations, workshop, callbacks })
     }
@@ -192,5 +218,29 @@ mod tests {
         };
         let shown = format!("{settings:?}");
         assert!(!shown.contains("whsec") && !shown.contains("word"), "{shown}");
+    }
+
+    /// Whoever is called knows no base of its own.
+    #[tokio::test]
+    async fn calls_need_links_that_are_absolute() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = |public_url: Option<&str>, secret: Option<&str>| Settings {
+            data: folder.path().to_owned(),
+            webhook_secret: secret.map(str::to_owned),
+            public_url: public_url.map(str::to_owned),
+            ..Settings::default()
+        };
+        let images = Images::start(&settings(Some("https://images.example/"), None)).await.unwrap();
+        let monitors = images.operations().urls().list();
+        assert_eq!(monitors.as_str(), "https://images.example/operations");
+        for (url, secret) in [
+            (None, Some("whsec_x")),
+            (Some("images.example"), None),
+            (Some("/images"), None),
+            (Some("http://images.example?x"), None),
+        ] {
+            let error = Images::start(&settings(url, secret)).await.unwrap_err().to_string();
+            assert!(error.contains("PUBLIC_URL"), "{error}");
+        }
     }
 }

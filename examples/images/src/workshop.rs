@@ -24,7 +24,7 @@ pub(crate) struct Workshop {
     pub(crate) gallery: Gallery,
     /// As many images at a time as there are cores, whichever way they were asked for.
     cores: Arc<Semaphore>,
-    /// For requests that wait: what was accepted is bounded before it is stored.
+    /// For requests without a preference: how many others wait is bounded by what accepts them.
     places: Arc<Semaphore>,
 }
 
@@ -101,8 +101,13 @@ impl Drop for HungUp {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use respond_async::Owner;
+    use respond_async::prefer::Preferences;
+    use respond_async::store::ListQuery;
 
     use super::*;
+    use crate::settings::WAITING_LIMIT;
+    use crate::{Images, Settings};
 
     fn upload() -> Upload {
         let mut png = std::io::Cursor::new(Vec::new());
@@ -127,6 +132,39 @@ mod tests {
             assert!(waiting.await.unwrap().is_ok());
         }
         assert!(enhance().await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_operation_beyond_the_bound_has_it_stored() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { data: folder.path().to_owned(), ..Settings::default() };
+        let images = Images::start(&settings).await.unwrap();
+        let cores = Arc::clone(&images.workshop.cores);
+        let count = cores.available_permits();
+        let busy = cores.acquire_many_owned(u32::try_from(count).unwrap()).await.unwrap();
+        let ann = Owner::new("ann").unwrap();
+        let waiting: Vec<_> = (0..count + WAITING_LIMIT + 3)
+            .map(|_| {
+                let (images, ann) = (images.clone(), ann.clone());
+                tokio::spawn(async move {
+                    let preferences = Preferences::parse(b"respond-async, wait=25").unwrap();
+                    let kick_off = images.operations.kick_off(&preferences).owner(ann);
+                    kick_off.respond(upload()).await.status()
+                })
+            })
+            .collect();
+        let stored = async {
+            let list = || images.operations.list(&ann, ListQuery::default());
+            // A worker that looks for something to do may have the places for a moment.
+            while list().await.unwrap().operations.len() < 3 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), stored).await.unwrap();
+        drop(busy);
+        for waiting in waiting {
+            assert_eq!(waiting.await.unwrap(), 201);
+        }
     }
 
     #[test]
