@@ -119,7 +119,9 @@ impl Job for EventsAfter {
     const KIND: &'static str = "users.events";
 }
 
-/// Asks for all users at once, as a snapshot: for whom the stream has not enough.
+/// Asks for all users at once, as a snapshot: for whom the stream has not enough. The answer is one message, of 16 MiB
+/// at the most (`Amqp::max_message_bytes`), which some 30,000 users with long names fill: one with more gives them page
+/// by page.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GetSnapshot {}
 

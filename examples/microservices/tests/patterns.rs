@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use microservices::gateway::Gateway;
+use microservices::messages::{User, UserEvent};
 use microservices::users::UserService;
 use reqwest::{Client, RequestBuilder};
 use respond_async::amqp::Amqp;
@@ -273,4 +274,37 @@ async fn without_a_broker_what_can_be_answered_is_and_nothing_is_lost() {
     let link = &link[1..link.find('>').unwrap()];
     let read = send(system.get(link).header("prefer", "wait=10")).await;
     assert_eq!(read.json(), created.json());
+}
+
+/// It would hold up all that come after it.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn an_event_that_is_too_large_is_left_out() {
+    let broker = tokio::task::spawn_blocking(|| Server::start(Sort::RabbitMq)).await.unwrap();
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("users.db");
+    let database = rusqlite::Connection::open(&file).unwrap();
+    let events = "CREATE TABLE events (
+        position INTEGER PRIMARY KEY, millis INTEGER NOT NULL, event TEXT NOT NULL)";
+    database.execute(events, []).unwrap();
+    for (position, length) in [(1_u32, 3), (2, 2_000), (3, 3)] {
+        let user = User {
+            id: position.into(),
+            name: "x".repeat(length),
+            email: "x@example.com".to_owned(),
+            version: 1,
+        };
+        let event = json!(UserEvent::UserCreated(user)).to_string();
+        database.execute("INSERT INTO events VALUES (?, 0, ?)", (position, event)).unwrap();
+    }
+    let amqp = Amqp::connect(&broker.url()).unwrap().max_message_bytes(1_000);
+    let _users = UserService::start(&amqp, &file).unwrap();
+    let published = || database.query_row("SELECT position FROM published", [], |row| row.get(0));
+    for _ in 0..600 {
+        if published() == Ok(3_i64) {
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{:?}", published());
 }

@@ -137,7 +137,10 @@ impl SnapshotUsers {
         match self.model.catch_up(&*self.source, WAIT_CAP).await {
             Ok(()) => {}
             Err(CatchUpError::Source(problem)) => return Err(problem),
-            Err(_) => return Err(Problem::new(types::NOT_CAUGHT_UP)),
+            Err(_) => {
+                let pause = ReadModel::<Users>::RETRY_AFTER;
+                return Err(Problem::new(types::NOT_CAUGHT_UP).retry_after(pause));
+            }
         }
         let (position, kept) = (self.model.position(), self.kept.load(Ordering::Relaxed));
         let is_due = position >= kept + KEEP_EVERY;
@@ -229,4 +232,23 @@ fn fresh(model: &ReadModel<Users>, mut response: Response) -> Response {
     response.headers_mut().insert(header::VARY, vary);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_cannot_be_told_how_things_stand_is_told_when_to_come_again() {
+        let folder = tempfile::tempdir().unwrap();
+        // A service that has more and does not give it.
+        let page = EventPage::<UserEvent> { events: Vec::new(), has_more: true };
+        let ask = move |_, _| -> Answer {
+            let answer = Outcome::json(StatusCode::OK, &page);
+            Box::pin(async { answer })
+        };
+        let users = SnapshotUsers::new(ask, folder.path());
+        let problem = users.current().await.unwrap_err();
+        assert!(problem.is(types::NOT_CAUGHT_UP) && problem.retry_delay().is_some());
+    }
 }

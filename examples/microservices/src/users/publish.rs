@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use respond_async::Timestamp;
 use respond_async::amqp::EventStream;
+use respond_async::read_model::Positioned;
 use respond_async::time::{Clock, SystemClock};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::{Database, complain};
+use crate::messages::UserEvent;
 
 /// How often events are looked for that nobody told of.
 const LOOK: Duration = Duration::from_secs(1);
+/// The pause before the broker is tried again.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long answers are kept: longer than any gateway repeats a job.
 const KEEP_MILLIS: i64 = 7 * 24 * 60 * 60 * 1_000;
 /// How often older ones are looked for.
@@ -38,13 +42,39 @@ pub(super) async fn publish(database: Database, stream: EventStream) {
             }
             continue;
         };
-        while stream.append(&events).await.is_err() {
-            sleep(Duration::from_millis(100)).await;
-        }
+        append(&stream, &events).await;
         let writing = database.clone();
         // If that is lost, they are published again, and everybody has them already.
         if let Ok(Err(error)) = spawn_blocking(move || writing.set_published(last)).await {
             complain(&error);
+        }
+    }
+}
+
+/// Appends events until the broker has them. One that is too large will never be sent: it is left out, and whoever
+/// reads the stream finds the gap and asks for a snapshot.
+async fn append(stream: &EventStream, events: &[Positioned<UserEvent>]) {
+    let (mut rest, mut at_once, mut is_told) = (events, events.len(), false);
+    while !rest.is_empty() {
+        let (batch, later) = rest.split_at(at_once.min(rest.len()));
+        let Err(error) = stream.append(batch).await else {
+            (rest, is_told) = (later, false);
+            continue;
+        };
+        if !error.is_too_large() {
+            // The broker may be away for long: that is said once.
+            if !std::mem::replace(&mut is_told, true) {
+                complain(&error);
+            }
+            sleep(PAUSE).await;
+        } else if let [event] = batch {
+            let what = format!("event {} is too large to be published", event.position);
+            let left_out: Box<dyn std::error::Error + Send + Sync> = what.into();
+            complain(&*left_out);
+            rest = later;
+        } else {
+            // It is one of these.
+            at_once = 1;
         }
     }
 }
