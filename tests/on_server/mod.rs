@@ -129,7 +129,7 @@ impl Cut {
 }
 
 /// Waits until the store reads and writes again, which it does by itself.
-async fn comes_back(store: &impl OperationStore) {
+pub(crate) async fn comes_back(store: &impl OperationStore) {
     let began = Instant::now();
     while store.get(new().id()).await.and(store.submit(Submission::new(new())).await).is_err() {
         assert!(began.elapsed() < Duration::from_secs(20), "it does not come back");

@@ -9,6 +9,7 @@ use std::error::Error;
 use tokio::time::{sleep, timeout};
 
 use super::on_server::new;
+use super::on_server::proxy::Way;
 use super::*;
 
 /// The processes of the server that the store's connections lead to.
@@ -240,4 +241,27 @@ async fn a_kind_that_is_named_twice_gives_what_is_due_once() {
     let request = ClaimRequest::new(9, Duration::from_secs(60));
     let claimed = store.claim(&request.with_kinds(vec![kind.clone(), kind])).await.unwrap();
     assert_eq!(claimed.len(), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn a_host_that_takes_connections_and_says_nothing_is_passed_over() {
+    let place = InSchema::<PostgresStore>::empty().await;
+    let url = servers::shared("POSTGRES_URL");
+    let (first, by_first) = way_to(&url);
+    let way = by_first.rsplit_once('/').unwrap().0;
+    let other = url.split_once('@').unwrap().1;
+    let builder = PostgresStore::builder(&format!("{way},{other}")).unwrap();
+    let builder = builder.schema(&place.schema).connect_timeout(Duration::from_millis(300));
+    let store = builder.clone().open().await.unwrap();
+    store.accept(Submission::new(new())).await.unwrap();
+
+    // It stands still, with all connections that lead to it.
+    first.set(Way::Silent);
+    super::on_server::comes_back(&store).await;
+    while !store.is_listening() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let opened = builder.open().await.unwrap();
+    opened.accept(Submission::new(new())).await.unwrap();
 }

@@ -1,15 +1,14 @@
 //! The channel of word of changes: `NOTIFY` and `LISTEN` on a connection of their own.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client};
 
 use super::lane::Line;
+use super::open::Driver;
 use crate::store::server::{self, Ear, Heard, ear};
 
 /// How many bytes the name of anything may have.
@@ -37,17 +36,14 @@ impl server::Channel for Channel {
 
     async fn connect(&self) -> Option<Connection> {
         let settings = &self.0.settings;
-        let connected = timeout(settings.patience(), settings.connect()).await;
-        let (client, mut connection) = connected.ok()?.ok()?;
         let (voice, ear) = ear();
-        let listener = tokio::spawn(async move {
-            while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
-                if let AsyncMessage::Notification(notification) = message {
-                    voice.say(notification.payload().to_owned());
-                }
+        let hear = move |message| {
+            if let AsyncMessage::Notification(notification) = message {
+                voice.say(notification.payload().to_owned());
             }
-        });
-        let connection = Connection { name: self.name(), client, ear, listener };
+        };
+        let (client, driver) = settings.open(hear).await.ok()?;
+        let connection = Connection { name: self.name(), client, ear, _driver: driver };
         let listen = format!("LISTEN {}", super::sql::quoted(&connection.name));
         let listening = connection.client.batch_execute(&listen);
         timeout(settings.call_timeout, listening).await.ok()?.ok()?;
@@ -59,14 +55,7 @@ pub(super) struct Connection {
     name: String,
     client: Client,
     ear: Ear,
-    /// Reads the connection.
-    listener: JoinHandle<()>,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.listener.abort();
-    }
+    _driver: Driver,
 }
 
 #[async_trait]

@@ -3,6 +3,7 @@
 mod accept;
 mod channel;
 mod error;
+mod hosts;
 mod lane;
 mod open;
 mod read;
@@ -133,8 +134,8 @@ impl PostgresStore {
     /// Sets more than the server.
     ///
     /// Several hosts may be named; the first that takes writes is used, unless the connection string says
-    /// otherwise (`target_session_attrs`). Each may take as long to connect as the
-    /// [timeout](PostgresStoreBuilder::connect_timeout) says.
+    /// otherwise (`target_session_attrs`). Each, and each address behind its name, may take as long as the
+    /// [timeout](PostgresStoreBuilder::connect_timeout) says; one that takes longer is passed over.
     ///
     /// # Errors
     /// If the connection string cannot be understood.
@@ -291,8 +292,9 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// How long to wait for a connection, for each host that is named; from a millisecond to a day (default:
-    /// [`DEFAULT_CONNECT_TIMEOUT`](PostgresStore::DEFAULT_CONNECT_TIMEOUT)).
+    /// How long to wait for a connection, until the user is let in and the server says that it takes writes;
+    /// for each address of each host that is named, and as long for its name to be looked up. From a
+    /// millisecond to a day (default: [`DEFAULT_CONNECT_TIMEOUT`](PostgresStore::DEFAULT_CONNECT_TIMEOUT)).
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = settable(timeout);
         self

@@ -18,6 +18,7 @@ use tokio_postgres::{
     AsyncMessage, Client, Config, Connection, GenericClient, NoTls, SimpleQueryMessage, Socket,
 };
 
+use super::hosts::{addresses, hosts};
 use super::sql::{self, VERSION};
 use crate::store::Durability;
 
@@ -202,23 +203,36 @@ impl Settings {
         Arc::new(By(NoTls))
     }
 
-    /// How long to wait for a connection: each of the hosts that are named may take its time.
-    pub(super) fn patience(&self) -> Duration {
-        let hosts = self.config.get_hosts().len().max(self.config.get_hostaddrs().len());
-        self.connect_timeout.saturating_mul(u32::try_from(hosts).unwrap_or(u32::MAX).max(1))
-    }
-
-    /// Opens a connection, whose talking half is the caller's to drive.
-    pub(super) async fn connect(&self) -> Connected {
-        self.connect.connect(&self.config).await
+    /// Opens a connection to the first address of the first host that lets the user in, in time, and takes
+    /// writes if it has to. What the server says unasked is told to `hear`.
+    pub(super) async fn open(
+        &self,
+        hear: impl FnMut(AsyncMessage) + Clone + Send + 'static,
+    ) -> Result<(Client, Driver), PostgresOpenError> {
+        let mut error = PostgresOpenError::new(PostgresOpenErrorKind::Unreachable);
+        for host in hosts(&self.config) {
+            let found = timeout(self.connect_timeout, addresses(&host)).await;
+            for address in found.into_iter().flatten() {
+                match within(self.connect_timeout, self.open_at(&address, hear.clone())).await {
+                    Ok(opened) => return Ok(opened),
+                    Err(failed) => error = failed,
+                }
+            }
+        }
+        Err(error)
     }
 
     /// Opens a connection that drives itself, and sets its bounds.
-    pub(super) async fn open(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
-        let (client, mut connection) = self.connect().await?;
+    async fn open_at(
+        &self,
+        address: &Config,
+        mut hear: impl FnMut(AsyncMessage) + Send + 'static,
+    ) -> Result<(Client, Driver), tokio_postgres::Error> {
+        let (client, mut connection) = self.connect.connect(address).await?;
         let driver = Driver(tokio::spawn(async move {
-            // What it has to say is for listeners only.
-            while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {}
+            while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+                hear(message);
+            }
         }));
         // Nobody waits for longer than a call may take, so the server need not either; it gives up somewhat
         // earlier, so that its answer, which leaves no doubt, comes before the caller's. What was
@@ -243,22 +257,20 @@ impl Settings {
     async fn check_session(&self, client: &Client) -> Result<(), PostgresOpenError> {
         let pooled = || PostgresOpenError::new(PostgresOpenErrorKind::Pooled);
         let look = async || client.simple_query("SELECT pg_backend_pid()").await.map(process);
-        let before = look().await?;
-        let (other, _driver) = self.open().await?;
-        other.batch_execute("BEGIN").await?;
+        let before = within(self.call_timeout, look()).await?;
+        let (other, _driver) = self.open(|_| ()).await?;
+        within(self.call_timeout, other.batch_execute("BEGIN")).await?;
         // A pool of one session has none left now.
         let after = timeout(self.call_timeout, look()).await.map_err(|_| pooled())??;
-        other.batch_execute("ROLLBACK").await?;
+        within(self.call_timeout, other.batch_execute("ROLLBACK")).await?;
         if before == after { Ok(()) } else { Err(pooled()) }
     }
 
     /// Makes the tables, or sees that they are there; says how durably the server keeps what it
     /// acknowledges.
     pub(super) async fn prepare(&self, migrate: bool) -> Result<Durability, PostgresOpenError> {
-        let (mut client, _driver) = within(self.patience(), self.open()).await?;
-        // It opens another, asks, and may wait for one answer for as long as a call.
-        let session = self.check_session(&client);
-        within(self.patience() + self.call_timeout * 2, session).await?;
+        let (mut client, _driver) = self.open(|_| ()).await?;
+        self.check_session(&client).await?;
         let recovers = client.query_one("SELECT pg_is_in_recovery()", &[]);
         if within(self.call_timeout, recovers).await?.get(0) {
             return Err(PostgresOpenError::new(PostgresOpenErrorKind::ReadOnly));

@@ -19,7 +19,7 @@ pub(in crate::store) enum Heard {
 
 /// Where the task that reads a connection puts what it hears. It never waits: what the connection carries
 /// besides would wait too.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::store) struct Voice {
     messages: mpsc::Sender<String>,
     missed: Arc<AtomicBool>,
