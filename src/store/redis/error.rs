@@ -26,11 +26,15 @@ impl From<RecordError> for Failure {
 }
 
 impl Failure {
+    /// What the server calls the error. Before Redis 7.0 all that fails within a script is `ERR`, and has its
+    /// own code in its text.
     fn code(&self) -> Option<&str> {
-        match self {
-            Self::Driver(error) => error.code(),
-            _ => None,
-        }
+        let Self::Driver(error) = self else { return None };
+        let code = error.code()?;
+        let text = error.detail().filter(|text| text.starts_with("Error running script"));
+        let own = text.and_then(|text| text.split_once(": -")?.1.split(' ').next());
+        let is_code = |word: &&str| word.bytes().all(|byte| byte.is_ascii_uppercase());
+        own.filter(is_code).filter(|_| code == "ERR").or(Some(code))
     }
 
     /// The server does not know the script, and has done nothing.
@@ -40,12 +44,8 @@ impl Failure {
 
     /// Whether the connection can be used no more: it is lost, or leads to a server that takes no writes.
     pub(super) fn is_fatal(&self) -> bool {
-        match self {
-            Self::Driver(error) => {
-                error.code().is_none_or(|code| ["READONLY", "MASTERDOWN"].contains(&code))
-            }
-            _ => false,
-        }
+        let is_driver = matches!(self, Self::Driver(_));
+        is_driver && self.code().is_none_or(|code| ["READONLY", "MASTERDOWN"].contains(&code))
     }
 
     /// The error of a call that reads, or of which nothing was written.
@@ -74,12 +74,56 @@ impl Failure {
     /// The error of a call that was to write.
     pub(super) fn to_write_error(&self) -> StoreError {
         match self {
-            Self::Driver(error) if error.code().is_none() => StoreError::new(
+            Self::Driver(_) if self.code().is_none() => StoreError::new(
                 StoreErrorKind::Ambiguous,
                 "the connection was lost before the server answered",
             )
             .with_source(self.to_string()),
             _ => self.to_error(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is made of a line that the server answers: the kind, and whether the connection goes.
+    #[track_caller]
+    fn check(line: &str, kind: StoreErrorKind, is_fatal: bool) {
+        let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+        let redis::Value::ServerError(error) = value else { panic!("{line}") };
+        let failure = Failure::from(RedisError::from(error));
+        assert_eq!(failure.to_write_error().kind(), kind, "{line}");
+        assert_eq!(failure.is_fatal(), is_fatal, "{line}");
+    }
+
+    #[test]
+    fn an_error_is_the_same_whether_a_script_passes_its_code_on_or_hides_it() {
+        // Redis 6.2 names the script and the line, the latter once or twice.
+        let hidden = "ERR Error running script (call to f_2bab3b661081db58bd2341920e0ba7cf5dc77b25): \
+            @user_script:39: ";
+        let hidden_twice = format!("{hidden}@user_script: 39: -");
+        let (oom, misconf) = (
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "MISCONF \
+            Errors writing to the AOF file: No space left on device",
+        );
+        let readonly = "READONLY You can't write against a read only replica.";
+        for start in ["", &format!("{hidden}-"), &hidden_twice] {
+            check(&format!("{start}{oom}"), StoreErrorKind::OutOfSpace, false);
+            check(&format!("{start}{misconf}"), StoreErrorKind::OutOfSpace, false);
+            check(&format!("{start}{readonly}"), StoreErrorKind::Unavailable, true);
+        }
+        for line in [
+            "WRONGTYPE Operation against a key holding the wrong kind of value",
+            "ERR value is not an integer or out of range script: 2bab3b66, on @user_script:39.",
+            "ERR no such thing: -OOM",
+            &format!("{hidden}WRONGTYPE Operation against a key holding the wrong kind of value"),
+            &format!("{hidden}bad argument #1 to 'unpack': -nil expected"),
+        ] {
+            check(line, StoreErrorKind::Corrupt, false);
+        }
+        check("NOREPLICAS Not enough good replicas to write.", StoreErrorKind::Unavailable, false);
     }
 }
