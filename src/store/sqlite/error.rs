@@ -56,13 +56,14 @@ impl Failure {
         StoreError::new(kind, message).with_source(self)
     }
 
+    /// Whether a commit that failed so has left nothing that could come back.
+    pub(super) fn leaves_nothing(&self) -> bool {
+        self.is_out_of_space() || self.is_busy()
+    }
+
     /// The error of a call whose transaction may have been committed or not.
-    pub(super) fn into_doubt(self) -> StoreError {
-        if self.is_out_of_space() || self.is_busy() {
-            // These leave nothing written.
-            return self.into_error();
-        }
+    pub(super) fn to_doubt(&self) -> StoreError {
         StoreError::new(StoreErrorKind::Ambiguous, "the commit of a transaction failed")
-            .with_source(self)
+            .with_source(self.to_string())
     }
 }

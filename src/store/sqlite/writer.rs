@@ -66,11 +66,11 @@ struct Pace {
 enum Uncommitted {
     /// The transaction did not begin.
     NotBegun(Failure),
-    /// One of its writes failed, and all were undone.
+    /// One of its writes or its commit failed, and all was undone.
     Undone(Failure),
     /// It would take room that is not for new operations, and all was undone.
     Kept,
-    /// Its commit failed.
+    /// Its commit failed, and what it wrote may be in the log whole: after a crash it would come back.
     InDoubt(Failure),
 }
 
@@ -174,6 +174,13 @@ impl Writer {
                     // Those who came later may wait on.
                     group = answer_late(group, self.busy_timeout);
                 }
+                // Run again, one could be told that nothing was written.
+                Err(Uncommitted::InDoubt(failure)) => {
+                    for write in group {
+                        write.answer(Err(failure.to_doubt()));
+                    }
+                    return;
+                }
                 Err(_) if group.len() > 1 => {
                     return group.chunks_mut(1).for_each(|write| self.commit(statements, write));
                 }
@@ -207,6 +214,9 @@ impl Writer {
                 Ok(()) => return group.iter_mut().for_each(|write| write.answer(Ok(()))),
                 Err(again) => failed = again,
             }
+            if matches!(failed, Uncommitted::InDoubt(_)) {
+                break;
+            }
         }
         if let Some(write) = group.first_mut() {
             write.answer(Err(failed.into_error()));
@@ -229,16 +239,15 @@ fn answer_late(group: &mut [Box<dyn Write>], patience: Duration) -> &mut [Box<dy
 impl Uncommitted {
     fn is_out_of_space(&self) -> bool {
         match self {
-            Self::NotBegun(failure) | Self::Undone(failure) | Self::InDoubt(failure) => {
-                failure.is_out_of_space()
-            }
+            Self::NotBegun(failure) | Self::Undone(failure) => failure.is_out_of_space(),
             Self::Kept => true,
+            Self::InDoubt(_) => false,
         }
     }
 
     fn into_error(self) -> StoreError {
         match self {
-            Self::InDoubt(failure) => failure.into_doubt(),
+            Self::InDoubt(failure) => failure.to_doubt(),
             Self::NotBegun(failure) | Self::Undone(failure) => failure.into_error(),
             Self::Kept => StoreError::new(
                 StoreErrorKind::OutOfSpace,
@@ -280,7 +289,12 @@ impl Statements<'_> {
         }
         self.connection.execute_batch(sql::COMMIT).map_err(|error| {
             self.roll_back();
-            Uncommitted::InDoubt(error.into())
+            let failure = Failure::from(error);
+            if failure.leaves_nothing() {
+                Uncommitted::Undone(failure)
+            } else {
+                Uncommitted::InDoubt(failure)
+            }
         })
     }
 
@@ -321,6 +335,7 @@ impl Statements<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
     use std::sync::mpsc::sync_channel;
 
     use tokio::sync::oneshot;
@@ -341,23 +356,8 @@ mod tests {
         (settings, connection)
     }
 
-    #[test]
-    fn a_call_that_waited_too_long_for_its_turn_is_not_made() {
-        let folder = tempfile::tempdir().unwrap();
-        let (settings, connection) = database(&folder);
-        let (calls, queue) = sync_channel(10);
-        let now = Instant::now();
-        let mut answers = Vec::new();
-        for asked in [now.checked_sub(Duration::from_secs(2)).unwrap(), now] {
-            let (answer, answered) = oneshot::channel();
-            let run = |_: &mut Transaction<'_, '_>| Ok("made");
-            let purpose = Purpose::Accept;
-            let call = Call { run, value: None, answer: Some(answer), purpose, asked };
-            calls.send(Message::Write(Box::new(call))).unwrap();
-            answers.push(answered);
-        }
-        drop(calls);
-        let writer = Writer {
+    fn writer(settings: &Settings, queue: Receiver<Message>) -> Writer {
+        Writer {
             queue,
             hub: Arc::default(),
             reserve: Reserve::beside(&settings.path, 0),
@@ -365,12 +365,71 @@ mod tests {
             watch_interval: Duration::from_secs(1),
             seen: 0,
             is_closed: Arc::default(),
-        };
-        writer.run(&connection).unwrap();
-        let [late, in_time] = <[_; 2]>::try_from(answers).unwrap();
+        }
+    }
+
+    type Answered = oneshot::Receiver<Result<&'static str, StoreError>>;
+
+    /// A call that was asked for then, and where its answer comes.
+    fn call(
+        asked: Instant,
+        run: impl FnMut(&mut Transaction<'_, '_>) -> Result<&'static str, Failure> + Send + 'static,
+    ) -> (Message, Answered) {
+        let (answer, answered) = oneshot::channel();
+        let purpose = Purpose::Accept;
+        let call = Call { run, value: None, answer: Some(answer), purpose, asked };
+        (Message::Write(Box::new(call)), answered)
+    }
+
+    #[test]
+    fn a_call_that_waited_too_long_for_its_turn_is_not_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let (settings, connection) = database(&folder);
+        let (calls, queue) = sync_channel(10);
+        let now = Instant::now();
+        let [late, in_time] =
+            [now.checked_sub(Duration::from_secs(2)).unwrap(), now].map(|asked| {
+                let (call, answered) = call(asked, |_| Ok("made"));
+                calls.send(call).unwrap();
+                answered
+            });
+        drop(calls);
+        writer(&settings, queue).run(&connection).unwrap();
         let error = late.blocking_recv().unwrap().unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unavailable);
         assert_eq!(in_time.blocking_recv().unwrap().unwrap(), "made");
+    }
+
+    #[test]
+    fn what_a_failed_commit_has_left_is_in_doubt_for_all_who_shared_it_and_is_not_run_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (settings, connection) = database(&folder);
+        // It is counted, which this database takes until the commit.
+        let fails_at_commit = "PRAGMA foreign_keys = on;
+            CREATE TABLE parents (row INTEGER PRIMARY KEY);
+            CREATE TABLE children (row INTEGER REFERENCES parents DEFERRABLE INITIALLY DEFERRED);
+            CREATE TRIGGER counted AFTER INSERT ON live WHEN new.owner = 'orphan'
+                BEGIN INSERT INTO children VALUES (1); END;";
+        connection.execute_batch(fails_at_commit).unwrap();
+        let (calls, queue) = sync_channel(10);
+        let runs = Arc::new(AtomicUsize::new(0));
+        let answers = ["one", "orphan"].map(|owner| {
+            let runs = Arc::clone(&runs);
+            let (call, answered) = call(Instant::now(), move |transaction| {
+                runs.fetch_add(1, Ordering::SeqCst);
+                transaction.live.insert(owner.to_owned(), 1);
+                Ok("made")
+            });
+            calls.send(call).unwrap();
+            answered
+        });
+        drop(calls);
+        writer(&settings, queue).run(&connection).unwrap();
+        for answered in answers {
+            let error = answered.blocking_recv().unwrap().unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Ambiguous);
+        }
+        assert_eq!(runs.load(Ordering::SeqCst), 2);
     }
 
     #[test]
