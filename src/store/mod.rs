@@ -90,7 +90,8 @@ pub struct Observed {
     pub operation: Operation,
     /// What the store's clock showed.
     pub now: Timestamp,
-    /// The [`Swap::write_id`] of the write that made it so; 0 if that was its acceptance or a claim.
+    /// The [`Swap::write_id`] of the write that made it so; 0 if that was its acceptance. A store may name
+    /// the writes of its [`claim`](OperationStore::claim) too, or leave them at 0.
     pub write_id: u64,
 }
 
