@@ -148,14 +148,28 @@ impl Swap {
     /// outcome's fields are over [`MAX_FIELD_BYTES`].
     pub fn check_size(&self, max_body_bytes: usize) -> Result<(), StoreError> {
         if let Some(outcome) = &self.outcome {
-            submission::check_size(Some(&outcome.body), max_body_bytes)?;
-            if field_bytes(outcome) > MAX_FIELD_BYTES {
-                let message = "the fields of the outcome are larger than a store takes";
-                return Err(StoreError::new(StoreErrorKind::TooLarge, message));
-            }
+            check_outcome_size(outcome, max_body_bytes)?;
         }
         self.outbox.iter().try_for_each(|submission| submission.check_size(max_body_bytes))
     }
+}
+
+/// Looks whether a store that takes bodies of up to `max_body_bytes`
+/// ([`Capabilities::max_body_bytes`]) takes this outcome: what [`Swap::check_size`] asks of it, for who
+/// has to know before there is a write.
+///
+/// # Errors
+/// [`StoreErrorKind::TooLarge`] if the body is over that, or the fields are over [`MAX_FIELD_BYTES`].
+pub(crate) fn check_outcome_size(
+    outcome: &Outcome,
+    max_body_bytes: usize,
+) -> Result<(), StoreError> {
+    submission::check_size(Some(&outcome.body), max_body_bytes)?;
+    if field_bytes(outcome) > MAX_FIELD_BYTES {
+        let message = "the fields of the outcome are larger than a store takes";
+        return Err(StoreError::new(StoreErrorKind::TooLarge, message));
+    }
+    Ok(())
 }
 
 /// How many bytes the names and values of an outcome's fields may have together: 64 KiB.
@@ -341,5 +355,28 @@ pub trait OperationStore: std::fmt::Debug + Send + Sync + 'static {
             }
         }
         Ok(claimed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+    use super::*;
+
+    #[test]
+    fn an_outcome_is_too_large_by_its_body_or_by_its_fields() {
+        let name = HeaderName::from_static("x-large");
+        let outcome = |body: usize, fields: usize| {
+            let value = HeaderValue::from_str(&"x".repeat(fields - name.as_str().len())).unwrap();
+            let headers = HeaderMap::from_iter([(name.clone(), value)]);
+            Outcome { status: StatusCode::OK, headers, body: vec![7; body].into() }
+        };
+        let largest = outcome(10, MAX_FIELD_BYTES);
+        assert!(check_outcome_size(&largest, 10).is_ok());
+        for large in [outcome(11, MAX_FIELD_BYTES), outcome(10, MAX_FIELD_BYTES + 1)] {
+            let error = check_outcome_size(&large, 10).unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::TooLarge);
+        }
     }
 }
