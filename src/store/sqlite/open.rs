@@ -105,11 +105,16 @@ impl Settings {
     pub(super) fn open_writer(&self) -> Result<Connection, SqliteOpenError> {
         let connection =
             self.open(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-        if connection.is_readonly("main").map_err(|error| self.failed(error))? {
-            return Err(SqliteOpenError::new(&self.path, SqliteOpenErrorKind::ReadOnly));
-        }
         self.migrate(&connection)?;
-        Ok(connection)
+        // The method that tells is not the same in all versions of the driver.
+        connection.busy_timeout(Duration::ZERO).map_err(|error| self.failed(error))?;
+        match connection.execute_batch(sql::CHANGE_NOTHING) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => {
+                Err(self.failed(error))
+            }
+            // It may be written, also if another process just does so.
+            _ => Ok(connection),
+        }
     }
 
     /// Opens a connection that only reads, once the tables are there.

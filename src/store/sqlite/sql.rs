@@ -123,6 +123,8 @@ statements! {
 pub(super) const WHOSE: &str =
     "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)
     FROM pragma_application_id, pragma_user_version";
+/// Fails at once where nothing may be changed.
+pub(super) const CHANGE_NOTHING: &str = "DELETE FROM live WHERE 0";
 /// Changes with each commit of another connection.
 pub(super) const DATA_VERSION: &str = "data_version";
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
