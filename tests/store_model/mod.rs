@@ -218,8 +218,6 @@ pub(crate) fn answers_like_its_model<S, F>(
     let cases = number("RA_CASES").unwrap_or(cases);
     // A failure is told with the calls that it takes, so no file of failures is kept.
     let config = Config { cases, failure_persistence: None, ..Config::default() };
-    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &seed.to_be_bytes().repeat(4));
-    let mut runner = TestRunner::new_with_rng(config, random);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (reached, followed) = (RefCell::new(HashSet::new()), RefCell::new(0));
     let case = |calls: Vec<Call>| {
@@ -243,8 +241,11 @@ pub(crate) fn answers_like_its_model<S, F>(
             Ok(())
         })
     };
-    // Few cases may by chance have left something out: then there are more.
-    for _ in 0..20 {
+    // Few cases may by chance have left something out: then there are more, by a runner that has not run
+    // all of its own yet.
+    for seed in (0..20).map(|round| seed.wrapping_add(round)) {
+        let random = TestRng::from_seed(RngAlgorithm::ChaCha, &seed.to_be_bytes().repeat(4));
+        let mut runner = TestRunner::new_with_rng(config.clone(), random);
         if let Err(failure) = runner.run(&vec(call(), 0..=100), case) {
             panic!("RA_SEED={seed}: {failure}");
         }
