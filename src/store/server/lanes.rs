@@ -37,6 +37,7 @@ impl<T> Answer<T> {
     }
 
     /// Whether anybody still waits for it.
+    #[cfg(any(feature = "postgres", test))]
     pub(in crate::store) fn is_awaited(&self) -> bool {
         !self.sender.is_closed()
     }
