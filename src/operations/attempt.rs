@@ -198,7 +198,7 @@ impl Attempt {
             // What may not run twice does not begin again, for it may have done its work.
             End::Interrupted if self.limit == 1 => fail(types::INTERRUPTED),
             End::Interrupted | End::NotBegun => (Change::Release { attempt }, None),
-            End::Outcome(outcome) if outcome.body.len() > self.inner.settings.max_outcome_bytes => {
+            End::Outcome(outcome) if !self.inner.settings.takes(&outcome) => {
                 fail(types::RESULT_TOO_LARGE)
             }
             End::Outcome(outcome) => {

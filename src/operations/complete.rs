@@ -37,10 +37,10 @@ impl Operations {
     /// As [`get`](Self::get). After [`STORE_UNAVAILABLE`](crate::problem::types::STORE_UNAVAILABLE) it may have
     /// been recorded or not: tell it again.
     pub async fn complete(&self, id: OperationId, outcome: Outcome) -> Result<Observed, Problem> {
-        let outcome = if outcome.body.len() > self.inner().settings.max_outcome_bytes {
-            Problem::new(types::RESULT_TOO_LARGE).into_outcome()
-        } else {
+        let outcome = if self.inner().settings.takes(&outcome) {
             outcome.without_connection_fields()
+        } else {
+            Problem::new(types::RESULT_TOO_LARGE).into_outcome()
         };
         let inner = Arc::clone(self.inner());
         let call = async move {

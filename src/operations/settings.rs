@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::telemetry::RunSpan;
+use crate::operation::Outcome;
 use crate::respond::MonitorUrls;
+use crate::store::check_outcome_size;
 use crate::time::keep_within_reach;
 
 #[derive(Debug, Clone)]
@@ -35,6 +37,11 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// Whether an outcome is no larger than may be kept.
+    pub(super) fn takes(&self, outcome: &Outcome) -> bool {
+        check_outcome_size(outcome, self.max_outcome_bytes).is_ok()
+    }
+
     pub(super) fn keep_within_reach(&mut self) {
         keep_within_reach([
             &mut self.poll_interval,

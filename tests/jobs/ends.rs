@@ -12,8 +12,8 @@ use respond_async::prefer::Preferences;
 use respond_async::problem::types;
 use respond_async::respond::Created;
 use respond_async::store::{
-    IDEMPOTENCY_KEY, Idempotency, ListQuery, OperationStore, OperationStoreExt, StoreError,
-    StoreErrorKind,
+    IDEMPOTENCY_KEY, Idempotency, ListQuery, MAX_FIELD_BYTES, OperationStore, OperationStoreExt,
+    StoreError, StoreErrorKind,
 };
 use respond_async::time::Clock;
 use respond_async::{OperationId, Operations, Owner, Status};
@@ -332,4 +332,25 @@ async fn a_store_that_hangs_in_part_is_swept_and_is_not_pressed() {
     overdue.submit(act("work", 1)).await.unwrap();
     sleep(seconds(60)).await;
     assert!(place.store.get(gone).await.unwrap().is_none(), "it is not purged");
+}
+
+/// As many fields as no store takes: it is no use to do the work again.
+#[tokio::test(start_paused = true)]
+async fn an_answer_with_too_many_fields_is_a_failure() {
+    let place = Place::new();
+    let large = |_: super::Act, _| async {
+        let mut outcome = respond_async::Outcome::default();
+        outcome.headers.insert("x-large", "a".repeat(MAX_FIELD_BYTES + 1).parse().unwrap());
+        outcome
+    };
+    let one = place.builder(place.store.clone()).job(large).start();
+    let ended = place.ended(submit(&one, act("work", 1)).await).await;
+    assert_failed(&ended, types::RESULT_TOO_LARGE);
+    assert_eq!(ended.attempt(), 1);
+
+    let waits = one.kick_off(&Preferences::default()).delay(HOUR).submit(act("work", 1)).await;
+    let mut outcome = respond_async::Outcome::default();
+    outcome.headers.insert("x-large", "a".repeat(MAX_FIELD_BYTES + 1).parse().unwrap());
+    let completed = one.complete(waits.unwrap().operation.id(), outcome).await.unwrap();
+    assert_failed(&completed.operation, types::RESULT_TOO_LARGE);
 }
