@@ -146,8 +146,8 @@ impl RequestsBuilder {
     /// For how long an operation hears nothing of its job, neither progress nor reply, before that counts as
     /// lost, if no job waits in the queue of its kind: a broker can lose what it confirmed. It is then a 504, which
     /// the job's policy tries again. A [`Worker`](super::Worker) tells progress
-    /// [often enough](super::Worker::SIGN_OF_LIFE) by itself; one of another make that works for longer than this
-    /// without a word has its job done twice.
+    /// [often enough](super::Worker::SIGN_OF_LIFE) by itself if this is longer; one of another make that has a job for
+    /// longer than this without a word, be it that it has not begun, has it done twice.
     pub fn silence(mut self, silence: Duration) -> Self {
         self.settings.silence = silence;
         self

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::Instrument;
 
 use super::connection::{Amqp, Channels, Message, Pauses, PublishError, Publisher};
@@ -206,7 +207,7 @@ impl WorkerBuilder {
 }
 
 impl Worker {
-    /// After how long without progress a gateway is told that a job is still worked on.
+    /// After how long without progress a gateway is told that a job is still worked on, or waits here for its place.
     pub const SIGN_OF_LIFE: Duration = Duration::from_secs(10 * 60);
 
     /// Sets up a worker without jobs.
@@ -274,28 +275,30 @@ async fn session(
     let (name, arguments) = (kind.as_str(), FieldTable::default());
     let mut jobs = channel.basic_consume(name.into(), "".into(), options, arguments).await?;
     let _taken = Taken::new(inner);
+    // What waits here for its place when the channel is lost comes again on the next.
+    let session = watch::Sender::new(());
     loop {
         // Those that have ended are let go.
         while running.try_join_next().is_some() {}
-        // One that has come and has no place yet is not begun either when the worker closes.
-        let next = async {
-            let delivery = jobs.next().await;
-            (delivery, Arc::clone(&inner.places).acquire_owned().await)
-        };
-        let (delivery, place) = tokio::select! {
+        let delivery = tokio::select! {
             biased;
             () = inner.closing() => {
                 channel.basic_cancel(jobs.tag(), BasicCancelOptions::default()).await?;
                 return Ok(());
             }
-            next = next => next,
+            delivery = jobs.next() => delivery,
         };
         let Some(delivery) = delivery.transpose()? else { return Ok(()) };
-        let Ok(place) = place else { return Ok(()) };
-        let (inner, kind) = (Arc::clone(inner), kind.clone());
+        let (inner, kind, mut session) = (Arc::clone(inner), kind.clone(), session.subscribe());
+        // At once, and not when there is a place: what the driver keeps gives no sign of life.
         running.spawn(async move {
+            let place = tokio::select! {
+                biased;
+                _ = session.changed() => return,
+                place = inner.place(&delivery) => place,
+            };
+            let Some(_place) = place else { return };
             inner.run(&kind, delivery).await;
-            drop(place);
         });
     }
 }
@@ -325,6 +328,22 @@ enum End {
 }
 
 impl Inner {
+    /// Waits for a place, which the jobs of all kinds share, and tells now and then that the job is not lost. None
+    /// if the worker closes before.
+    async fn place(&self, delivery: &Delivery) -> Option<OwnedSemaphorePermit> {
+        let mut place = pin!(Arc::clone(&self.places).acquire_owned());
+        loop {
+            tokio::select! {
+                biased;
+                () = self.closing() => return None,
+                place = &mut place => return place.ok(),
+                () = sleep(Worker::SIGN_OF_LIFE) => {
+                    self.tell(delivery, &Progress::default()).await;
+                }
+            }
+        }
+    }
+
     async fn run(&self, kind: &Kind, delivery: Delivery) {
         let (outcome, end) = self.outcome(kind, &delivery).await;
         self.reply(&delivery, outcome).await;
@@ -409,12 +428,16 @@ impl Inner {
             if let Some(told) = progress.take_if(|_| now >= report_at) {
                 report_at = now + self.settings.progress_interval;
                 life_at = now + Worker::SIGN_OF_LIFE;
-                let (properties, body) = progress_message(&told);
-                if let Some(message) = answer(delivery, properties, body.into()) {
-                    // The next report tells more than this one could.
-                    let _ = self.publisher.publish(message).await;
-                }
+                self.tell(delivery, &told).await;
             }
+        }
+    }
+
+    async fn tell(&self, delivery: &Delivery, progress: &Progress) {
+        let (properties, body) = progress_message(progress);
+        if let Some(message) = answer(delivery, properties, body.into()) {
+            // The next report tells more than this one could.
+            let _ = self.publisher.publish(message).await;
         }
     }
 

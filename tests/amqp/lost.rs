@@ -112,6 +112,68 @@ async fn a_job_that_the_broker_lost_is_sent_again() {
     assert!(raw.take("test.quiet").await.is_none());
 }
 
+work!(Seated, "test.seated");
+work!(Standing, "test.standing");
+
+/// What a worker was given and has no place for waits in no queue, and is not lost all the same.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn a_job_that_waits_at_its_worker_gives_a_sign_of_life() {
+    let amqp = connect("test.seated").await;
+    let raw = Raw::connect(&servers::shared("AMQP_URL")).await;
+    raw.remove("test.standing").await;
+    let (begun, ends) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let wait = {
+        let (begun, ends) = (begun.clone(), ends.clone());
+        async move || {
+            begun.add_permits(1);
+            ends.acquire().await.unwrap().forget();
+            Ok::<_, Problem>(Created::at("/"))
+        }
+    };
+    let other = wait.clone();
+    let worker = worker(&amqp)
+        .concurrency(1)
+        .job(move |_: Seated, _| {
+            let wait = wait.clone();
+            async move { wait().await }
+        })
+        .job(move |_: Standing, _| {
+            let wait = other.clone();
+            async move { wait().await }
+        })
+        .start();
+    worker.ready().await;
+    raw.remove("test.signs").await;
+    raw.declare("test.signs").await;
+    for kind in ["test.seated", "test.standing"] {
+        let asked = BasicProperties::default()
+            .with_correlation_id(kind.into())
+            .with_reply_to("test.signs".into());
+        raw.publish(kind, asked, br#"{"say":"x"}"#).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert_eq!(begun.available_permits(), 1);
+    tokio::time::pause();
+    tokio::time::advance(Worker::SIGN_OF_LIFE).await;
+    tokio::time::resume();
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let sign = eventually(async || raw.take("test.signs").await).await;
+        assert_eq!(sign.text(), "{}");
+        told.push(sign.properties().correlation_id().as_ref().unwrap().to_string());
+    }
+    told.sort();
+    assert_eq!(told, ["test.seated", "test.standing"]);
+    // It is not begun when the worker closes.
+    let closing = tokio::spawn(worker.shutdown(LONG));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    ends.add_permits(2);
+    assert!(closing.await.unwrap());
+    assert_eq!(begun.available_permits(), 1);
+    eventually(async || raw.take("test.standing").await).await;
+}
+
 work!(Held, "test.held");
 
 /// A broker that is short of memory takes no messages, and says so: more of the same would only be kept here.
