@@ -1,4 +1,5 @@
 use std::fmt;
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,13 +7,19 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::uri::AMQPUri;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ConnectionState,
+    ErrorKind,
+};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use super::topology;
+
+/// How often to look whether a connection is lost, or a channel, in case that nobody is told.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A connection to RabbitMQ that is made again whenever it is lost. A clone is the same.
 ///
@@ -91,6 +98,28 @@ impl Amqp {
         channel.await.ok().and_then(Result::ok).ok_or(PublishError::Unavailable)
     }
 
+    /// Does something with a channel until that is lost: who waits for the driver's answer then is not always told.
+    pub(super) async fn until_lost<T>(
+        &self,
+        channel: &Channel,
+        work: impl Future<Output = lapin::Result<T>>,
+    ) -> lapin::Result<T> {
+        let mut connected = self.connected.clone();
+        let lost = async {
+            let is_connected = connected.borrow_and_update().is_some();
+            while is_connected && channel.status().connected() {
+                if timeout(LOOK_EVERY, connected.changed()).await.is_ok() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            result = work => result,
+            () = lost => Err(ErrorKind::InvalidConnectionState(ConnectionState::Error).into()),
+        }
+    }
+
     /// A channel, as soon as there is one.
     pub(super) async fn next_channel(&self) -> Channel {
         loop {
@@ -124,7 +153,7 @@ async fn supervise(url: AMQPUri, connection: watch::Sender<Option<Arc<Connection
                     tokio::select! {
                         event = events.next() => if event.is_none() { break },
                         // In case that it is lost without a word.
-                        () = sleep(Duration::from_secs(1)) => {}
+                        () = sleep(LOOK_EVERY) => {}
                         () = connection.closed() => {
                             let _ = made.close(200, "".into()).await;
                             return;

@@ -4,13 +4,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, QueueBindOptions,
 };
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel};
+use lapin::{BasicProperties, Channel, Consumer};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -144,7 +144,8 @@ impl Subscriber {
             let mut channels = Channels::new(&amqp, "hearing events");
             loop {
                 let channel = channels.next().await;
-                if let Err(error) = hear(&channel, &queue, &keys, &handler, &mut seen).await {
+                if let Err(error) = hear(&amqp, &channel, &queue, &keys, &handler, &mut seen).await
+                {
                     channels.ended(&error);
                 }
             }
@@ -154,6 +155,7 @@ impl Subscriber {
 }
 
 async fn hear<H, F, E>(
+    amqp: &Amqp,
     channel: &Channel,
     queue: &str,
     keys: &[ShortString],
@@ -165,21 +167,13 @@ where
     F: Future<Output = Result<(), E>>,
 {
     const AGAIN: Duration = Duration::from_secs(1);
-    topology::declare_events(channel).await?;
-    topology::declare_subscription(channel, queue, DELIVERY_LIMIT, MAX_WAITING).await?;
-    for key in keys {
-        let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
-        let key = key.clone();
-        channel.queue_bind(queue.into(), EVENTS_EXCHANGE.into(), key, options, arguments).await?;
-    }
-    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-    let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-    let mut events = channel.basic_consume(queue.into(), "".into(), options, arguments).await?;
-    while let Some(delivery) = events.next().await {
+    let mut events = amqp.until_lost(channel, subscribe(channel, queue, keys)).await?;
+    while let Some(delivery) = amqp.until_lost(channel, events.next().map(Ok)).await? {
         let delivery = delivery?;
         let Some(event) = read(&delivery) else {
             // Nobody will ever be able to read it.
-            delivery.reject(BasicRejectOptions { requeue: false }).await?;
+            let reject = delivery.reject(BasicRejectOptions { requeue: false });
+            amqp.until_lost(channel, reject).await?;
             continue;
         };
         let (of, revision) =
@@ -193,14 +187,32 @@ where
             if !matches!(answer, Ok(Ok(()))) {
                 sleep(AGAIN).await;
                 // Rejected, for from RabbitMQ 4.3 on a nack does not count as a failed delivery.
-                delivery.reject(BasicRejectOptions { requeue: true }).await?;
+                let reject = delivery.reject(BasicRejectOptions { requeue: true });
+                amqp.until_lost(channel, reject).await?;
                 continue;
             }
             seen.note(of, revision);
         }
-        delivery.ack(BasicAckOptions::default()).await?;
+        amqp.until_lost(channel, delivery.ack(BasicAckOptions::default())).await?;
     }
     Ok(())
+}
+
+async fn subscribe(
+    channel: &Channel,
+    queue: &str,
+    keys: &[ShortString],
+) -> lapin::Result<Consumer> {
+    topology::declare_events(channel).await?;
+    topology::declare_subscription(channel, queue, DELIVERY_LIMIT, MAX_WAITING).await?;
+    for key in keys {
+        let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+        let key = key.clone();
+        channel.queue_bind(queue.into(), EVENTS_EXCHANGE.into(), key, options, arguments).await?;
+    }
+    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+    let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+    channel.basic_consume(queue.into(), "".into(), options, arguments).await
 }
 
 fn read(delivery: &Delivery) -> Option<OperationEvent> {

@@ -551,7 +551,8 @@ async fn take_replies(amqp: Amqp, requests: Weak<Inner>, queue: Queue) {
     let mut channels = Channels::new(&amqp, "taking replies");
     loop {
         let channel = channels.next().await;
-        if let Err(error) = session(&channel, &requests, &queue).await {
+        let session = session(&channel, &requests, &queue);
+        if let Err(error) = amqp.until_lost(&channel, session).await {
             channels.ended(&error);
         }
         let Some(requests) = requests.upgrade() else { return };

@@ -81,7 +81,7 @@ pub(super) async fn hear_cancellations(amqp: Amqp, runs: Arc<Runs>) {
     let mut channels = Channels::new(&amqp, "hearing cancellations");
     loop {
         let channel = channels.next().await;
-        if let Err(error) = session(&channel, &runs).await {
+        if let Err(error) = amqp.until_lost(&channel, session(&channel, &runs)).await {
             channels.ended(&error);
         }
     }

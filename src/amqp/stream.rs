@@ -130,7 +130,8 @@ impl EventStream {
             let mut gap = None;
             loop {
                 let channel = channels.next().await;
-                let expected = match stream.read(&channel, &model).await {
+                let read = stream.amqp.until_lost(&channel, stream.read(&channel, &model));
+                let expected = match read.await {
                     Ok(Read::Gap { expected }) => expected,
                     Ok(Read::Ended) => continue,
                     Err(error) => {

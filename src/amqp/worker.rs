@@ -250,7 +250,8 @@ async fn consume(amqp: Amqp, inner: Arc<Inner>, kind: Kind) {
     let mut channels = Channels::new(&amqp, "taking jobs");
     loop {
         let channel = channels.next().await;
-        if let Err(error) = session(&channel, &inner, &kind, &mut running).await {
+        let session = session(&channel, &inner, &kind, &mut running);
+        if let Err(error) = amqp.until_lost(&channel, session).await {
             channels.ended(&error);
         }
         if *inner.closing.borrow() {
@@ -348,10 +349,14 @@ impl Inner {
         let (outcome, end) = self.outcome(kind, &delivery).await;
         self.reply(&delivery, outcome).await;
         // If the channel is gone, the message is delivered again, and what it leads to is recorded once.
-        let _ = match end {
-            End::Done => delivery.ack(BasicAckOptions::default()).await,
-            End::Dead => delivery.reject(BasicRejectOptions { requeue: false }).await,
+        let settled = async {
+            match end {
+                End::Done => delivery.ack(BasicAckOptions::default()).await,
+                End::Dead => delivery.reject(BasicRejectOptions { requeue: false }).await,
+            }
         };
+        // The driver does not always say that it is gone, and the next job wants the place.
+        let _ = timeout(Amqp::CONFIRM_TIMEOUT, settled).await;
     }
 
     async fn outcome(&self, kind: &Kind, delivery: &Delivery) -> (Outcome, End) {

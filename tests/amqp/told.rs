@@ -174,8 +174,7 @@ async fn nothing_that_ended_is_left_untold() {
         ids.push(submit(&operations, &number.to_string()).await);
         if number == 50 {
             server = tokio::task::spawn_blocking(move || {
-                // A quorum queue may be out of order for good after SIGKILL (RabbitMQ 3.10), which is not what is asked.
-                server.stop();
+                server.kill();
                 server
             })
             .await

@@ -98,11 +98,6 @@ impl Server {
         self.end("-KILL");
     }
 
-    /// Ends it with SIGTERM, and waits until it and what it started are gone.
-    pub(crate) fn stop(&mut self) {
-        self.end("-TERM");
-    }
-
     /// Ends it with SIGTERM and starts it again. What it knows is on disk then: RabbitMQ writes its list of
     /// queues up to five seconds late, more on a busy machine, and one that is killed before that has lost
     /// them with all that was in them.
