@@ -9,14 +9,12 @@ use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::uri::AMQPUri;
-use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ConnectionState,
-    ErrorKind,
-};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionState, ErrorKind};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
+use super::connect::connect;
 use super::topology;
 
 /// How often to look whether a connection is lost, or a channel, in case that nobody is told.
@@ -143,9 +141,8 @@ async fn supervise(url: AMQPUri, connection: watch::Sender<Option<Arc<Connection
     let mut pauses = Pauses::default();
     while !connection.is_closed() {
         let began = Instant::now();
-        let options = ConnectionProperties::default();
-        match timeout(Amqp::CONNECT_TIMEOUT, Connection::connect_uri(url.clone(), options)).await {
-            Ok(Ok(made)) => {
+        match connect(url.clone(), Amqp::CONNECT_TIMEOUT).await {
+            Ok(made) => {
                 let mut events = pin!(made.events_listener());
                 let made = Arc::new(made);
                 connection.send_replace(Some(Arc::clone(&made)));
@@ -164,8 +161,7 @@ async fn supervise(url: AMQPUri, connection: watch::Sender<Option<Arc<Connection
                 warn!("the connection to RabbitMQ is lost");
                 connection.send_replace(None);
             }
-            Ok(Err(error)) => warn!(%error, "RabbitMQ cannot be reached"),
-            Err(_) => warn!("RabbitMQ does not answer"),
+            Err(error) => warn!(%error, "RabbitMQ cannot be reached"),
         }
         pauses.pause_after(began).await;
     }

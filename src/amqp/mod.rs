@@ -60,6 +60,7 @@
 //! # }
 //! ```
 
+mod connect;
 mod connection;
 mod events;
 mod message;
