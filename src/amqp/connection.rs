@@ -86,12 +86,16 @@ impl Amqp {
     }
 
     /// Whether the broker takes no messages, for it is short of memory or of disk.
-    fn is_blocked(&self) -> bool {
+    pub(super) fn is_blocked(&self) -> bool {
         self.connected.borrow().as_ref().is_some_and(|connection| connection.status().blocked())
     }
 
-    /// A channel of the connection that there is.
+    /// A channel of the connection that there is. None while the broker is blocked: the driver writes nothing then, and
+    /// would keep what asks for one.
     pub(super) async fn channel(&self) -> Result<Channel, PublishError> {
+        if self.is_blocked() {
+            return Err(PublishError::Unavailable);
+        }
         let connection = self.connected.borrow().clone().ok_or(PublishError::Unavailable)?;
         let channel = timeout(Self::CONNECT_TIMEOUT, connection.create_channel());
         channel.await.ok().and_then(Result::ok).ok_or(PublishError::Unavailable)

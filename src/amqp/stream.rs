@@ -102,7 +102,9 @@ impl EventStream {
         let unconfirmed = |error: PublishError| AppendError(Box::new(error));
         if !*declared {
             let channel = inner.amqp.channel().await.map_err(unconfirmed)?;
-            inner.declare(&channel).await.map_err(|error| AppendError(Box::new(error)))?;
+            let declared = timeout(Amqp::CONFIRM_TIMEOUT, inner.declare(&channel)).await;
+            let declared = declared.map_err(|_| unconfirmed(PublishError::Unavailable))?;
+            declared.map_err(|error| AppendError(Box::new(error)))?;
         }
         let published = inner.publisher.publish_all(messages).await;
         // Whatever it was, the stream may be gone.
@@ -209,7 +211,7 @@ impl Inner {
         let mut events = channel.basic_consume(name, "".into(), options, arguments).await?;
         loop {
             let mut delivery = timeout(AGAIN, events.next()).await;
-            if delivery.is_err() {
+            if delivery.is_err() && !self.amqp.is_blocked() {
                 // A stream tells nobody that he has all of it. What comes is there at once, so one that is silent
                 // for a while has no more; but a connection can be lost without a word, so that the broker is asked
                 // for one.
