@@ -524,18 +524,17 @@ enum Queue {
 impl Queue {
     async fn declare(&self, channel: &Channel) -> lapin::Result<String> {
         topology::declare_cancel(channel).await?;
-        let shared = |name: &str| format!("{name}.replies");
         let (name, arguments) = match self {
-            Self::OfAll(name) => (shared(name), topology::quorum()),
+            Self::OfAll(name) => (topology::shared_replies(name), topology::quorum()),
             Self::OfReplica { service, name, wait } => {
                 // What its replica does not take goes to all; so that has to be there.
-                let all = shared(service).into();
+                let all = topology::shared_replies(service);
                 let options = QueueDeclareOptions::durable();
-                channel.queue_declare(all, options, topology::quorum()).await?;
+                channel.queue_declare(all.as_str().into(), options, topology::quorum()).await?;
                 let mut arguments = FieldTable::default();
                 topology::insert_millis(&mut arguments, "x-message-ttl", *wait);
                 topology::insert_millis(&mut arguments, "x-expires", REPLICA_QUEUE_TTL);
-                topology::dead_letter_to(&mut arguments, &shared(service));
+                topology::dead_letter_to(&mut arguments, &all);
                 (name.clone(), arguments)
             }
         };

@@ -24,6 +24,11 @@ pub(super) fn check_name(name: &str) {
     assert!(length <= MAX_NAME_BYTES, "a name of {length} bytes is longer than {MAX_NAME_BYTES}");
 }
 
+/// The queue of replies that the replicas of a gateway share.
+pub(super) fn shared_replies(gateway: &str) -> String {
+    format!("{gateway}.replies")
+}
+
 /// A durable queue of the replicated sort.
 pub(super) fn quorum() -> FieldTable {
     let mut arguments = FieldTable::default();

@@ -20,7 +20,8 @@ use tracing::Instrument;
 
 use super::connection::{Amqp, Channels, Message, Pauses, PublishError, Publisher};
 use super::message::{
-    TRANSIENT, deliveries_before, outcome_properties, progress_message, read_trace, time_left,
+    PERSISTENT, TRANSIENT, deliveries_before, outcome_properties, progress_message, read_trace,
+    time_left,
 };
 use super::runs::{Runs, hear_cancellations};
 use super::topology;
@@ -449,13 +450,18 @@ impl Inner {
     /// Tells the answer, until the broker has it or it can reach nobody.
     async fn reply(&self, delivery: &Delivery, outcome: Outcome) {
         let properties = outcome_properties(&outcome);
-        let Some(message) = answer(delivery, properties, outcome.body) else { return };
+        let Some(mut message) = answer(delivery, properties, outcome.body) else { return };
         let mut pauses = Pauses::default();
         loop {
             match self.publisher.publish_persistently(message.clone()).await {
                 Err(PublishError::TooLarge) => break,
                 Err(PublishError::Refused | PublishError::Unavailable) => pauses.pause().await,
-                Ok(()) | Err(PublishError::Unroutable) => return,
+                Ok(()) => return,
+                // A queue that its gateway left alone for too long is gone, and the work is done.
+                Err(PublishError::Unroutable) => match shared_replies(delivery) {
+                    Some(shared) if shared != message.routing_key => message.routing_key = shared,
+                    _ => return,
+                },
             }
         }
         let too_large = Problem::new(types::RESULT_TOO_LARGE).into_outcome();
@@ -469,6 +475,13 @@ impl Inner {
             let _ = closing.changed().await;
         }
     }
+}
+
+/// The queue from which all replicas of who asked record replies to operations.
+fn shared_replies(request: &Delivery) -> Option<String> {
+    let asked = &request.properties;
+    let name = asked.app_id().as_ref().filter(|_| *asked.delivery_mode() == Some(PERSISTENT))?;
+    Some(topology::shared_replies(name.as_str()))
 }
 
 /// A reply to a request; none if it wants none.
