@@ -125,7 +125,8 @@ impl RequestsBuilder {
     pub const DEFAULT_SILENCE: Duration = Duration::from_secs(60 * 60);
 
     /// How long a request that is answered at once waits for its reply; after it, 504. The message
-    /// expires at the same time. An operation waits until its deadline.
+    /// expires at the same time. An operation waits until its deadline, as long as there is
+    /// [word](Self::silence) of its job.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = timeout;
         self
@@ -224,7 +225,8 @@ impl Requests {
     ///   or if the queue is full; 504 if no reply comes in [time](RequestsBuilder::timeout). Both leave open
     ///   whether the work was done.
     /// - In an operation: it waits for the broker and for the reply until its deadline. A queue that is
-    ///   not there, or full, is a 503, which the job's policy tries again.
+    ///   not there, or full, is a 503, and a job that nothing is heard of for [long](RequestsBuilder::silence) a
+    ///   504, both of which the job's policy tries again.
     pub fn handler<J: Job>(
         &self,
     ) -> impl Fn(J, Context) -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + Sync + 'static
