@@ -273,7 +273,11 @@ impl Requests {
             published = inner.publish_persistently(message) => published.map_err(refused)?,
             // A broker that has the message need not have confirmed it.
             outcome = &mut reply => return outcome.map_err(|_| Problem::new(types::INTERNAL)),
-            () = context.canceled() => context.check()?,
+            () = context.canceled() => {
+                // A broker that has not confirmed it may have it, or be about to.
+                inner.tell_cancellation(id, &context).await;
+                context.check()?;
+            }
         }
         let mut is_told = false;
         loop {
@@ -282,12 +286,7 @@ impl Requests {
                 outcome = &mut reply => return outcome.map_err(|_| Problem::new(types::INTERNAL)),
                 () = context.canceled(), if !is_told => {
                     is_told = true;
-                    // A lease that is lost, or a process that ends, leaves the work to a successor, which
-                    // publishes it under the same id. What does not hear of a cancellation goes on, and this
-                    // handler is given up after its grace.
-                    if context.is_cancel_requested() {
-                        let _ = inner.publisher.publish(cancellation(id)).await;
-                    }
+                    inner.tell_cancellation(id, &context).await;
                 }
                 () = waits.heard.notified() => {}
                 () = sleep(inner.settings.silence) => if !inner.may_wait(J::KIND).await {
@@ -365,6 +364,14 @@ impl Inner {
             pauses.pause().await;
         }
         self.publisher.publish_persistently(message).await
+    }
+
+    /// A lease that is lost, or a process that ends, leaves the work to a successor, which publishes it under the
+    /// same id. What does not hear of a cancellation goes on, and its handler here is given up after its grace.
+    async fn tell_cancellation(&self, id: Uuid, context: &Context) {
+        if context.is_cancel_requested() {
+            let _ = self.publisher.publish(cancellation(id)).await;
+        }
     }
 
     /// Whether a job that nothing is heard of may still wait in the queue of its kind. A broker that does not

@@ -174,6 +174,61 @@ async fn a_job_that_waits_at_its_worker_gives_a_sign_of_life() {
     eventually(async || raw.take("test.standing").await).await;
 }
 
+work!(Long, "test.long");
+
+/// The queue of a gateway that is away for long expires.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn a_reply_whose_queue_is_gone_goes_to_all_replicas() {
+    let amqp = connect("test.long").await;
+    let raw = Raw::connect(&servers::shared("AMQP_URL")).await;
+    let handler = async |job: Long, _| Ok::<_, Problem>(Created::at(format!("/{}", job.say)));
+    let worker = worker(&amqp).job(handler).start();
+    worker.ready().await;
+    raw.declare("test-long.replies").await;
+    for (mode, say) in [(1, "at once"), (2, "later")] {
+        let asked = BasicProperties::default()
+            .with_correlation_id(say.into())
+            .with_reply_to("test-long.replies.gone".into())
+            .with_app_id("test-long".into())
+            .with_delivery_mode(mode);
+        raw.publish("test.long", asked, br#"{"say":"done"}"#).await;
+    }
+    let reply = eventually(async || raw.take("test-long.replies").await).await;
+    assert_eq!(reply.properties().correlation_id().as_ref().unwrap().as_str(), "later");
+    raw.remove("test-long.replies").await;
+}
+
+work!(Early, "test.early");
+
+/// The broker may have a job that it has not confirmed.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn a_cancellation_that_comes_before_the_confirm_is_told() {
+    let server = Server::start(Sort::RabbitMq);
+    let amqp = connect_to(&server.url()).await;
+    let raw = Raw::connect(&server.url()).await;
+    raw.declare("test.early").await;
+    let gateway = Gateway::start::<Early>(&amqp, "test-early", &MemoryStore::new());
+    // Replies are taken once one has come, and with them cancellations have their exchange.
+    let first = gateway.submit(Early::new("first")).await;
+    let request = eventually(async || raw.take("test.early").await).await;
+    raw.reply(&request, None, 200, "done").await;
+    gateway.finished(first).await;
+    raw.listen("test.early.canceled", "respond-async.cancel").await;
+    server.pause(true);
+    let id = gateway.submit(Early::new("x")).await;
+    gateway.until(id, |seen| seen.operation.status() == Status::Running).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    gateway.operations.cancel(&Owner::anonymous(), id).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    server.pause(false);
+    let told = eventually(async || raw.take("test.early.canceled").await).await;
+    let named = told.properties().correlation_id().as_ref().unwrap().to_string();
+    assert_eq!(named, id.to_string());
+    assert_eq!(gateway.finished(id).await.operation.status(), Status::Canceled);
+}
+
 work!(Held, "test.held");
 
 /// A broker that is short of memory takes no messages, and says so: more of the same would only be kept here.

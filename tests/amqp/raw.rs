@@ -2,7 +2,7 @@
 
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -41,6 +41,15 @@ impl Raw {
     pub(crate) async fn declare(&self, queue: &str) {
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         self.channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap();
+    }
+
+    /// A queue that has what is published on an exchange from now on.
+    pub(crate) async fn listen(&self, queue: &str, exchange: &str) {
+        self.declare(queue).await;
+        let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+        let bound =
+            self.channel.queue_bind(queue.into(), exchange.into(), "".into(), options, arguments);
+        bound.await.unwrap();
     }
 
     /// Takes a message for good; none if there is none, or no queue.
