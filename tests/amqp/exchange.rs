@@ -81,6 +81,49 @@ async fn a_queue_that_is_not_there_is_a_503_and_loses_nothing() {
     assert_eq!(gateway.finished(id).await.operation.status(), Status::Succeeded);
 }
 
+work!(Missing, "test.missing");
+work!(Present, "test.present");
+
+/// What no queue takes comes back among the confirms of what goes through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn a_queue_that_is_not_there_is_no_other_kinds_concern() {
+    let amqp = connect("test.missing").await;
+    let working =
+        worker(&amqp).job(async |_: Present, _| Ok::<_, Problem>(Created::at("/x"))).start();
+    working.ready().await;
+    let requests = Requests::builder(&amqp, "test-missing").start();
+    let operations = Operations::builder(MemoryStore::new())
+        .job(requests.handler::<Missing>())
+        .job(requests.handler::<Present>())
+        .start();
+    let operations = std::sync::Arc::new(operations);
+    let preferences = Preferences::default();
+    eventually(async || {
+        let answer = operations.respond(&preferences, Present::new("first")).await;
+        (answer.status() == StatusCode::CREATED).then_some(())
+    })
+    .await;
+    for _ in 0..20 {
+        let mut sending = tokio::task::JoinSet::new();
+        for number in 0..40 {
+            let operations = operations.clone();
+            sending.spawn(async move {
+                let preferences = Preferences::default();
+                let (answer, expected) = if number % 2 == 0 {
+                    (operations.respond(&preferences, Present::new("x")).await, 201)
+                } else {
+                    (operations.respond(&preferences, Missing::new("x")).await, 503)
+                };
+                assert_eq!(answer.status(), expected);
+            });
+        }
+        while let Some(sent) = sending.join_next().await {
+            sent.unwrap();
+        }
+    }
+}
+
 work!(Endless, "test.endless");
 
 #[tokio::test]
