@@ -347,7 +347,11 @@ impl<'a> KickOff<'a> {
         let is_elsewhere = admitted.is_none();
         let answer = match (admitted, job) {
             (None, None) => Answer::Refused(Problem::new(types::INTERNAL)),
-            (None, Some(_)) => self.store(submission).await,
+            (None, Some(_)) => {
+                // What its client sent is with the store.
+                drop(work);
+                self.store(submission).await
+            }
             (Some(admitted), job) => {
                 let deadline = submission.operation.deadline();
                 let deadline = deadline.and_then(|left| Instant::now().checked_add(left));
