@@ -84,7 +84,9 @@ pub fn monitor(operations: &Operations) -> impl FnOnce(&mut web::ServiceConfig) 
         let answer = move |owner: Owner, Head(mut parts): Head, whole: HttpRequest| {
             let monitor = monitor.clone();
             // What is left of the path below the scope, whatever a proxy took from the base URL's.
+            // It is decoded: what would end a path is written as it came.
             let below = whole.match_info().get(BELOW).unwrap_or_default();
+            let below = below.replace('%', "%25").replace('?', "%3F").replace('#', "%23");
             let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
             // What is no path below it is no operation's either. The authority tells a page of one's own.
             let mut uri = parts.uri.clone().into_parts();
@@ -200,6 +202,9 @@ mod tests {
             (path.to_owned(), 200),
             (format!("{path}/x"), 404),
             (format!("{path}/a%20b?c=%ff"), 404),
+            (format!("{path}%23x"), 404),
+            (format!("{path}%3Fx"), 404),
+            ("/operations/%23/result".to_owned(), 404),
         ] {
             let request = test::TestRequest::get().uri(&path).to_request();
             assert_eq!(test::call_service(&app, request).await.status(), status, "{path}");
