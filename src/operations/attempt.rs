@@ -151,36 +151,37 @@ impl Attempt {
             let applied = self.apply(change.clone(), None).await;
             // It may have taken long.
             let now = Instant::now();
-            if applied.as_ref().is_none_or(|applied| applied.as_ref().is_err_and(is_passing)) {
-                // The store may be back long before it would be the turn again; it is not pressed either.
-                let again = now + AGAIN;
-                report_at = report_at.max(again);
-                renew_at = match &change {
-                    Change::Renew { .. } => renew_at.min(again),
-                    _ => renew_at.max(again),
-                };
-                if let Change::Progress { progress: told, .. } = change {
-                    progress = progress.or(Some(told));
-                }
-            }
             match applied {
                 Some(Ok(_)) if is_settle => run.send(Signal::LeaseLost),
                 Some(Ok(observed)) if observed.operation.is_cancel_requested() => {
                     run.send(Signal::Cancel);
                 }
-                // The store's clock, or a store that is away: ask again.
-                Some(Err(ApplyError::Refused(TransitionError::NothingDue, _))) | None
-                    if is_settle =>
-                {
+                Some(Ok(_)) => {}
+                // By the store's clock it is not over yet: ask again.
+                Some(Err(ApplyError::Refused(TransitionError::NothingDue, _))) if is_settle => {
                     deadline = Some(now + DEADLINE_AGAIN);
                 }
                 Some(Err(error)) if !is_passing(&error) => {
                     telemetry::lease_lost(&self.kind);
                     run.send(Signal::LeaseLost);
                 }
-                Some(Err(_)) if is_settle => deadline = Some(now + DEADLINE_AGAIN),
-                // While the store is away the lease is the holder's until somebody takes it.
-                _ => {}
+                // While the store is away the lease is the holder's until somebody takes it. The store may be
+                // back long before it would be the turn again; it is not pressed either.
+                Some(Err(_)) | None => {
+                    let again = now + AGAIN;
+                    report_at = report_at.max(again);
+                    renew_at = match &change {
+                        Change::Renew { .. } => renew_at.min(again),
+                        _ => renew_at.max(again),
+                    };
+                    match change {
+                        Change::Settle => deadline = Some(now + DEADLINE_AGAIN),
+                        Change::Progress { progress: told, .. } => {
+                            progress = progress.or(Some(told));
+                        }
+                        _ => {}
+                    }
+                }
             }
         }
     }

@@ -27,6 +27,13 @@ fn elsewhere() -> JobPolicy {
     JobPolicy::new().with_concurrency(0)
 }
 
+fn named(key: &str) -> Option<Idempotency> {
+    let mut headers = http::HeaderMap::new();
+    headers.insert(IDEMPOTENCY_KEY, key.parse().unwrap());
+    let (method, uri) = (http::Method::POST, "/things".parse().unwrap());
+    Idempotency::from_request(&method, &uri, &headers, b"payload").unwrap()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_is_no_cancellation() {
     let place = Place::new();
@@ -67,11 +74,10 @@ async fn who_waits_for_others_work_is_answered_when_its_own_process_ends() {
         let gateway = gateway.clone();
         tokio::spawn(async move {
             let preferences = Preferences::default();
-            let mut headers = http::HeaderMap::new();
-            headers.insert(IDEMPOTENCY_KEY, "k".parse().unwrap());
-            let (method, uri) = (http::Method::POST, "/things".parse().unwrap());
-            let named = Idempotency::from_request(&method, &uri, &headers, b"payload").unwrap();
-            ann(gateway.kick_off(&preferences)).idempotency(named).respond(act("work", 900)).await
+            ann(gateway.kick_off(&preferences))
+                .idempotency(named("k"))
+                .respond(act("work", 900))
+                .await
         })
     };
     sleep(seconds(1)).await;
@@ -246,10 +252,7 @@ async fn what_is_no_job_is_not_put_off() {
     let one = place.process("one");
     for prefer in ["", "respond-async, wait=3"] {
         let preferences = Preferences::parse(prefer.as_bytes()).unwrap();
-        let mut headers = http::HeaderMap::new();
-        headers.insert(IDEMPOTENCY_KEY, format!("\"a{}\"", prefer.len()).parse().unwrap());
-        let (method, uri) = (http::Method::POST, "/things".parse().unwrap());
-        let named = Idempotency::from_request(&method, &uri, &headers, b"payload").unwrap();
+        let named = named(&format!("\"a{}\"", prefer.len()));
         let kick_off = ann(one.kick_off(&preferences)).idempotency(named).delay(seconds(5));
         let response = kick_off.respond_with(async |_| Created::at("/things/17")).await;
         assert_eq!(response.status(), http::StatusCode::CREATED, "{prefer}");

@@ -165,8 +165,8 @@ impl SqliteStoreBuilder {
             threads,
         };
         let store = SqliteStore { shared: Arc::new(shared) };
-        let turn = Arc::new(Mutex::new(()));
-        let life = Life { _life: thread_lives.clone(), turn: Arc::clone(&turn) };
+        let lives = Life { _life: thread_lives, turn: Arc::default() };
+        let life = lives.clone();
         thread::Builder::new()
             .name("sqlite-writer".to_owned())
             .spawn(move || {
@@ -176,8 +176,7 @@ impl SqliteStoreBuilder {
             })
             .map_err(not_spawned)?;
         for (reader, connection) in readers.into_iter().enumerate() {
-            let life = Life { _life: thread_lives.clone(), turn: Arc::clone(&turn) };
-            let reads = Arc::clone(&reads);
+            let (reads, life) = (Arc::clone(&reads), lives.clone());
             thread::Builder::new()
                 .name("sqlite-reader".to_owned())
                 .spawn(move || {
@@ -192,6 +191,7 @@ impl SqliteStoreBuilder {
 }
 
 /// What a thread holds while it uses the database.
+#[derive(Clone)]
 struct Life {
     _life: watch::Receiver<()>,
     turn: Arc<Mutex<()>>,
