@@ -48,6 +48,7 @@ pub mod axum;
 pub mod client;
 pub mod event;
 pub mod header;
+mod lock;
 #[cfg(feature = "tokio")]
 pub mod monitor;
 #[cfg(feature = "openapi")]

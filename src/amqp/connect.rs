@@ -14,7 +14,7 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties};
 use tokio::time::timeout;
 
-use super::runs::lock;
+use crate::lock::lock;
 
 /// The socket of a connection that is being made.
 #[derive(Default)]

@@ -16,8 +16,9 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::error;
 
-use super::connection::{Amqp, Channels, Message, PublishError, Publisher};
+use super::connection::{Amqp, Channels};
 use super::message::{PERSISTENT, short};
+use super::publisher::{Message, PublishError, Publisher};
 use super::topology::{self, EVENTS_EXCHANGE};
 use crate::event::{MEDIA_TYPE, OperationEvent};
 use crate::operation::{IntoOutcome, Outcome};

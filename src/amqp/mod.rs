@@ -62,8 +62,11 @@
 
 mod connect;
 mod connection;
+mod consumer;
 mod events;
 mod message;
+mod publisher;
+mod replies;
 mod requests;
 mod runs;
 mod stream;
@@ -74,7 +77,8 @@ pub use connection::{Amqp, InvalidAmqpUrl};
 pub use events::Subscriber;
 /// The driver, whose features turn TLS on.
 pub use lapin;
-pub use requests::{Recorder, Requests, RequestsBuilder};
+pub use replies::Recorder;
+pub use requests::{Requests, RequestsBuilder};
 pub use stream::{AppendError, EventStream, Feed};
 pub use topology::EVENTS_EXCHANGE;
 pub use worker::{Worker, WorkerBuilder};

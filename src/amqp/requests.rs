@@ -1,40 +1,31 @@
-use std::collections::{HashMap, HashSet};
+//! The gateway's side: jobs on their way to whoever does them.
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use http::StatusCode;
-use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel};
-use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::connection::{Amqp, Channels, Message, Pauses, PublishError, Publisher};
-use super::message::{
-    CANCEL, PERSISTENT, Reply, TRANSIENT, insert_deadline, insert_trace, read_reply, short,
-};
-use super::runs::lock;
+use super::connection::{Amqp, Pauses};
+use super::message::{CANCEL, PERSISTENT, TRANSIENT, insert_deadline, insert_trace, short};
+use super::publisher::{Message, PublishError, Publisher};
+use super::replies::{Queue, Recorder, Replies, take_replies};
 use super::topology;
-use crate::operation::{IntoOutcome, OperationId, Outcome, Progress};
+use crate::operation::{IntoOutcome, Outcome};
 use crate::operations::{Context, Job, Operations};
 use crate::problem::{Problem, types};
 use crate::time::{Clock, SystemClock};
 
-/// How many replies are taken from the broker before the first is dealt with.
-const PREFETCH: u16 = 1_000;
-/// How many of those that nobody waits for are recorded at once.
-const RECORDED_AT_ONCE: u16 = 100;
-/// How long the queue of a replica that is gone is kept.
-const REPLICA_QUEUE_TTL: Duration = Duration::from_secs(10 * 60);
-/// After how long to try again what the broker or the store could not do.
+/// After how long to try again what the broker could not do.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The gateway's side: publishes jobs, and waits for their replies. A clone is the same.
@@ -68,40 +59,9 @@ struct Inner {
     reply_queue: String,
     amqp: Amqp,
     publisher: Publisher,
-    /// Whether replies are taken: before that, nothing is asked.
-    is_listening: watch::Sender<bool>,
-    waiting: Mutex<HashMap<Uuid, Waiter>>,
+    replies: Arc<Replies>,
     in_flight: Semaphore,
-    /// The kinds whose work is done by whoever replies.
-    kinds: Mutex<HashSet<&'static str>>,
-    /// Records what nobody here waits for.
-    recorder: Mutex<Weak<Operations>>,
     _tasks: Mutex<JoinSet<()>>,
-}
-
-/// Who waits for the reply to a request.
-struct Waiter {
-    context: Context,
-    outcome: oneshot::Sender<Outcome>,
-    /// That there was word of the work.
-    heard: Arc<Notify>,
-}
-
-/// What is to be done with a reply.
-#[derive(Debug)]
-enum Taken {
-    /// It reached who waits, or it can reach nobody.
-    Settled,
-    /// Nobody waits here for the end of that operation.
-    Stray(OperationId, Outcome),
-}
-
-/// Records replies that nobody waits for, as long as it is kept: see [`Requests::record`].
-#[derive(Debug)]
-#[must_use = "replies are recorded as long as it is kept"]
-pub struct Recorder {
-    _operations: Arc<Operations>,
-    _tasks: JoinSet<()>,
 }
 
 impl fmt::Debug for Inner {
@@ -170,32 +130,24 @@ impl RequestsBuilder {
         // A name that no other process has, and that another one of this process has not.
         let instance =
             random_id().map_or_else(|_| std::process::id().to_string(), |id| id.to_string());
-        let inner = Arc::new_cyclic(|inner: &Weak<Inner>| {
-            let reply_queue = format!("{}.replies.{instance}", settings.name);
-            let mut tasks = JoinSet::new();
-            tasks.spawn(take_replies(
-                amqp.clone(),
-                Weak::clone(inner),
-                Queue::OfReplica {
-                    service: settings.name.clone(),
-                    name: reply_queue.clone(),
-                    wait: settings.reply_wait,
-                },
-            ));
-            Inner {
-                reply_queue,
-                publisher: Publisher::new(&amqp),
-                amqp,
-                is_listening: watch::Sender::new(false),
-                waiting: Mutex::default(),
-                in_flight: Semaphore::new(settings.in_flight),
-                kinds: Mutex::default(),
-                recorder: Mutex::default(),
-                _tasks: Mutex::new(tasks),
-                settings,
-            }
-        });
-        Requests(inner)
+        let reply_queue = format!("{}.replies.{instance}", settings.name);
+        let replies = Arc::new(Replies::default());
+        let mut tasks = JoinSet::new();
+        let queue = Queue::OfReplica {
+            service: settings.name.clone(),
+            name: reply_queue.clone(),
+            wait: settings.reply_wait,
+        };
+        tasks.spawn(take_replies(amqp.clone(), Arc::downgrade(&replies), queue));
+        Requests(Arc::new(Inner {
+            reply_queue,
+            publisher: Publisher::new(&amqp),
+            amqp,
+            replies,
+            in_flight: Semaphore::new(settings.in_flight),
+            _tasks: Mutex::new(tasks),
+            settings,
+        }))
     }
 }
 
@@ -232,7 +184,7 @@ impl Requests {
     ) -> impl Fn(J, Context) -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + Sync + 'static
     {
         let requests = self.clone();
-        lock(&self.0.kinds).insert(J::KIND);
+        self.0.replies.answer_for(J::KIND);
         move |job: J, context| {
             let requests = requests.clone();
             Box::pin(async move {
@@ -256,8 +208,7 @@ impl Requests {
             Some(id) => id.as_uuid(),
             None => random_id()?,
         };
-        let (outcome, mut reply) = oneshot::channel();
-        let waits = Waits::new(inner, id, context.clone(), outcome);
+        let (waits, mut reply) = inner.replies.wait(id, context.clone());
         let message = inner.message::<J>(id, input, &context);
         if operation.is_none() {
             inner.publish(message).await.map_err(refused)?;
@@ -265,7 +216,7 @@ impl Requests {
                 biased;
                 outcome = reply => outcome.map_err(|_| Problem::new(types::INTERNAL)),
                 // Neither the request nor its reply outlives the broker, and the client waits.
-                () = inner.listens(false) => Err(refused(PublishError::Unavailable)),
+                () = inner.replies.listens(false) => Err(refused(PublishError::Unavailable)),
                 () = sleep(inner.settings.timeout) => Err(Problem::new(types::REPLY_OVERDUE)),
             };
         }
@@ -288,7 +239,7 @@ impl Requests {
                     is_told = true;
                     inner.tell_cancellation(id, &context).await;
                 }
-                () = waits.heard.notified() => {}
+                () = waits.heard() => {}
                 () = sleep(inner.settings.silence) => if !inner.may_wait(J::KIND).await {
                     return Err(Problem::new(types::REPLY_OVERDUE));
                 }
@@ -303,13 +254,7 @@ impl Requests {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn record(&self, operations: &Operations) -> Recorder {
-        let operations = Arc::new(operations.clone());
-        *lock(&self.0.recorder) = Arc::downgrade(&operations);
-        let mut tasks = JoinSet::new();
-        let name = self.0.settings.name.clone();
-        let amqp = self.0.amqp.clone();
-        tasks.spawn(take_replies(amqp, Arc::downgrade(&self.0), Queue::OfAll(name)));
-        Recorder { _operations: operations, _tasks: tasks }
+        self.0.replies.record(&self.0.amqp, &self.0.settings.name, operations)
     }
 }
 
@@ -339,28 +284,19 @@ impl Inner {
     }
 
     async fn publish(&self, message: Message) -> Result<(), PublishError> {
-        let is_up =
-            self.publisher.is_connected() && timeout(AGAIN, self.listens(true)).await.is_ok();
+        let is_up = self.publisher.is_connected()
+            && timeout(AGAIN, self.replies.listens(true)).await.is_ok();
         if !is_up {
             return Err(PublishError::Unavailable);
         }
         self.publisher.publish(message).await
     }
 
-    /// Waits until replies are taken, or until they are not.
-    async fn listens(&self, expected: bool) {
-        let mut is_listening = self.is_listening.subscribe();
-        while *is_listening.borrow_and_update() != expected {
-            // Its sender is this.
-            let _ = is_listening.changed().await;
-        }
-    }
-
     /// Publishes a message until the broker has it, once replies are taken.
     async fn publish_persistently(&self, message: Message) -> Result<(), PublishError> {
         // Not all that wait at once, when the broker is back.
         let mut pauses = Pauses::default();
-        while !*self.is_listening.borrow() {
+        while !self.replies.is_listening() {
             pauses.pause().await;
         }
         self.publisher.publish_persistently(message).await
@@ -377,112 +313,13 @@ impl Inner {
     /// Whether a job that nothing is heard of may still wait in the queue of its kind. A broker that does not
     /// answer is no reason to send it another.
     async fn may_wait(&self, kind: &str) -> bool {
-        let Ok(channel) = self.amqp.channel().await else { return true };
+        let Some(channel) = self.amqp.channel().await else { return true };
         let waiting = topology::has_waiting(&channel, kind);
         match timeout(Amqp::CONFIRM_TIMEOUT, waiting).await {
             Ok(Ok(is_any)) => is_any,
             // A queue that is gone.
             Ok(Err(error)) => !error.is_amqp_soft_error(),
             Err(_) => true,
-        }
-    }
-
-    /// Gives a reply to whoever waits for it.
-    fn take(&self, delivery: &Delivery) -> Taken {
-        let id = delivery.properties.correlation_id().as_ref();
-        let Some(id) = id.and_then(|id| Uuid::try_parse(id.as_str()).ok()) else {
-            return Taken::Settled;
-        };
-        let outcome = match read_reply(delivery) {
-            Reply::Progress(progress) => {
-                if let Some(waiter) = lock(&self.waiting).get(&id) {
-                    waiter.heard.notify_one();
-                    // One that says nothing is a sign of life.
-                    if progress != Progress::default() {
-                        let message = progress.message().unwrap_or_default();
-                        waiter.context.progress(progress.fraction(), message);
-                    }
-                }
-                return Taken::Settled;
-            }
-            Reply::Outcome(outcome) => outcome,
-        };
-        let waiter = lock(&self.waiting).remove(&id);
-        let outcome = match waiter {
-            Some(waiter) => match waiter.outcome.send(outcome) {
-                Ok(()) => return Taken::Settled,
-                Err(outcome) => outcome,
-            },
-            None => outcome,
-        };
-        // What is no operation's id was a request that was to be answered at once: nobody waits for it.
-        match id.to_string().parse() {
-            Ok(id) => Taken::Stray(id, outcome),
-            Err(_) => Taken::Settled,
-        }
-    }
-
-    /// Records an outcome that nobody waits for, if it is an end.
-    async fn try_record(&self, id: OperationId, outcome: &Outcome) -> Result<(), Problem> {
-        let operations = lock(&self.recorder).upgrade();
-        let Some(operations) = operations else { return Ok(()) };
-        let Some(operation) = operations.known(id).await? else { return Ok(()) };
-        let kind = operation.kind().as_str();
-        if operation.status().is_finished() || !lock(&self.kinds).contains(kind) {
-            return Ok(());
-        }
-        if let Some(problem) = outcome.problem() {
-            // What may pass is left to the operation's next attempt; and whoever cancels an operation does
-            // not need to be told by its worker.
-            if problem.is(types::CANCELED) || operations.is_retried(operation.kind(), &problem) {
-                return Ok(());
-            }
-        }
-        operations.complete(id, outcome.clone()).await.map(drop)
-    }
-}
-
-/// Records an outcome that nobody waits for, however long the store is away. Says whether that is settled.
-async fn record(requests: &Weak<Inner>, id: OperationId, outcome: &Outcome) -> bool {
-    loop {
-        let Some(inner) = requests.upgrade() else { return false };
-        match inner.try_record(id, outcome).await {
-            Err(problem) if problem.is(types::STORE_UNAVAILABLE) => {}
-            // What else the store says of it, it would say again.
-            _ => return true,
-        }
-        drop(inner);
-        sleep(AGAIN).await;
-    }
-}
-
-/// Waits for a reply as long as it lives.
-struct Waits<'a> {
-    inner: &'a Inner,
-    id: Uuid,
-    /// Tells it from a later attempt that waits for the same.
-    heard: Arc<Notify>,
-}
-
-impl<'a> Waits<'a> {
-    fn new(
-        inner: &'a Inner,
-        id: Uuid,
-        context: Context,
-        outcome: oneshot::Sender<Outcome>,
-    ) -> Self {
-        let heard = Arc::new(Notify::new());
-        let waiter = Waiter { context, outcome, heard: Arc::clone(&heard) };
-        lock(&inner.waiting).insert(id, waiter);
-        Self { inner, id, heard }
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        let mut waiting = lock(&self.inner.waiting);
-        if waiting.get(&self.id).is_some_and(|waiter| Arc::ptr_eq(&waiter.heard, &self.heard)) {
-            waiting.remove(&self.id);
         }
     }
 }
@@ -522,92 +359,11 @@ fn cancellation(id: Uuid) -> Message {
     }
 }
 
-/// A queue of replies.
-enum Queue {
-    /// That of this process.
-    OfReplica { service: String, name: String, wait: Duration },
-    /// The one that the service's replicas share.
-    OfAll(String),
-}
-
-impl Queue {
-    async fn declare(&self, channel: &Channel) -> lapin::Result<String> {
-        topology::declare_cancel(channel).await?;
-        let (name, arguments) = match self {
-            Self::OfAll(name) => (topology::shared_replies(name), topology::quorum()),
-            Self::OfReplica { service, name, wait } => {
-                // What its replica does not take goes to all; so that has to be there.
-                let all = topology::shared_replies(service);
-                let options = QueueDeclareOptions::durable();
-                channel.queue_declare(all.as_str().into(), options, topology::quorum()).await?;
-                let mut arguments = FieldTable::default();
-                topology::insert_millis(&mut arguments, "x-message-ttl", *wait);
-                topology::insert_millis(&mut arguments, "x-expires", REPLICA_QUEUE_TTL);
-                topology::dead_letter_to(&mut arguments, &all);
-                (name.clone(), arguments)
-            }
-        };
-        let declared =
-            channel.queue_declare(name.as_str().into(), QueueDeclareOptions::durable(), arguments);
-        declared.await?;
-        Ok(name)
-    }
-}
-
-/// Takes the replies of a queue, on one channel after another.
-async fn take_replies(amqp: Amqp, requests: Weak<Inner>, queue: Queue) {
-    let mut channels = Channels::new(&amqp, "taking replies");
-    loop {
-        let channel = channels.next().await;
-        let session = session(&channel, &requests, &queue);
-        if let Err(error) = amqp.until_lost(&channel, session).await {
-            channels.ended(&error);
-        }
-        let Some(requests) = requests.upgrade() else { return };
-        if matches!(queue, Queue::OfReplica { .. }) {
-            requests.is_listening.send_replace(false);
-        }
-    }
-}
-
-async fn session(channel: &Channel, requests: &Weak<Inner>, queue: &Queue) -> lapin::Result<()> {
-    let name = queue.declare(channel).await?;
-    let is_own = matches!(queue, Queue::OfReplica { .. });
-    let prefetch = if is_own { PREFETCH } else { RECORDED_AT_ONCE };
-    channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-    let options = BasicConsumeOptions::default();
-    let arguments = FieldTable::default();
-    let mut replies = channel.basic_consume(name.into(), "".into(), options, arguments).await?;
-    if let Some(requests) = requests.upgrade().filter(|_| is_own) {
-        requests.is_listening.send_replace(true);
-    }
-    // Beside the others, which somebody waits for: the store may be away. It is asked again from here, for
-    // the broker puts aside what is given back too often.
-    let mut recording = JoinSet::new();
-    while let Some(delivery) = replies.next().await {
-        let delivery = delivery?;
-        while recording.try_join_next().is_some() {}
-        let Some(inner) = requests.upgrade() else { return Ok(()) };
-        match inner.take(&delivery) {
-            Taken::Settled => delivery.ack(BasicAckOptions::default()).await.map(drop)?,
-            Taken::Stray(id, outcome) => {
-                let requests = Weak::clone(requests);
-                recording.spawn(async move {
-                    if record(&requests, id, &outcome).await {
-                        // If its channel is lost it comes again, and what was recorded stays.
-                        let _ = delivery.ack(BasicAckOptions::default()).await;
-                    }
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use serde::{Deserialize, Serialize};
 
+    use super::super::replies::record;
     use super::*;
     use crate::operation::{Owner, Status};
     use crate::operations::JobPolicy;
@@ -631,20 +387,6 @@ mod tests {
     /// One whose broker is away.
     fn requests() -> Requests {
         Requests::builder(&Amqp::connect("amqp://127.0.0.1:1").unwrap(), "test").start()
-    }
-
-    #[tokio::test]
-    async fn an_attempt_that_ends_leaves_its_successor() {
-        let (requests, id) = (requests(), random_id().unwrap());
-        let (one, _lost) = oneshot::channel();
-        let (other, mut reply) = oneshot::channel();
-        let first = Waits::new(&requests.0, id, Context::default(), one);
-        let second = Waits::new(&requests.0, id, Context::default(), other);
-        drop(first);
-        assert!(reply.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
-        assert!(lock(&requests.0.waiting).contains_key(&id));
-        drop(second);
-        assert!(lock(&requests.0.waiting).is_empty());
     }
 
     /// Of what nobody waits for, what is an end is recorded.
@@ -674,7 +416,7 @@ mod tests {
             let here_id = operations.kick_off(&preferences).submit(Here).await.unwrap();
             for (accepted, expected) in [(behind_id, behind), (here_id, here)] {
                 let id = accepted.operation.id();
-                assert!(record(&Arc::downgrade(&requests.0), id, &outcome).await);
+                assert!(record(&Arc::downgrade(&requests.0.replies), id, &outcome).await);
                 let observed = operations.get(&Owner::anonymous(), id).await.unwrap();
                 assert_eq!(observed.operation.status(), expected, "{outcome:?}");
             }

@@ -1,7 +1,7 @@
 //! The jobs that run in this process, and how they hear of their cancellation.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures_util::StreamExt;
 use lapin::Channel;
@@ -11,6 +11,7 @@ use lapin::types::FieldTable;
 use super::connection::{Amqp, Channels};
 use super::message::CANCEL;
 use super::topology;
+use crate::lock::lock;
 use crate::operation::OperationId;
 use crate::operations::{Run, Signal};
 
@@ -70,10 +71,6 @@ impl Drop for Running<'_> {
             running.remove(&self.1);
         }
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells the jobs of their cancellation, on one channel after another.

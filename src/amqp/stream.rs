@@ -16,8 +16,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{error, warn};
 
-use super::connection::{Amqp, Channels, Message, PublishError, Publisher};
+use super::connection::{Amqp, Channels};
 use super::message::{PERSISTENT, integer};
+use super::publisher::{Message, PublishError, Publisher};
 use super::topology;
 use crate::operations::without_panic;
 use crate::read_model::{Model, Offered, Positioned, ReadModel, Snapshot};
@@ -101,7 +102,8 @@ impl EventStream {
         let mut declared = inner.declared.lock().await;
         let unconfirmed = |error: PublishError| AppendError(Box::new(error));
         if !*declared {
-            let channel = inner.amqp.channel().await.map_err(unconfirmed)?;
+            let channel = inner.amqp.channel().await;
+            let channel = channel.ok_or_else(|| unconfirmed(PublishError::Unavailable))?;
             let declared = timeout(Amqp::CONFIRM_TIMEOUT, inner.declare(&channel)).await;
             let declared = declared.map_err(|_| unconfirmed(PublishError::Unavailable))?;
             declared.map_err(|error| AppendError(Box::new(error)))?;

@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -17,23 +16,21 @@ pub(super) use self::glance::{Glance, untaken};
 pub(super) use self::links::{MAX_REDIRECTS, begins_operation, moved};
 use self::links::{monitor_of, redirect};
 use super::error::{ClientError, ClientErrorKind};
+use super::finished::{ASYNC_RESULT, Finished};
 use super::origin::Origins;
 use super::policy::PollPolicy;
 use super::snapshot::Snapshot;
 use super::transport::{MadeUp, TransportError, TransportErrorKind};
 use crate::header::read_retry_after;
-use crate::operation::{IntoOutcome, Outcome, Status};
+use crate::operation::{IntoOutcome, Status};
 use crate::prefer::{PREFER, PreferField, PreferenceApplied};
-use crate::problem::{Problem, types};
+use crate::problem::Problem;
 use crate::time::Timestamp;
 
 /// What polls accept, without and with a stream.
 const DOCUMENT: &str = "application/json, */*;q=0.1";
 const EVENTS_OR_DOCUMENT: &str = "text/event-stream, application/json;q=0.9, */*;q=0.1";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// With which status an operation ended whose monitor's answer is replayed: OData's own is 200 always
-/// ([OData 4.01 §8.3.1](https://docs.oasis-open.org/odata/odata/v4.01/odata-v4.01-part1-protocol.html#sec_HeaderAsyncResult)).
-const ASYNC_RESULT: HeaderName = HeaderName::from_static("asyncresult");
 /// A replica may not have heard of an operation yet that another has just accepted.
 const UNKNOWN_AT_FIRST: u32 = 3;
 
@@ -92,45 +89,6 @@ enum Streams {
     Yes,
     /// It does not, or something between holds the stream back.
     No,
-}
-
-/// How an operation ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Finished {
-    /// It succeeded. This is the answer that a client that waits would have got, with a status below 400, a
-    /// redirect included; where the server does not keep that, the last that its monitor said.
-    Succeeded(Outcome),
-    /// It failed: why, and the answer that a client that waits would have got, or the last that the monitor
-    /// said. None if it is gone.
-    Failed(Problem, Option<Outcome>),
-    /// It was canceled.
-    Canceled,
-}
-
-impl Finished {
-    /// What an answer at once amounts to: succeeded below 400.
-    pub(super) fn of(answer: Response<Bytes>) -> Self {
-        if answer.status().as_u16() < 400 {
-            Self::Succeeded(answer.into_outcome())
-        } else {
-            failed_with(None, answer)
-        }
-    }
-
-    /// The content of the answer as JSON.
-    ///
-    /// # Errors
-    /// The problem, if the operation failed; one of the type [`CANCELED`](types::CANCELED), if it was
-    /// canceled; a 502, if the content is no such JSON.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        match self {
-            Self::Succeeded(answer) => serde_json::from_slice(&answer.body).map_err(|error| {
-                Problem::from_status(StatusCode::BAD_GATEWAY).detail(error.to_string())
-            }),
-            Self::Failed(problem, _) => Err(problem.clone()),
-            Self::Canceled => Err(Problem::new(types::CANCELED)),
-        }
-    }
 }
 
 /// What follows from an answer.
@@ -305,7 +263,7 @@ impl Follow {
                 Ok(self.failed(failed, Some((headers, now)), policy, random))
             }
             // The replayed answer of an operation that failed.
-            _ if self.style == Style::Replay => Ok(Step::Finished(failed_with(None, answer))),
+            _ if self.style == Style::Replay => Ok(Step::Finished(Finished::failed(None, answer))),
             _ => Err(bad(ClientErrorKind::Refused, &answer)),
         }
     }
@@ -322,7 +280,7 @@ impl Follow {
     ) -> Result<Step, ClientError> {
         let mut snapshot = match self.document(&answer) {
             Ok(Some(snapshot)) => snapshot,
-            Ok(None) => return Ok(Step::Finished(replayed(answer))),
+            Ok(None) => return Ok(Step::Finished(Finished::replayed(answer))),
             Err(failed) => {
                 return Ok(self.failed(failed, Some((answer.headers(), now)), policy, random));
             }
@@ -349,7 +307,7 @@ impl Follow {
         let Some(link) = link else {
             return Ok(Step::Finished(match status {
                 Status::Succeeded => Finished::Succeeded(answer.into_outcome()),
-                _ => failed_with(error, answer),
+                _ => Finished::failed(error, answer),
             }));
         };
         self.error = error;
@@ -402,7 +360,7 @@ impl Follow {
         // The outcome may be an error itself: then it is the one that the monitor told of.
         if self.is_outcome(&answer) || status.is_success() {
             return Ok(Step::Finished(match self.snapshot.status() {
-                Status::Failed => failed_with(self.error.take(), answer),
+                Status::Failed => Finished::failed(self.error.take(), answer),
                 _ => Finished::Succeeded(answer.into_outcome()),
             }));
         }
@@ -501,22 +459,6 @@ fn is_passing(status: StatusCode) -> bool {
 fn bad(kind: ClientErrorKind, answer: &Response<Bytes>) -> ClientError {
     let error = ClientError::new(kind).with_status(answer.status());
     error.with_problem(answer.clone().into_outcome().problem())
-}
-
-/// The answer that a monitor replays: how the operation ended.
-fn replayed(mut answer: Response<Bytes>) -> Finished {
-    let told = answer.headers().get(ASYNC_RESULT).and_then(|told| told.to_str().ok());
-    if let Some(status) = told.and_then(|told| told.parse().ok()) {
-        *answer.status_mut() = status;
-    }
-    Finished::of(answer)
-}
-
-fn failed_with(error: Option<Problem>, answer: Response<Bytes>) -> Finished {
-    let outcome = answer.into_outcome();
-    let error = error.or_else(|| outcome.problem());
-    let error = error.unwrap_or_else(|| Problem::from_status(StatusCode::INTERNAL_SERVER_ERROR));
-    Finished::Failed(error, Some(outcome))
 }
 
 #[cfg(test)]

@@ -48,6 +48,7 @@
 pub mod cache;
 mod error;
 mod events;
+mod finished;
 mod follow;
 mod listen;
 mod origin;
@@ -60,7 +61,7 @@ mod snapshot;
 mod transport;
 
 pub use error::{ClientError, ClientErrorKind};
-pub use follow::Finished;
+pub use finished::Finished;
 pub use policy::PollPolicy;
 pub use poller::{Poller, PollerState, Update};
 pub use reqwest::ReqwestTransport;

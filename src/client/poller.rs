@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::error::{ClientError, ClientErrorKind};
-use super::follow::{Finished, Follow, Step};
+use super::finished::Finished;
+use super::follow::{Follow, Step};
 use super::listen::Listening;
 use super::shared::{Shared, random};
 use super::snapshot::Snapshot;

@@ -10,7 +10,8 @@ use http::{Request, Response, StatusCode, Uri};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::{ClientError, ClientErrorKind};
-use super::follow::{Finished, Follow, begins_operation};
+use super::finished::Finished;
+use super::follow::{Follow, begins_operation};
 use super::origin::{Origins, absolute};
 use super::policy::PollPolicy;
 use super::poller::{Poller, PollerState};

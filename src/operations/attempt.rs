@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
@@ -16,6 +16,7 @@ use super::context::{Run, Signal};
 use super::job::Work;
 use super::policy::JobPolicy;
 use super::{Inner, telemetry};
+use crate::lock::lock;
 use crate::operation::{Change, IntoOutcome, Kind, Outcome, TransitionError};
 use crate::problem::{Problem, types};
 use crate::store::{ApplyError, Observed};
@@ -285,12 +286,12 @@ impl Attempt {
         outcome: Option<Outcome>,
     ) -> Option<Result<Observed, ApplyError>> {
         let inner = Arc::clone(&self.inner);
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = lock(&self.known).clone();
         let call = async move { inner.apply_to(known, change, outcome).await };
         let applied = self.inner.detached(Box::pin(call.in_current_span())).await;
         match &applied {
             Some(Ok(observed)) => {
-                *self.known.lock().unwrap_or_else(PoisonError::into_inner) = observed.clone();
+                *lock(&self.known) = observed.clone();
             }
             Some(Err(ApplyError::Store(error))) => {
                 telemetry::store_failed(Some("attempt"), Some(error));

@@ -1,13 +1,14 @@
 use std::collections::HashMap;
 use std::future;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::telemetry::RunInfo;
+use crate::lock::lock;
 use crate::operation::{Kind, OperationId, Progress, TraceContext};
 use crate::problem::{Problem, types};
 
@@ -192,11 +193,11 @@ impl Run {
 
     /// Takes the last report that was not taken yet.
     pub(crate) fn take_progress(&self) -> Option<Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.progress).take()
     }
 
     fn report(&self, progress: Progress) {
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+        *lock(&self.progress) = Some(progress);
         self.news.notify_one();
     }
 
@@ -224,11 +225,11 @@ pub(super) struct Runs(Mutex<HashMap<OperationId, Arc<Run>>>);
 
 impl Runs {
     pub(super) fn insert(&self, run: &Arc<Run>) {
-        self.lock().insert(run.id, Arc::clone(run));
+        lock(&self.0).insert(run.id, Arc::clone(run));
     }
 
     pub(super) fn remove(&self, run: &Arc<Run>) {
-        let mut runs = self.lock();
+        let mut runs = lock(&self.0);
         // A later attempt may have its place: this process can lose a lease and get it again.
         if runs.get(&run.id).is_some_and(|held| Arc::ptr_eq(held, run)) {
             runs.remove(&run.id);
@@ -240,20 +241,16 @@ impl Runs {
 
     /// Tells the task of that operation, if it runs here.
     pub(super) fn send(&self, id: OperationId, signal: Signal) {
-        let run = self.lock().get(&id).cloned();
+        let run = lock(&self.0).get(&id).cloned();
         if let Some(run) = run {
             run.send(signal);
         }
     }
 
     pub(super) fn send_all(&self, signal: Signal) {
-        let runs: Vec<_> = self.lock().values().cloned().collect();
+        let runs: Vec<_> = lock(&self.0).values().cloned().collect();
         for run in runs {
             run.send(signal);
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, Arc<Run>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

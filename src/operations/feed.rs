@@ -6,7 +6,7 @@
 //! to those who follow its owner's list. However many follow it, that is what it costs.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, broadcast, watch};
@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Inner;
 use super::hints::Listener;
+use crate::lock::lock;
 use crate::operation::{Operation, OperationId, Owner};
 use crate::problem::Problem;
 use crate::store::{Hint, ListQuery, Page};
@@ -103,10 +104,6 @@ struct Known {
 pub(crate) fn before(time: Timestamp, by: Duration) -> Timestamp {
     let millis = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
     Timestamp::from_unix_millis(time.as_unix_millis().saturating_sub(millis))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Feed {
@@ -201,17 +198,13 @@ impl Shared {
 }
 
 impl Feeds {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
     fn of(&self, owner: &Owner) -> Option<Arc<Shared>> {
-        self.lock().owners.get(owner).cloned()
+        lock(&self.state).owners.get(owner).cloned()
     }
 
     /// Ends the task of an owner whose list nobody follows any more.
     fn is_left(&self, owner: &Owner, shared: &Shared) -> bool {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         // Who comes takes its receiver under the same lock.
         let is_left = shared.news.receiver_count() == 0;
         if is_left {
@@ -224,7 +217,7 @@ impl Feeds {
     }
 
     fn stops_listening(&self) -> bool {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.is_listening &= !state.owners.is_empty();
         !state.is_listening
     }
@@ -233,7 +226,7 @@ impl Feeds {
 impl Inner {
     /// Word of all changes of that owner's operations from now on.
     pub(super) fn feed(self: &Arc<Self>, owner: &Owner) -> Feed {
-        let mut state = self.feeds.lock();
+        let mut state = lock(&self.feeds.state);
         if !state.is_listening {
             // Listened to before the first look, so that no change falls in between.
             if let Some(listener) = Listener::new(&self.store, self.settings.poll_interval) {
@@ -279,7 +272,7 @@ async fn listen(inner: Arc<Inner>, mut listener: Listener) {
                     changed.insert(id);
                 }
                 Hint::Missed => {
-                    inner.feeds.lock().owners.values().for_each(|of| of.missed.notify_one());
+                    lock(&inner.feeds.state).owners.values().for_each(|of| of.missed.notify_one());
                 }
                 Hint::Claimable => {}
             }

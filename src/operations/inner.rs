@@ -1,7 +1,7 @@
 //! What the clones of an [`Operations`](super::Operations) and its tasks share.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -21,6 +21,7 @@ use super::pulse::Pulse;
 use super::settings::Settings;
 use super::watch::Watches;
 use super::{pace, telemetry};
+use crate::lock::lock;
 use crate::operation::{Change, Kind, OperationId, Outcome};
 use crate::problem::Problem;
 use crate::store::{ApplyError, Observed, OperationStore, OperationStoreExt, StoreError, apply_at};
@@ -178,7 +179,7 @@ impl Inner {
             return pace::MIN;
         }
         let delay = self.usual_delay(observed);
-        let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut agenda = lock(&self.agenda);
         let second = self.began.elapsed().as_secs();
         agenda.plan(operation, second, delay, self.settings.poll_rate)
     }

@@ -92,7 +92,7 @@ mod watch;
 mod worker;
 
 use std::future::Future;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use builder::OperationsBuilder;
@@ -123,6 +123,7 @@ pub(crate) use telemetry::RunSpan;
 use self::calls::{store_problem, unavailable};
 pub(crate) use self::context::Signal;
 use self::inner::Inner;
+use crate::lock::lock;
 use crate::operation::{Change, IntoOutcome, OperationId, Outcome, Owner, TransitionError};
 use crate::prefer::Preferences;
 use crate::problem::{Problem, types};
@@ -303,7 +304,7 @@ impl Operations {
     pub(crate) fn spend(&self, owner: &Owner, id: Option<OperationId>) -> Result<(), Problem> {
         let inner = self.inner();
         let rate = inner.settings.owner_poll_rate;
-        let mut budget = inner.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budget = lock(&inner.budget);
         let spent = budget.spend(owner, id, rate, inner.began.elapsed());
         spent.map_err(|delay| Problem::new(types::TOO_MANY_POLLS).retry_after(delay))
     }

@@ -5,7 +5,7 @@
 //! hints. Both end when nobody waits any more.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::Inner;
 use super::calls::{store_problem, unavailable};
 use super::hints::Listener;
+use crate::lock::lock;
 use crate::operation::OperationId;
 use crate::problem::Problem;
 use crate::store::{Hint, Observed};
@@ -109,13 +110,9 @@ impl Watch {
 }
 
 impl Watches {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Ends the reader if nobody waits for that operation any more.
     fn is_left(&self, id: OperationId, seen: &watch::Sender<Seen>) -> bool {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         // Who comes takes its receiver under the same lock.
         let is_left = seen.receiver_count() == 0;
         if is_left {
@@ -132,7 +129,7 @@ impl Watches {
     }
 
     fn pass_on(&self, hint: Hint) {
-        let state = self.lock();
+        let state = lock(&self.state);
         match hint {
             Hint::Changed(id) => {
                 state.readers.get(&id).into_iter().for_each(|reader| reader.wake.notify_one());
@@ -144,7 +141,7 @@ impl Watches {
 
     /// Says that the task that passes hints on may end.
     fn stops_listening(&self) -> bool {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.is_listening &= !state.readers.is_empty();
         !state.is_listening
     }
@@ -153,7 +150,7 @@ impl Watches {
 impl Inner {
     /// Word of an operation's changes from now on.
     pub(super) fn watch(self: &Arc<Self>, id: OperationId) -> Watch {
-        let mut state = self.watches.lock();
+        let mut state = lock(&self.watches.state);
         if let Some(reader) = state.readers.get(&id) {
             let seen = reader.seen.subscribe();
             reader.wake.notify_one();
@@ -224,7 +221,7 @@ async fn read(
         });
         if is_over {
             // What is finished does not change, and what is gone does not come back.
-            inner.watches.remove(&mut inner.watches.lock(), id);
+            inner.watches.remove(&mut lock(&inner.watches.state), id);
             return;
         }
         tokio::select! {

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
+use crate::lock::lock;
 use crate::operation::{Operation, OperationId, Status};
 
 /// How many hints a subscriber may be behind before it is told [`Hint::Missed`] in their place.
@@ -45,10 +46,6 @@ struct Queue {
 
 #[derive(Debug)]
 struct Subscription(Arc<Mutex<Queue>>);
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Whether a worker may claim it, at once or after its delay.
 pub(super) fn waits_for_a_worker(operation: &Operation) -> bool {

@@ -1,8 +1,10 @@
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::lock::lock;
 
 /// How many hosts are remembered before those that nothing is sent to are forgotten.
 const REMEMBERED: usize = 10_000;
@@ -43,7 +45,7 @@ impl Hosts {
     /// After how long there may be some.
     pub(super) fn enter(&self, name: &str) -> Result<Place<'_>, Duration> {
         let now = Instant::now();
-        let mut hosts = self.lock();
+        let mut hosts = lock(&self.known);
         if hosts.len() >= REMEMBERED {
             hosts.retain(|_, host| host.running > 0 || host.due > now);
         }
@@ -57,15 +59,11 @@ impl Hosts {
         host.due = host.due.max(now) + self.interval;
         Ok(Place { hosts: self, name: name.to_owned() })
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Host>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if let Some(host) = self.hosts.lock().get_mut(&self.name) {
+        if let Some(host) = lock(&self.hosts.known).get_mut(&self.name) {
             host.running -= 1;
         }
     }
@@ -111,7 +109,7 @@ mod tests {
             advance(Duration::from_millis(1)).await;
             drop(hosts.enter(&host.to_string()).unwrap());
         }
-        assert!(hosts.lock().len() <= REMEMBERED);
+        assert!(lock(&hosts.known).len() <= REMEMBERED);
         assert!(hosts.enter("kept").is_err());
     }
 }

@@ -1,9 +1,11 @@
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 
 use super::{CacheEntry, CacheKey, CacheStore};
+
+use crate::lock::lock;
 
 /// Keeps answers in memory, those that were used last.
 #[derive(Debug)]
@@ -32,10 +34,6 @@ impl MemoryCache {
     pub fn with_max_bytes(bytes: usize) -> Self {
         Self { max_bytes: bytes, kept: Mutex::default() }
     }
-
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Default for MemoryCache {
@@ -55,7 +53,7 @@ impl Kept {
 #[async_trait]
 impl CacheStore for MemoryCache {
     async fn load(&self, key: &CacheKey) -> Option<Arc<CacheEntry>> {
-        let kept = &mut *self.lock();
+        let kept = &mut *lock(&self.kept);
         kept.uses += 1;
         let (used, entry) = kept.entries.get_mut(key)?;
         *used = kept.uses;
@@ -63,7 +61,7 @@ impl CacheStore for MemoryCache {
     }
 
     async fn save(&self, key: &CacheKey, entry: Arc<CacheEntry>) {
-        let kept = &mut *self.lock();
+        let kept = &mut *lock(&self.kept);
         kept.remove(key);
         let bytes = entry.bytes();
         if bytes > self.max_bytes {
@@ -81,6 +79,6 @@ impl CacheStore for MemoryCache {
     }
 
     async fn remove(&self, key: &CacheKey) {
-        self.lock().remove(key);
+        lock(&self.kept).remove(key);
     }
 }

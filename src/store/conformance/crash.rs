@@ -1,12 +1,13 @@
 //! Stores whose processes all die, with calls under way.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Barrier;
 
 use super::Fixture;
 use super::samples::{Whole, handles};
+use crate::lock::lock;
 use crate::store::{Durability, OperationStore};
 
 /// Kills the store; gives three handles on what is left, and whether that is everything.
@@ -62,19 +63,18 @@ where
     let calls: Vec<R> = calls.into_iter().collect();
     let start = Arc::new(Barrier::new(calls.len() + 1));
     let answers: Arc<Mutex<Vec<(usize, T)>>> = Arc::default();
-    let lock = || answers.lock().unwrap_or_else(PoisonError::into_inner);
     let mut running = Vec::with_capacity(calls.len());
     for (number, call) in calls.into_iter().enumerate() {
         let (start, answers) = (Arc::clone(&start), Arc::clone(&answers));
         running.push(tokio::spawn(async move {
             start.wait().await;
             let answer = call.await;
-            answers.lock().unwrap_or_else(PoisonError::into_inner).push((number, answer));
+            lock(&answers).push((number, answer));
         }));
     }
     start.wait().await;
     let before = loop {
-        let count = lock().len();
+        let count = lock(&answers).len();
         if count >= answered.min(running.len()) {
             break count;
         }
@@ -88,7 +88,7 @@ where
         assert!(ended.is_ok() || ended.is_err_and(|error| error.is_cancelled()), "a call panics");
         called.push(Called::Never);
     }
-    for (order, (number, answer)) in lock().drain(..).enumerate() {
+    for (order, (number, answer)) in lock(&answers).drain(..).enumerate() {
         called[number] =
             if order < before { Called::Before(answer) } else { Called::After(answer) };
     }

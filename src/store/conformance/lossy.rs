@@ -4,13 +4,14 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::lock::lock;
 use crate::operation::{OperationId, Outcome, Owner};
 use crate::store::{
     Acceptance, Capabilities, ClaimRequest, DueQuery, Hint, Hints, ListQuery, Observed,
@@ -110,7 +111,7 @@ impl<S: OperationStore> Lossy<S> {
         made: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
         self.reach()?;
-        let fate = self.fates.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let fate = lock(&self.fates).next();
         match fate {
             None | Some(Fate::Answered) => return made.await,
             Some(Fate::AnswerLost) => drop(made.await?),

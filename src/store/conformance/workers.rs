@@ -2,7 +2,7 @@
 //! work that fails or panics, and more progress than anybody can write.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Fixture;
 use super::lossy::{Lossy, Word};
 use super::samples::{LONG, accept, claim, found, new_operation};
+use crate::lock::lock;
 use crate::operation::{IntoOutcome, Operation, OperationId, Outcome, Status};
 use crate::operations::{Context, Job, JobPolicy, Operations, OperationsBuilder};
 use crate::prefer::Preferences;
@@ -64,7 +65,7 @@ async fn all_is_done<F: Fixture>(fixture: &F, word: Word) {
         let store = Arc::new(Lossy::hearing(&Arc::new(store.await), word));
         let done = Arc::clone(&done);
         let handler = move |task: Task, _: Context| {
-            done.lock().unwrap_or_else(PoisonError::into_inner).push(task.0);
+            lock(&done).push(task.0);
             async { Created::at("/done") }
         };
         let operations = builder(&store).job(handler).start();

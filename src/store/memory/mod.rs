@@ -1,7 +1,7 @@
 mod state;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use super::{
     Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hint, Hints, ListQuery, Observed,
     OperationStore, Page, StoreError, Submission, Swap, Swapped,
 };
+use crate::lock::lock;
 use crate::operation::{OperationId, Outcome, Owner};
 use crate::time::{Clock, SystemClock, Timestamp};
 
@@ -74,17 +75,12 @@ impl MemoryStore {
 
     /// How many operations it holds, expired ones that were not purged included.
     pub fn len(&self) -> usize {
-        self.lock().len()
+        lock(&self.shared.state).len()
     }
 
     /// Whether it holds no operation.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No call can panic half-way through a change of the state.
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -153,7 +149,7 @@ impl OperationStore for MemoryStore {
         submission.check_size(self.shared.max_body_bytes)?;
         let Shared { max_operations, max_bytes, .. } = *self.shared;
         let acceptance = {
-            let mut state = self.lock();
+            let mut state = lock(&self.shared.state);
             let now = self.shared.clock.now();
             state.accept(submission, now, max_operations, max_bytes)
         };
@@ -164,17 +160,17 @@ impl OperationStore for MemoryStore {
     }
 
     async fn get(&self, id: OperationId) -> Result<Option<Observed>, StoreError> {
-        let state = self.lock();
+        let state = lock(&self.shared.state);
         Ok(state.get(id, self.shared.clock.now()))
     }
 
     async fn input(&self, id: OperationId) -> Result<Option<Bytes>, StoreError> {
-        let state = self.lock();
+        let state = lock(&self.shared.state);
         Ok(state.input(id, self.shared.clock.now()))
     }
 
     async fn outcome(&self, id: OperationId) -> Result<Option<Outcome>, StoreError> {
-        let state = self.lock();
+        let state = lock(&self.shared.state);
         Ok(state.outcome(id, self.shared.clock.now()))
     }
 
@@ -183,7 +179,7 @@ impl OperationStore for MemoryStore {
         let next = swap.next.clone();
         let follows = !swap.outbox.is_empty();
         let swapped = {
-            let mut state = self.lock();
+            let mut state = lock(&self.shared.state);
             let now = self.shared.clock.now();
             state.swap(swap, now)
         };
@@ -198,7 +194,7 @@ impl OperationStore for MemoryStore {
 
     async fn remove(&self, id: OperationId, expected: u64) -> Result<Swapped, StoreError> {
         let removed = {
-            let mut state = self.lock();
+            let mut state = lock(&self.shared.state);
             let now = self.shared.clock.now();
             state.remove(id, expected, now)
         };
@@ -209,24 +205,24 @@ impl OperationStore for MemoryStore {
     }
 
     async fn due(&self, query: &DueQuery) -> Result<Vec<Observed>, StoreError> {
-        let state = self.lock();
+        let state = lock(&self.shared.state);
         Ok(state.due(query, self.shared.clock.now()))
     }
 
     async fn list(&self, owner: &Owner, query: &ListQuery) -> Result<Page, StoreError> {
-        let state = self.lock();
+        let state = lock(&self.shared.state);
         Ok(state.list(owner, query, self.shared.clock.now()))
     }
 
     async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
-        let mut state = self.lock();
+        let mut state = lock(&self.shared.state);
         let now = self.shared.clock.now();
         Ok(state.purge(limit, now))
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Observed>, StoreError> {
         let claimed = {
-            let mut state = self.lock();
+            let mut state = lock(&self.shared.state);
             let now = self.shared.clock.now();
             state.claim(request, now)
         };

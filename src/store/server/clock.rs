@@ -1,8 +1,9 @@
 //! What the server's clock shows, without asking it each time.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::lock::lock;
 use crate::time::Timestamp;
 
 /// For how long an answer of the server tells what its clock shows.
@@ -24,7 +25,7 @@ impl ServerClock {
         let at = Instant::now();
         // What it shows at the most, if it answered at once and the answer was on its way ever since.
         let latest = now + (at - asked);
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = lock(&self.0);
         let is_nearer = heard.is_none_or(|(heard_at, told)| {
             let reckoned = told + (at - heard_at);
             at - heard_at > FRESH || now >= reckoned || latest + PUT_BACK < reckoned
@@ -36,7 +37,7 @@ impl ServerClock {
 
     /// What it shows, if it was heard of a moment ago.
     pub(in crate::store) fn now(&self) -> Option<Timestamp> {
-        let heard = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = *lock(&self.0);
         let (at, told) = heard.filter(|(at, _)| at.elapsed() <= FRESH)?;
         Some(told + at.elapsed())
     }

@@ -1,12 +1,13 @@
 //! Word of changes, from process to process, gathered for a few milliseconds.
 
 use std::collections::HashSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::lock::lock;
 use crate::operation::{Operation, OperationId};
 use crate::store::hints::{Hint, Hub, waits_for_a_worker};
 
@@ -63,11 +64,11 @@ impl Word {
 
     /// Tells that something was to be told and is lost.
     pub(in crate::store) fn tell_missed(&self) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).missed = true;
+        lock(&self.kept).missed = true;
     }
 
     fn say(&self, changed: Option<OperationId>, claimable: bool) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         let was_empty = kept.changed.is_empty() && !kept.claimable && !kept.missed;
         kept.changed.extend(changed);
         kept.claimable |= claimable;
@@ -107,7 +108,7 @@ impl Word {
     /// What is to be passed on, in as many messages as it takes: whose word it is, whether there is work,
     /// and the ids of what changed.
     pub(in crate::store) fn take(&self) -> Vec<String> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         let Kept { changed, claimable, missed } = std::mem::take(&mut *kept);
         drop(kept);
         let own = &self.own;

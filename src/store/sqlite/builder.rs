@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::reserve::Reserve;
 use super::sql::{self, Reads};
 use super::writer::Writer;
 use super::{Shared, SqliteStore};
+use crate::lock::lock;
 use crate::store::Durability;
 use crate::store::hints::Hub;
 use crate::time::{Clock, SystemClock};
@@ -201,7 +202,7 @@ impl Life {
     /// Closes the connection. The last of a file moves what the log holds into the database; of two that
     /// close at once neither does, since each sees the other. So they take turns.
     fn end(self, connection: Connection) {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.turn);
         drop(connection);
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use rusqlite::Connection;
 
 use super::sql::Reads;
+use crate::lock::lock;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// What a reader is asked to do.
@@ -38,7 +39,7 @@ impl Readers {
 
     /// Has one of them read.
     pub(super) fn ask(&self, read: Read) -> Result<(), StoreError> {
-        let mut waiting = self.lock();
+        let mut waiting = lock(&self.waiting);
         if waiting.is_closed || waiting.calls.len() >= self.room {
             let message =
                 if waiting.is_closed { "the threads that read are gone" } else { super::TOO_MANY };
@@ -60,7 +61,7 @@ impl Readers {
     pub(super) fn run(&self, reader: usize, connection: &Connection) -> rusqlite::Result<()> {
         let mut reads = Reads::prepare(connection).inspect_err(|_| {
             self.close();
-            self.lock().calls.clear();
+            lock(&self.waiting).calls.clear();
         })?;
         while let Some(read) = self.next(reader) {
             // What panics in it, such as a clock, has cost its caller an answer, and nobody else.
@@ -71,12 +72,12 @@ impl Readers {
 
     /// There will be no more calls: those that wait are read, then the threads end.
     pub(super) fn close(&self) {
-        self.lock().is_closed = true;
+        lock(&self.waiting).is_closed = true;
         self.wakes.iter().for_each(Condvar::notify_one);
     }
 
     fn next(&self, reader: usize) -> Option<Read> {
-        let mut waiting = self.lock();
+        let mut waiting = lock(&self.waiting);
         loop {
             if let Some(read) = waiting.calls.pop_front() {
                 return Some(read);
@@ -88,9 +89,5 @@ impl Readers {
             waiting = self.wakes[reader].wait(waiting).unwrap_or_else(PoisonError::into_inner);
             waiting.idle.retain(|idle| *idle != reader);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
