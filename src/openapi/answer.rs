@@ -18,7 +18,7 @@ use crate::respond::{Accepted, Event, ListView, OperationView};
 /// An answer that is a component of the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Answer {
+pub enum AnswerComponent {
     /// 202 to a request whose work goes on: where its status monitor is.
     Accepted,
     /// 200: how an operation stands, as JSON, as a page, or as events.
@@ -73,7 +73,7 @@ pub enum Answer {
     Overdue,
 }
 
-impl Answer {
+impl AnswerComponent {
     /// All of them, by their status.
     pub const ALL: &[Self] = &[
         Self::State,
@@ -388,6 +388,6 @@ impl Answer {
 
 impl<'r> ToResponse<'r> for Accepted {
     fn response() -> (&'r str, RefOr<Response>) {
-        (Answer::Accepted.name(), Answer::Accepted.object().into())
+        (AnswerComponent::Accepted.name(), AnswerComponent::Accepted.object().into())
     }
 }

@@ -1,9 +1,9 @@
 //! The asynchronous mode in a service's OpenAPI document, for those who make theirs with [utoipa].
 //!
 //! - [`Monitors`] adds the status monitors' paths, and all components.
-//! - [`AsyncMode`] turns an operation of yours into one with an asynchronous mode: `Prefer`, the 202, its links
+//! - [`Negotiated`] turns an operation of yours into one with an asynchronous mode: `Prefer`, the 202, its links
 //!   to the monitor, the problems that come with it.
-//! - [`Answer`] and [`Parameter`] are the components, for operations that are described by hand;
+//! - [`AnswerComponent`] and [`Parameter`] are the components, for operations that are described by hand;
 //!   [`problem_response`] is for the problems of your own.
 //! - With utoipa's macros the types themselves do. [`Problem`], [`Status`], [`Progress`], [`OperationId`],
 //!   [`OperationView`] and [`ListView`] are each a `body`; [`Preferences`], [`IdempotencyKey`] and [`ListQuery`] are
@@ -13,7 +13,7 @@
 //! the document's `security`: it holds for the monitors too.
 //!
 //! ```
-//! use respond_async::openapi::{AsyncMode, Monitors};
+//! use respond_async::openapi::{Monitors, Negotiated};
 //! use respond_async::respond::MonitorUrls;
 //! use utoipa::Modify;
 //! use utoipa::openapi::path::{HttpMethod, OperationBuilder, PathItem};
@@ -24,7 +24,7 @@
 //!     .operation_id(Some("upload"))
 //!     .response("201", Response::new("The image is there."))
 //!     .build();
-//! AsyncMode::new().idempotency_key().apply(&mut upload);
+//! Negotiated::new().idempotency_key().apply(&mut upload);
 //!
 //! let mut paths = Paths::new();
 //! paths.paths.insert("/images".to_owned(), PathItem::new(HttpMethod::Post, upload));
@@ -53,8 +53,8 @@
 mod answer;
 mod field;
 mod link;
-mod mode;
 mod monitor;
+mod negotiated;
 mod parameter;
 mod problem;
 mod schemas;
@@ -63,16 +63,16 @@ use utoipa::ToSchema;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::schema::{Components, ComponentsBuilder};
 
-pub use self::answer::Answer;
+pub use self::answer::AnswerComponent;
 use self::field::Field;
-pub use self::mode::{AsyncMode, NoSuchOperation};
 pub use self::monitor::{Monitors, monitor_paths};
+pub use self::negotiated::{Negotiated, NoSuchOperation};
 pub use self::parameter::Parameter;
 pub use self::problem::problem_response;
 use crate::header::UriReference;
 use crate::respond::{Event, ListView};
 
-/// The components that [`monitor_paths`] and [`AsyncMode`] refer to: schemas, parameters, answers and their
+/// The components that [`monitor_paths`] and [`Negotiated`] refer to: schemas, parameters, answers and their
 /// fields.
 pub fn components() -> Components {
     let mut schemas = vec![];
@@ -90,7 +90,7 @@ pub fn components() -> Components {
     let components = Field::ALL
         .into_iter()
         .fold(components, |components, field| components.header(field.name(), field.object(false)));
-    let components = Answer::ALL
+    let components = AnswerComponent::ALL
         .iter()
         .fold(components, |components, answer| components.response(answer.name(), answer.object()));
     components.build()

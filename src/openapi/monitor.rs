@@ -11,7 +11,7 @@ use utoipa::openapi::{OpenApi, Paths};
 
 use super::field::Field;
 use super::link::{CANCEL, DELETE, LIST, READ, RESULT};
-use super::{Answer, Parameter, add_components};
+use super::{AnswerComponent, Parameter, add_components};
 #[cfg(feature = "webhook")]
 use super::{link::CALLBACK, schemas::reference};
 #[cfg(feature = "webhook")]
@@ -111,7 +111,7 @@ fn described(
     id: &str,
     summary: &str,
     parameters: &[Parameter],
-    answers: &[Answer],
+    answers: &[AnswerComponent],
 ) -> OperationBuilder {
     let operation = OperationBuilder::new().tag(TAG).operation_id(Some(id)).summary(Some(summary));
     let operation = parameters
@@ -131,11 +131,11 @@ fn list_operation() -> Operation {
         Parameter::LastEventId,
     ];
     let answers = [
-        Answer::List,
-        Answer::BadQuery,
-        Answer::NoList,
-        Answer::TooManyPolls,
-        Answer::StoreUnavailable,
+        AnswerComponent::List,
+        AnswerComponent::BadQuery,
+        AnswerComponent::NoList,
+        AnswerComponent::TooManyPolls,
+        AnswerComponent::StoreUnavailable,
     ];
     described(LIST, "The caller's own operations, newest first", &parameters, &answers).build()
 }
@@ -148,26 +148,26 @@ fn read_operation() -> Operation {
         Parameter::LastEventId,
     ];
     let answers = [
-        Answer::State,
-        Answer::NoMoreEvents,
-        Answer::NotModified,
-        Answer::NotFound,
-        Answer::Expired,
-        Answer::TooManyPolls,
-        Answer::StoreUnavailable,
+        AnswerComponent::State,
+        AnswerComponent::NoMoreEvents,
+        AnswerComponent::NotModified,
+        AnswerComponent::NotFound,
+        AnswerComponent::Expired,
+        AnswerComponent::TooManyPolls,
+        AnswerComponent::StoreUnavailable,
     ];
     described(READ, "The status monitor: how an operation stands", &parameters, &answers).build()
 }
 
 fn delete_operation() -> Operation {
     let answers = [
-        Answer::CancelRequested,
-        Answer::Forgotten,
-        Answer::Changed,
-        Answer::NotFound,
-        Answer::Expired,
-        Answer::TooManyPolls,
-        Answer::StoreUnavailable,
+        AnswerComponent::CancelRequested,
+        AnswerComponent::Forgotten,
+        AnswerComponent::Changed,
+        AnswerComponent::NotFound,
+        AnswerComponent::Expired,
+        AnswerComponent::TooManyPolls,
+        AnswerComponent::StoreUnavailable,
     ];
     let summary = "Requests an operation's cancellation, or forgets it once it has ended";
     let parameters = [Parameter::OperationId, Parameter::IfMatch];
@@ -175,8 +175,12 @@ fn delete_operation() -> Operation {
 }
 
 fn result_operation() -> Operation {
-    let answers =
-        [Answer::NoResult, Answer::Expired, Answer::TooManyPolls, Answer::StoreUnavailable];
+    let answers = [
+        AnswerComponent::NoResult,
+        AnswerComponent::Expired,
+        AnswerComponent::TooManyPolls,
+        AnswerComponent::StoreUnavailable,
+    ];
     let outcome = ResponseBuilder::new()
         .description(
             "The answer that the plain request would have got: its status, its fields, its content.",
@@ -192,12 +196,12 @@ fn result_operation() -> Operation {
 
 fn cancel_operation() -> Operation {
     let answers = [
-        Answer::BackToPage,
-        Answer::CrossSite,
-        Answer::NotFound,
-        Answer::Expired,
-        Answer::TooManyPolls,
-        Answer::StoreUnavailable,
+        AnswerComponent::BackToPage,
+        AnswerComponent::CrossSite,
+        AnswerComponent::NotFound,
+        AnswerComponent::Expired,
+        AnswerComponent::TooManyPolls,
+        AnswerComponent::StoreUnavailable,
     ];
     described(CANCEL, "What the button of a page asks", &[Parameter::OperationId], &answers)
         .description(Some(
@@ -209,8 +213,12 @@ fn cancel_operation() -> Operation {
 
 #[cfg(feature = "webhook")]
 fn callback_operation() -> Operation {
-    let answers =
-        [Answer::NotFound, Answer::Expired, Answer::TooManyPolls, Answer::StoreUnavailable];
+    let answers = [
+        AnswerComponent::NotFound,
+        AnswerComponent::Expired,
+        AnswerComponent::TooManyPolls,
+        AnswerComponent::StoreUnavailable,
+    ];
     let delivery = ResponseBuilder::new()
         .description("How the telling of its last change goes.")
         .header_ref(Field::CacheControl.name(), Field::CacheControl.reference())

@@ -29,7 +29,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
 use respond_async::header::CacheControl;
-use respond_async::openapi::{AsyncMode, Monitors};
+use respond_async::openapi::{Monitors, Negotiated};
 use respond_async::operation::IntoOutcome;
 use respond_async::operations::OperationsBuilder;
 use respond_async::prefer::Preferences;
@@ -56,7 +56,7 @@ static DOCUMENTED: LazyLock<Documented> = LazyLock::new(|| {
     };
     let task = OperationBuilder::new().response("200", done()).response("201", done());
     let mut task = task.build();
-    AsyncMode::new().idempotency_key().strict().apply(&mut task);
+    Negotiated::new().idempotency_key().strict().apply(&mut task);
     let mut paths = Paths::new();
     paths.paths.insert("/tasks/{what}".to_owned(), PathItem::new(HttpMethod::Post, task));
     let mut document = OpenApi::new(Info::new("Tasks", "1.0.0"), paths);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method};
 use proptest::prelude::*;
 use respond_async::header::UriReference;
-use respond_async::openapi::{Answer, AsyncMode, Monitors, Parameter};
+use respond_async::openapi::{AnswerComponent, Monitors, Negotiated, Parameter};
 use respond_async::operation::{
     Change, IntoOutcome, Kind, NewOperation, Operation, OperationId, Progress,
 };
@@ -32,7 +32,7 @@ fn document() -> OpenApi {
     let mut work = OperationBuilder::new().operation_id(Some("work"));
     work = work.response("201", utoipa::openapi::Response::new("It is done."));
     let mut work = work.build();
-    AsyncMode::new().idempotency_key().strict().apply(&mut work);
+    Negotiated::new().idempotency_key().strict().apply(&mut work);
     let mut paths = Paths::new();
     paths.paths.insert("/work".to_owned(), PathItem::new(HttpMethod::Post, work));
     let mut document = OpenApi::new(Info::new("A service", "1.0.0"), paths);
@@ -148,8 +148,8 @@ fn all_slugs() -> Vec<&'static str> {
 #[test]
 fn each_type_of_problem_is_documented_with_the_status_that_it_has() {
     let documented: Vec<ProblemType> =
-        Answer::ALL.iter().flat_map(|answer| answer.problems()).copied().collect();
-    for answer in Answer::ALL {
+        AnswerComponent::ALL.iter().flat_map(|answer| answer.problems()).copied().collect();
+    for answer in AnswerComponent::ALL {
         for problem in answer.problems() {
             assert_eq!(problem.status(), answer.status(), "{}", answer.name());
         }
@@ -168,7 +168,7 @@ fn each_type_of_problem_is_documented_with_the_status_that_it_has() {
 fn each_type_of_problem_is_as_the_schema_says() {
     let documented = Documented::new(&document());
     let schema = json!({ "$ref": "#/components/schemas/Problem" });
-    let problems = Answer::ALL.iter().flat_map(|answer| answer.problems());
+    let problems = AnswerComponent::ALL.iter().flat_map(|answer| answer.problems());
     for kind in problems.copied() {
         let problem = Problem::new(kind).detail("Why.").instance("/here").with("offset", 17);
         documented.check(&schema, &serde_json::to_value(problem).unwrap()).unwrap();

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use respond_async::Outcome;
-use respond_async::openapi::{Answer, AsyncMode, Monitors, Parameter, problem_response};
+use respond_async::openapi::{AnswerComponent, Monitors, Negotiated, Parameter, problem_response};
 use respond_async::operations::Health;
 use respond_async::problem::types;
 use respond_async::respond::Response;
@@ -41,7 +41,7 @@ pub fn document() -> Response {
 
 fn describe() -> OpenApi {
     let mut upload = upload();
-    AsyncMode::new().idempotency_key().apply(&mut upload);
+    Negotiated::new().idempotency_key().apply(&mut upload);
     let mut paths = Paths::new();
     for (path, method, operation) in [
         ("/images", HttpMethod::Post, upload),
@@ -137,9 +137,9 @@ fn download() -> Operation {
         .parameter(id)
         .parameter_ref(Parameter::IfNoneMatch.reference())
         .response("200", image)
-        .response("304", Answer::NotModified.reference())
+        .response("304", AnswerComponent::NotModified.reference())
         .response("404", problem_response("There is no such image.", &[NO_SUCH_IMAGE]))
-        .response("500", Answer::Failed.reference())
+        .response("500", AnswerComponent::Failed.reference())
         .build()
 }
 

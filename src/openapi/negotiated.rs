@@ -4,7 +4,7 @@ use utoipa::openapi::path::{HttpMethod, Operation, Paths};
 use utoipa::openapi::{RefOr, path};
 
 use super::field::Field;
-use super::{Answer, Parameter};
+use super::{AnswerComponent, Parameter};
 
 /// What the asynchronous mode of an operation adds to its description: `Prefer`, the 202 with links to
 /// the status monitor, and the problems that come with it.
@@ -12,17 +12,17 @@ use super::{Answer, Parameter};
 /// What the operation describes already stays as it is: a status is described by its owner first.
 ///
 /// ```
-/// use respond_async::openapi::AsyncMode;
+/// use respond_async::openapi::Negotiated;
 /// use utoipa::openapi::path::OperationBuilder;
 ///
 /// let mut upload = OperationBuilder::new().operation_id(Some("upload")).build();
-/// AsyncMode::new().idempotency_key().apply(&mut upload);
+/// Negotiated::new().idempotency_key().apply(&mut upload);
 /// assert!(upload.responses.responses.contains_key("202"));
 /// assert_eq!(upload.parameters.map(|parameters| parameters.len()), Some(2));
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 #[must_use]
-pub struct AsyncMode {
+pub struct Negotiated {
     key: Option<Parameter>,
     strict: bool,
     callback: bool,
@@ -35,7 +35,7 @@ pub struct NoSuchOperation {
     path: String,
 }
 
-impl AsyncMode {
+impl Negotiated {
     /// The mode as every operation has it.
     pub fn new() -> Self {
         Self::default()
@@ -84,21 +84,21 @@ impl AsyncMode {
             }
         }
         for answer in [
-            Answer::Accepted,
-            Answer::Canceled,
-            Answer::TooLarge,
-            Answer::TooManyOperations,
-            Answer::Failed,
-            Answer::Unavailable,
-            Answer::Overdue,
+            AnswerComponent::Accepted,
+            AnswerComponent::Canceled,
+            AnswerComponent::TooLarge,
+            AnswerComponent::TooManyOperations,
+            AnswerComponent::Failed,
+            AnswerComponent::Unavailable,
+            AnswerComponent::Overdue,
         ] {
             answer.describe(operation);
         }
         if self.key.is_some() {
-            Answer::KeyReused.describe(operation);
+            AnswerComponent::KeyReused.describe(operation);
         }
         if self.key.is_some() || self.strict || self.callback {
-            Answer::BadRequest.describe(operation);
+            AnswerComponent::BadRequest.describe(operation);
         }
     }
 
@@ -156,7 +156,7 @@ mod tests {
     fn adds_what_the_mode_can_answer() {
         let plain = OperationBuilder::new().response("201", Response::new("There.")).build();
         let mut operation = plain.clone();
-        AsyncMode::new().apply(&mut operation);
+        Negotiated::new().apply(&mut operation);
         assert_eq!(statuses(&operation), ["201", "202", "409", "413", "429", "500", "503", "504"]);
         let RefOr::T(created) = &operation.responses.responses["201"] else {
             panic!("a reference")
@@ -164,13 +164,13 @@ mod tests {
         assert_eq!(created.headers.keys().collect::<Vec<_>>(), ["Vary"]);
 
         let mut strict = plain.clone();
-        AsyncMode::new().strict().apply(&mut strict);
+        Negotiated::new().strict().apply(&mut strict);
         assert!(statuses(&strict).contains(&"400"));
         let mut called = plain.clone();
-        AsyncMode::new().callback().apply(&mut called);
+        Negotiated::new().callback().apply(&mut called);
         assert!(statuses(&called).contains(&"400"));
         let mut keyed = plain;
-        AsyncMode::new().require_idempotency_key().apply(&mut keyed);
+        Negotiated::new().require_idempotency_key().apply(&mut keyed);
         assert!(statuses(&keyed).contains(&"422") && statuses(&keyed).contains(&"400"));
     }
 
@@ -183,7 +183,7 @@ mod tests {
             .build();
         // Twice is as once.
         for _ in 0..2 {
-            AsyncMode::new().idempotency_key().apply(&mut operation);
+            Negotiated::new().idempotency_key().apply(&mut operation);
         }
         assert_eq!(operation.parameters.as_ref().map(Vec::len), Some(2));
         let RefOr::T(kept) = &operation.responses.responses["503"] else { panic!("a reference") };
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn an_operation_that_is_not_there_is_told() {
         let mut paths = Paths::new();
-        let mode = AsyncMode::new();
+        let mode = Negotiated::new();
         let error = mode.apply_at(&mut paths, &HttpMethod::Post, "/images").unwrap_err();
         assert_eq!(error.to_string(), "the document has no such operation at /images");
         let item = PathItem::new(HttpMethod::Post, OperationBuilder::new());
