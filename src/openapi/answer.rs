@@ -10,9 +10,9 @@ use utoipa::openapi::{Content, ContentBuilder, Ref, RefOr};
 
 use super::field::Field;
 use super::link::{CANCEL, DELETE, READ, RESULT, link};
-use super::problem::{media_type, problems};
+use super::problem::problems;
 use super::schemas::{examples, reference, text};
-use crate::problem::{ProblemType, types};
+use crate::problem::{self, ProblemType, types};
 use crate::respond::{Accepted, Event, ListView, OperationView};
 
 /// An answer that is a component of the document.
@@ -346,7 +346,7 @@ impl AnswerComponent {
             _ => Vec::new(),
         };
         if !self.problems().is_empty() {
-            contents.push((media_type(), problems(self.problems())));
+            contents.push((problem::MEDIA_TYPE.to_owned(), problems(self.problems())));
             let is_of_page = matches!(
                 self,
                 Self::BadQuery

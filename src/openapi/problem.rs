@@ -8,11 +8,6 @@ use utoipa::openapi::{Content, ContentBuilder, RefOr};
 use super::schemas::reference;
 use crate::problem::{self, Problem, ProblemType};
 
-/// The media type of problems, as text.
-pub(super) fn media_type() -> String {
-    problem::MEDIA_TYPE.to_str().unwrap_or_default().to_owned()
-}
-
 /// The content of a problem of one of these types.
 pub(super) fn problems(kinds: &[ProblemType]) -> Content {
     let examples = kinds.iter().map(|kind| {
@@ -36,7 +31,10 @@ pub(super) fn problems(kinds: &[ProblemType]) -> Content {
 /// assert!(response.content.contains_key("application/problem+json"));
 /// ```
 pub fn problem_response(description: &str, kinds: &[ProblemType]) -> Response {
-    ResponseBuilder::new().description(description).content(media_type(), problems(kinds)).build()
+    ResponseBuilder::new()
+        .description(description)
+        .content(problem::MEDIA_TYPE, problems(kinds))
+        .build()
 }
 
 impl<'r> ToResponse<'r> for Problem {

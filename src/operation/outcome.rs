@@ -28,6 +28,8 @@ pub struct OutcomeHead {
     location: Option<UriReference>,
 }
 
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static(problem::MEDIA_TYPE);
+
 /// Fields that speak of one message on one connection, or to one client only, and so are not kept
 /// with an outcome: the hop-by-hop fields of [RFC 9110 §7.6.1], the framing of [RFC 9112 §6], `Date`
 /// (the answer to a poll has its own) and `Set-Cookie`.
@@ -169,7 +171,7 @@ impl<B: Into<Bytes>> IntoOutcome for Response<B> {
 impl IntoOutcome for Problem {
     fn into_outcome(self) -> Outcome {
         let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut outcome = Outcome::with_body(self.status(), problem::MEDIA_TYPE, body);
+        let mut outcome = Outcome::with_body(self.status(), PROBLEM_JSON, body);
         if let Some(delay) = self.retry_delay() {
             outcome.headers.insert(header::RETRY_AFTER, retry_after(delay));
         }
@@ -213,7 +215,7 @@ mod tests {
         );
         assert_eq!(plain.problem(), Some(Problem::from_status(StatusCode::BAD_GATEWAY)));
         let mut broken = plain.clone();
-        broken.headers.insert(header::CONTENT_TYPE, problem::MEDIA_TYPE);
+        broken.headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
         assert_eq!(broken.problem(), Some(Problem::from_status(StatusCode::BAD_GATEWAY)));
         assert_eq!(Outcome::new(StatusCode::SEE_OTHER).problem(), None);
     }

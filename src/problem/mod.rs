@@ -34,13 +34,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 /// The media type of a problem document
 /// ([RFC 9457 §6.1](https://www.rfc-editor.org/rfc/rfc9457#section-6.1)).
-pub const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
+pub const MEDIA_TYPE: &str = "application/problem+json";
 
 /// A kind of problem: its identifying URI, its title, and the status it is answered with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
