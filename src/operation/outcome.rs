@@ -54,6 +54,8 @@ pub const NOT_KEPT: [HeaderName; 12] = [
 impl Outcome {
     /// The longest `Location` that an operation tells, 8 KiB; a longer one is in the result alone.
     pub const MAX_LOCATION_BYTES: usize = 8 * 1024;
+    /// How many bytes the names and values of its fields may have together for a store to take it: 64 KiB.
+    pub const MAX_FIELD_BYTES: usize = 64 << 10;
 
     /// An answer of that status, without fields or content.
     pub fn new(status: StatusCode) -> Self {

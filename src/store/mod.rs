@@ -145,7 +145,7 @@ impl Swap {
     ///
     /// # Errors
     /// [`StoreErrorKind::TooLarge`] if the outcome's body or an input is over `max_body_bytes`, or the
-    /// outcome's fields are over [`MAX_FIELD_BYTES`].
+    /// outcome's fields are over [`Outcome::MAX_FIELD_BYTES`].
     pub fn check_size(&self, max_body_bytes: usize) -> Result<(), StoreError> {
         if let Some(outcome) = &self.outcome {
             check_outcome_size(outcome, max_body_bytes)?;
@@ -159,21 +159,18 @@ impl Swap {
 /// has to know before there is a write.
 ///
 /// # Errors
-/// [`StoreErrorKind::TooLarge`] if the body is over that, or the fields are over [`MAX_FIELD_BYTES`].
+/// [`StoreErrorKind::TooLarge`] if the body is over that, or the fields are over [`Outcome::MAX_FIELD_BYTES`].
 pub(crate) fn check_outcome_size(
     outcome: &Outcome,
     max_body_bytes: usize,
 ) -> Result<(), StoreError> {
     submission::check_size(Some(&outcome.body), max_body_bytes)?;
-    if field_bytes(outcome) > MAX_FIELD_BYTES {
+    if field_bytes(outcome) > Outcome::MAX_FIELD_BYTES {
         let message = "the fields of the outcome are larger than a store takes";
         return Err(StoreError::new(StoreErrorKind::TooLarge, message));
     }
     Ok(())
 }
-
-/// How many bytes the names and values of an outcome's fields may have together: 64 KiB.
-pub const MAX_FIELD_BYTES: usize = 64 << 10;
 
 /// How many bytes the names and values of an outcome's fields have together.
 fn field_bytes(outcome: &Outcome) -> usize {
@@ -294,7 +291,7 @@ pub trait OperationStore: std::fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreErrorKind::TooLarge`] if the outcome's body or an input is over
-    /// [`Capabilities::max_body_bytes`], or the outcome's fields are over [`MAX_FIELD_BYTES`]
+    /// [`Capabilities::max_body_bytes`], or the outcome's fields are over [`Outcome::MAX_FIELD_BYTES`]
     /// ([`Swap::check_size`]); else the store's troubles.
     async fn swap(&self, swap: Swap) -> Result<Swapped, StoreError>;
 
@@ -372,9 +369,11 @@ mod tests {
             let headers = HeaderMap::from_iter([(name.clone(), value)]);
             Outcome { status: StatusCode::OK, headers, body: vec![7; body].into() }
         };
-        let largest = outcome(10, MAX_FIELD_BYTES);
+        let largest = outcome(10, Outcome::MAX_FIELD_BYTES);
         assert!(check_outcome_size(&largest, 10).is_ok());
-        for large in [outcome(11, MAX_FIELD_BYTES), outcome(10, MAX_FIELD_BYTES + 1)] {
+        for large in
+            [outcome(11, Outcome::MAX_FIELD_BYTES), outcome(10, Outcome::MAX_FIELD_BYTES + 1)]
+        {
             let error = check_outcome_size(&large, 10).unwrap_err();
             assert_eq!(error.kind(), StoreErrorKind::TooLarge);
         }

@@ -12,8 +12,8 @@ use respond_async::prefer::Preferences;
 use respond_async::problem::types;
 use respond_async::respond::Created;
 use respond_async::store::{
-    IDEMPOTENCY_KEY, Idempotency, ListQuery, MAX_FIELD_BYTES, OperationStore, OperationStoreExt,
-    StoreError, StoreErrorKind,
+    IDEMPOTENCY_KEY, Idempotency, ListQuery, OperationStore, OperationStoreExt, StoreError,
+    StoreErrorKind,
 };
 use respond_async::time::Clock;
 use respond_async::{OperationId, Operations, Owner, Status};
@@ -343,7 +343,9 @@ async fn an_answer_with_too_many_fields_is_a_failure() {
     let place = Place::new();
     let large = |_: super::Act, _| async {
         let mut outcome = respond_async::Outcome::default();
-        outcome.headers.insert("x-large", "a".repeat(MAX_FIELD_BYTES + 1).parse().unwrap());
+        outcome
+            .headers
+            .insert("x-large", "a".repeat(Outcome::MAX_FIELD_BYTES + 1).parse().unwrap());
         outcome
     };
     let one = place.builder(place.store.clone()).job(large).start();
@@ -353,7 +355,7 @@ async fn an_answer_with_too_many_fields_is_a_failure() {
 
     let waits = one.kick_off(&Preferences::default()).delay(HOUR).submit(act("work", 1)).await;
     let mut outcome = respond_async::Outcome::default();
-    outcome.headers.insert("x-large", "a".repeat(MAX_FIELD_BYTES + 1).parse().unwrap());
+    outcome.headers.insert("x-large", "a".repeat(Outcome::MAX_FIELD_BYTES + 1).parse().unwrap());
     let completed = one.complete(waits.unwrap().operation.id(), outcome).await.unwrap();
     assert_failed(&completed.operation, types::RESULT_TOO_LARGE);
 }

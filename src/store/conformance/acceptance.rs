@@ -9,8 +9,8 @@ use super::samples::{
     LONG, accept_running, answer, bytes_of, created, existing, found, handles, idempotency,
     new_operation, owner, succeeded, swap_of, whole,
 };
-use crate::operation::{Kind, Progress};
-use crate::store::{Acceptance, MAX_FIELD_BYTES, OperationStore, StoreErrorKind, Submission, Swap};
+use crate::operation::{Kind, Outcome, Progress};
+use crate::store::{Acceptance, OperationStore, StoreErrorKind, Submission, Swap};
 
 /// The largest body that the suite sends.
 pub(super) const LARGEST_SENT: usize = 10 << 20;
@@ -63,13 +63,13 @@ pub async fn c01_what_was_accepted_is_found_as_it_was_given<F: Fixture>(fixture:
 }
 
 /// A body over the store's limit is refused as such, and so are fields of an outcome over
-/// [`MAX_FIELD_BYTES`]; nothing of the call is written: no operation, no key, no end of the work.
+/// [`Outcome::MAX_FIELD_BYTES`]; nothing of the call is written: no operation, no key, no end of the work.
 ///
 /// A store whose limit of bodies is over 10 MiB takes a body of that size instead.
 pub async fn c06_a_body_over_the_limit_is_refused<F: Fixture>(fixture: &F) {
     let [store, other, _] = handles(fixture).await;
     let mut wordy = answer("done");
-    let value = HeaderValue::from_str(&"x".repeat(MAX_FIELD_BYTES / 8)).unwrap();
+    let value = HeaderValue::from_str(&"x".repeat(Outcome::MAX_FIELD_BYTES / 8)).unwrap();
     for _ in 0..8 {
         wordy.headers.append("x-long", value.clone());
     }
