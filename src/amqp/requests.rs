@@ -77,7 +77,7 @@ impl RequestsBuilder {
     /// How long the broker keeps the message of an operation without deadline if nothing else is said.
     pub const DEFAULT_EXPIRY: Duration = Duration::from_secs(24 * 60 * 60);
     /// How many requests may wait for their replies if nothing else is said.
-    pub const DEFAULT_IN_FLIGHT: usize = 10_000;
+    pub const DEFAULT_IN_FLIGHT_LIMIT: usize = 10_000;
     /// How long a reply waits for its process if nothing else is said.
     pub const DEFAULT_REPLY_WAIT: Duration = Duration::from_secs(30);
     /// For how long an operation hears nothing of its job before that counts as lost if nothing else is said:
@@ -164,7 +164,7 @@ impl Requests {
             name,
             timeout: RequestsBuilder::DEFAULT_TIMEOUT,
             expiry: RequestsBuilder::DEFAULT_EXPIRY,
-            in_flight: RequestsBuilder::DEFAULT_IN_FLIGHT,
+            in_flight: RequestsBuilder::DEFAULT_IN_FLIGHT_LIMIT,
             reply_wait: RequestsBuilder::DEFAULT_REPLY_WAIT,
             silence: RequestsBuilder::DEFAULT_SILENCE,
         };

@@ -48,7 +48,7 @@ impl WorkerBuilder {
     /// How often a job is begun at the most if nothing else is said.
     pub const DEFAULT_ATTEMPT_LIMIT: u32 = 5;
     /// How many jobs of a kind wait at the broker if nothing else is said.
-    pub const DEFAULT_QUEUE: u32 = 100_000;
+    pub const DEFAULT_QUEUE_LIMIT: u32 = 100_000;
     /// How long a job may take before the broker gives it to another worker if nothing else is said.
     pub const DEFAULT_LONGEST_JOB: Duration = Duration::from_secs(24 * 60 * 60);
     /// How often one job's progress is told at the most if nothing else is said.
@@ -168,7 +168,7 @@ impl Worker {
         let settings = Settings {
             concurrency: WorkerBuilder::DEFAULT_CONCURRENCY,
             attempt_limit: WorkerBuilder::DEFAULT_ATTEMPT_LIMIT,
-            queue: WorkerBuilder::DEFAULT_QUEUE,
+            queue: WorkerBuilder::DEFAULT_QUEUE_LIMIT,
             longest_job: WorkerBuilder::DEFAULT_LONGEST_JOB,
             progress_interval: WorkerBuilder::DEFAULT_PROGRESS_INTERVAL,
             cancel_grace: WorkerBuilder::DEFAULT_CANCEL_GRACE,

@@ -13,9 +13,9 @@ pub struct PollPolicy {
 
 impl PollPolicy {
     /// The shortest pause between two polls if nothing else is said.
-    pub const DEFAULT_SHORTEST: Duration = Duration::from_millis(500);
+    pub const DEFAULT_SHORTEST_PAUSE: Duration = Duration::from_millis(500);
     /// The longest pause if nothing else is said, whatever the server asks for.
-    pub const DEFAULT_LONGEST: Duration = Duration::from_secs(300);
+    pub const DEFAULT_LONGEST_PAUSE: Duration = Duration::from_secs(300);
     /// How long a server may hold a poll if nothing else is said.
     pub const DEFAULT_WAIT: Duration = Duration::from_secs(20);
     /// How many polls in a row may fail if nothing else is said: about seven minutes.
@@ -29,8 +29,8 @@ impl PollPolicy {
     /// The defaults.
     pub fn new() -> Self {
         Self {
-            shortest: Self::DEFAULT_SHORTEST,
-            longest: Self::DEFAULT_LONGEST,
+            shortest: Self::DEFAULT_SHORTEST_PAUSE,
+            longest: Self::DEFAULT_LONGEST_PAUSE,
             wait: Self::DEFAULT_WAIT,
             events: true,
             failure_limit: Self::DEFAULT_FAILURE_LIMIT,
