@@ -75,13 +75,23 @@ impl EventStream {
     /// How much the broker keeps if nothing else is said: 1 GiB; then the oldest events go.
     pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
 
-    /// The stream of that name, which keeps so many bytes at the least. All its users have to agree on it.
+    /// The stream of that name.
     ///
     /// # Panics
     /// If the name is longer than 200 bytes: AMQP bounds names.
-    pub fn new(amqp: &Amqp, name: impl Into<String>, max_bytes: u64) -> Self {
+    pub fn new(amqp: &Amqp, name: impl Into<String>) -> Self {
         let name = name.into();
         topology::check_name(&name);
+        Self::keeping(amqp, name, Self::DEFAULT_MAX_BYTES)
+    }
+
+    /// How many bytes of events the broker keeps, at the least. All users of the stream have to agree on it.
+    #[must_use]
+    pub fn with_max_bytes(self, bytes: u64) -> Self {
+        Self::keeping(&self.0.amqp, self.0.name.clone(), bytes)
+    }
+
+    fn keeping(amqp: &Amqp, name: String, max_bytes: u64) -> Self {
         Self(Arc::new(Inner {
             amqp: amqp.clone(),
             name,

@@ -54,7 +54,7 @@ async fn append(stream: &EventStream, positions: impl IntoIterator<Item = u64>) 
 
 async fn fresh(name: &str, amqp: &Amqp) -> EventStream {
     Raw::connect(&servers::shared("AMQP_URL")).await.remove(name).await;
-    EventStream::new(amqp, name, EventStream::DEFAULT_MAX_BYTES)
+    EventStream::new(amqp, name)
 }
 
 #[tokio::test]
@@ -148,7 +148,7 @@ async fn what_cannot_be_read_or_taken_in_is_tried_again() {
 async fn a_broker_that_is_killed_loses_no_event() {
     let mut server = Server::start(Sort::RabbitMq);
     let amqp = connect_to(&server.url()).await;
-    let stream = EventStream::new(&amqp, "test.copies.through", EventStream::DEFAULT_MAX_BYTES);
+    let stream = EventStream::new(&amqp, "test.copies.through");
     let model = ReadModel::new(Names::default());
     let _feed = stream.feed(&model, async || None);
     append(&stream, 1..=10).await;

@@ -59,7 +59,7 @@ impl UserService {
     /// If the database cannot be opened.
     pub fn start(amqp: &Amqp, file: &Path) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let database = Database::open(file)?;
-        let stream = EventStream::new(amqp, EVENTS, EVENTS_BYTES);
+        let stream = EventStream::new(amqp, EVENTS).with_max_bytes(EVENTS_BYTES);
         let mut publisher = JoinSet::new();
         publisher.spawn(publish(database.clone(), stream));
         publisher.spawn(forget(database.clone()));

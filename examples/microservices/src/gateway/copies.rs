@@ -51,12 +51,13 @@ impl LocalUsers {
         let model = begin(&file);
         let ask = Arc::new(ask);
         // If the stream does not have what is missing any more, the service has.
-        let feed = EventStream::new(amqp, EVENTS, EVENTS_BYTES).feed(&model, move || {
-            let ask = Arc::clone(&ask);
-            async move {
-                serde_json::from_slice(&ask(GetSnapshot {}, Context::default()).await.body).ok()
-            }
-        });
+        let feed =
+            EventStream::new(amqp, EVENTS).with_max_bytes(EVENTS_BYTES).feed(&model, move || {
+                let ask = Arc::clone(&ask);
+                async move {
+                    serde_json::from_slice(&ask(GetSnapshot {}, Context::default()).await.body).ok()
+                }
+            });
         let copy = model.clone();
         let mut saving = JoinSet::new();
         saving.spawn(async move {
