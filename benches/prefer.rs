@@ -32,7 +32,7 @@ fn main() {
     for lines in FIELDS {
         let mut headers = HeaderMap::new();
         for line in lines {
-            headers.append(PREFER.clone(), HeaderValue::from_static(line));
+            headers.append(PREFER, HeaderValue::from_static(line));
         }
         let allocated = allocation_counter::measure(|| read(&headers)).count_total;
         let figures = [fastest(|| read(&headers)), fastest(|| read_naively(&headers))];
@@ -51,7 +51,7 @@ fn read(headers: &HeaderMap) {
 
 fn read_naively(headers: &HeaderMap) {
     let lines: Vec<&[u8]> =
-        black_box(headers).get_all(&PREFER).iter().map(HeaderValue::as_bytes).collect();
+        black_box(headers).get_all(PREFER).iter().map(HeaderValue::as_bytes).collect();
     let preferences = reference::preferences(&lines);
     black_box((
         reference::respond_async(&preferences),

@@ -10,7 +10,7 @@ fn headers(lines: &[&'static str]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for line in lines {
         // A value with a buffer of its own: cloning that would allocate.
-        headers.append(&PREFER, HeaderValue::from_str(line).unwrap());
+        headers.append(PREFER, HeaderValue::from_str(line).unwrap());
     }
     headers
 }
@@ -95,7 +95,7 @@ fn applying_respond_async_needs_none() {
         let value = PreferenceApplied::of(&preferences).respond_async().to_header_value();
         assert!(value.is_some_and(|value| value == "respond-async"));
     });
-    request.insert(&PREFERENCE_APPLIED, HeaderValue::from_static("respond-async"));
+    request.insert(PREFERENCE_APPLIED, HeaderValue::from_static("respond-async"));
     assert_allocations(0, || {
         assert!(PreferenceApplied::from_headers(&request).contains("respond-async"));
     });

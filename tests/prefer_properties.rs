@@ -61,7 +61,7 @@ fn well_formed() -> impl Strategy<Value = Vec<String>> {
 fn read<L: AsRef<[u8]>>(lines: impl IntoIterator<Item = L>) -> Preferences {
     let mut headers = HeaderMap::new();
     for line in lines {
-        headers.append(&PREFER, HeaderValue::from_bytes(line.as_ref()).unwrap());
+        headers.append(PREFER, HeaderValue::from_bytes(line.as_ref()).unwrap());
     }
     Preferences::from_headers(&headers)
 }
@@ -223,7 +223,7 @@ proptest! {
         }
         prop_assert_eq!(applied.is_empty(), applied.to_header_value().is_none());
         if let Some(value) = applied.to_header_value() {
-            let headers = HeaderMap::from_iter([(PREFERENCE_APPLIED.clone(), value)]);
+            let headers = HeaderMap::from_iter([(PREFERENCE_APPLIED, value)]);
             prop_assert_eq!(&PreferenceApplied::from_headers(&headers), &applied);
         }
         for preference in applied.iter() {

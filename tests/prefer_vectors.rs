@@ -41,7 +41,7 @@ fn run(file: &str, at_least: usize) {
         let mut headers = HeaderMap::new();
         for line in &case.lines {
             let bytes: Vec<u8> = line.chars().map(|byte| u8::try_from(byte).unwrap()).collect();
-            headers.append(&PREFER, HeaderValue::from_bytes(&bytes).unwrap());
+            headers.append(PREFER, HeaderValue::from_bytes(&bytes).unwrap());
         }
         check(file, &case, &Preferences::from_headers(&headers));
     }

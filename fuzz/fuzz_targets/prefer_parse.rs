@@ -11,7 +11,7 @@ fuzz_target!(|field: &[u8]| {
     for line in
         field.split(|&byte| byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok())
     {
-        headers.append(&PREFER, line);
+        headers.append(PREFER, line);
     }
     let lenient = Preferences::from_headers(&headers);
     assert!(lenient.len() <= MAX_PREFERENCES && lenient.dropped().count() <= MAX_PREFERENCES + 1);

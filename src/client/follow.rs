@@ -166,7 +166,7 @@ impl Follow {
                 // for in vain.
                 if !policy.wait.is_zero() {
                     let wait = PreferField::new().wait(policy.wait).to_header_value();
-                    headers.extend(wait.map(|wait| (PREFER.clone(), wait)));
+                    headers.extend(wait.map(|wait| (PREFER, wait)));
                 }
             }
             return (self.target(), headers);

@@ -46,7 +46,7 @@ const OF_THE_REQUEST: [HeaderName; 20] = [
     header::TRANSFER_ENCODING,
     IDEMPOTENCY_KEY,
     // A poll that carried it would begin a new operation, with some servers.
-    HeaderName::from_static("prefer"),
+    PREFER,
 ];
 
 /// Sends requests, and follows the operations that they begin. A clone is the same.
@@ -286,10 +286,10 @@ impl Sending {
         }
         let Some(field) = field.to_header_value() else { return };
         let headers = self.request.headers_mut();
-        let stated: Vec<_> = headers.get_all(&PREFER).iter().cloned().collect();
-        headers.insert(PREFER.clone(), field);
+        let stated: Vec<_> = headers.get_all(PREFER).iter().cloned().collect();
+        headers.insert(PREFER, field);
         for line in stated {
-            headers.append(PREFER.clone(), line);
+            headers.append(PREFER, line);
         }
     }
 

@@ -49,6 +49,8 @@ use crate::time::Timestamp;
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// `Sunset`, when a resource will go ([RFC 8594](https://www.rfc-editor.org/rfc/rfc8594)).
 pub const SUNSET: HeaderName = HeaderName::from_static("sunset");
+/// `Idempotency-Replayed`, on an answer that an earlier request with the same idempotency key has begun.
+pub(crate) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The response fields that a browser's script must be allowed to read
 /// (`Access-Control-Expose-Headers`), so that it can follow a 202 from another origin.
@@ -58,7 +60,7 @@ pub const SUNSET: HeaderName = HeaderName::from_static("sunset");
 pub const EXPOSED: [HeaderName; 9] = [
     header::CONTENT_LOCATION,
     header::ETAG,
-    HeaderName::from_static("idempotency-replayed"),
+    IDEMPOTENCY_REPLAYED,
     header::LINK,
     header::LOCATION,
     HeaderName::from_static("preference-applied"),

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 
 use super::admission::Admission;
 use super::calls::{unavailable, without_panic};
@@ -15,7 +15,7 @@ use super::context::{Context, Run};
 use super::job::{Job, Registered, Work};
 use super::task::{Answer, Task, accept, shutting_down};
 use super::{Operations, telemetry};
-use crate::header::vary_on_prefer;
+use crate::header::{IDEMPOTENCY_REPLAYED, vary_on_prefer};
 use crate::operation::{
     Callback, IntoOutcome, Kind, NewOperation, OperationId, Owner, TraceContext,
 };
@@ -420,7 +420,7 @@ impl<'a> KickOff<'a> {
         if operation.callback().is_some() {
             let applied = PreferenceApplied::of(self.preferences).callback();
             if let Some(applied) = applied.to_header_value() {
-                response.headers_mut().insert(PREFERENCE_APPLIED.clone(), applied);
+                response.headers_mut().insert(PREFERENCE_APPLIED, applied);
             }
         }
         Ok(response)
@@ -488,9 +488,6 @@ impl<'a> KickOff<'a> {
         }
     }
 }
-
-/// Marks an answer that an earlier request with the same idempotency key has begun.
-const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 fn rejected(problem: Problem) -> Response {
     telemetry::rejected(&problem);

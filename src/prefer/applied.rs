@@ -12,7 +12,7 @@ use super::text::MAX_PREFERENCES;
 
 /// The name of the `Preference-Applied` field
 /// ([RFC 7240 §3](https://www.rfc-editor.org/rfc/rfc7240.html#section-3)).
-pub static PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// Which preferences of a request were honoured
 /// ([RFC 7240 §3](https://www.rfc-editor.org/rfc/rfc7240.html#section-3)).

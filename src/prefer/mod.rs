@@ -33,7 +33,7 @@
 //! // The client asks,
 //! let mut request = HeaderMap::new();
 //! let field = PreferField::new().respond_async().wait(Duration::from_secs(10));
-//! request.insert(PREFER.clone(), field.to_header_value().ok_or("empty")?);
+//! request.insert(PREFER, field.to_header_value().ok_or("empty")?);
 //! assert_eq!(request["prefer"], "respond-async, wait=10");
 //!
 //! // the server decides, says so,
@@ -42,7 +42,7 @@
 //! assert_eq!(preferences.wait(), Some(Duration::from_secs(10)));
 //! let mut response = HeaderMap::new();
 //! if let Some(value) = PreferenceApplied::of(&preferences).respond_async().to_header_value() {
-//!     response.insert(PREFERENCE_APPLIED.clone(), value);
+//!     response.insert(PREFERENCE_APPLIED, value);
 //! }
 //! assert_eq!(response["preference-applied"], "respond-async");
 //!

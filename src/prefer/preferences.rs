@@ -15,7 +15,7 @@ use super::text::Text;
 pub(crate) const CALLBACKS: [&str; 2] = ["callback", "odata.callback"];
 
 /// The name of the `Prefer` field ([RFC 7240 §2](https://www.rfc-editor.org/rfc/rfc7240.html#section-2)).
-pub static PREFER: HeaderName = HeaderName::from_static("prefer");
+pub const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// What a client would like about the answer to its request
 /// ([RFC 7240 §2](https://www.rfc-editor.org/rfc/rfc7240.html#section-2)).

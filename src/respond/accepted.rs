@@ -74,7 +74,7 @@ impl Accepted {
             applied = applied.callback();
         }
         if let Some(applied) = applied.to_header_value() {
-            self.outcome.headers.insert(PREFERENCE_APPLIED.clone(), applied);
+            self.outcome.headers.insert(PREFERENCE_APPLIED, applied);
         }
         self
     }

@@ -107,7 +107,7 @@ impl<'a> OperationView<'a> {
         let headers = response.headers_mut();
         headers.insert(header::ETAG, tag.to_header_value());
         if let Some(applied) = &self.applied {
-            headers.insert(PREFERENCE_APPLIED.clone(), applied.clone());
+            headers.insert(PREFERENCE_APPLIED, applied.clone());
         }
         match self.operation.expires() {
             None => {

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Uri};
 use serde::{Deserialize, Serialize};
 
 use crate::header::{from_pairs, to_pairs};
-use crate::operation::Owner;
+use crate::operation::{Owner, TRACEPARENT, TRACESTATE};
 use crate::operations::{Job, JobInput, JobInputError};
 use crate::prefer::{PREFER, PreferError, PreferField, Preferences};
 use crate::store::IDEMPOTENCY_KEY;
@@ -30,11 +30,11 @@ pub const KEPT: [HeaderName; 19] = [
     header::IF_NONE_MATCH,
     header::IF_UNMODIFIED_SINCE,
     HeaderName::from_static("content-digest"),
-    HeaderName::from_static("idempotency-key"),
-    HeaderName::from_static("prefer"),
+    IDEMPOTENCY_KEY,
+    PREFER,
     HeaderName::from_static("repr-digest"),
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
+    TRACEPARENT,
+    TRACESTATE,
     HeaderName::from_static("x-request-id"),
 ];
 
@@ -85,7 +85,7 @@ impl Kept {
             }
         }
         if let Some(rest) = rest(preferences) {
-            headers.insert(PREFER.clone(), rest);
+            headers.insert(PREFER, rest);
         }
         // HTTP/2 has it in the target.
         let authority = parts.uri.authority().map(http::uri::Authority::as_str);
@@ -269,7 +269,7 @@ content"#;
             ("a=\"b, c\"; d=e; f, respond-async", Some("a=\"b, c\"; d=e; f")),
         ] {
             let request = Request::post("/").header("prefer", sent).body(()).unwrap();
-            let headers = kept(request, std::slice::from_ref(&PREFER), b"").headers;
+            let headers = kept(request, &[PREFER], b"").headers;
             let prefer = headers.get("prefer").map(|value| value.to_str().unwrap());
             assert_eq!(prefer, kept_of_it, "{sent}");
         }

@@ -106,14 +106,14 @@ fn pauses_are_the_servers_within_bounds() {
 fn a_poll_is_held_only_for_what_is_newer_than_what_was_seen() {
     let policy = PollPolicy::new();
     let mut follow = follow();
-    assert!(!follow.request(&policy, false).1.contains_key(&PREFER));
+    assert!(!follow.request(&policy, false).1.contains_key(PREFER));
     let running = r#"{"status":"running"}"#;
     give(&mut follow, 200, DOCUMENT, running);
-    assert!(!follow.request(&policy, false).1.contains_key(&PREFER), "no tag to compare with");
+    assert!(!follow.request(&policy, false).1.contains_key(PREFER), "no tag to compare with");
     give(&mut follow, 200, &[DOCUMENT[0], ("etag", "\"2\"")], running);
     let (_, fields) = follow.request(&policy, false);
     assert_eq!(
-        (&fields[&PREFER], &fields[header::IF_NONE_MATCH]),
+        (&fields[PREFER], &fields[header::IF_NONE_MATCH]),
         (&"wait=20".parse().unwrap(), &"\"2\"".parse().unwrap())
     );
 }

@@ -21,7 +21,7 @@ fn assert_empty(applied: &PreferenceApplied) {
 fn read(lines: &[&'static str]) -> PreferenceApplied {
     let mut headers = HeaderMap::new();
     for line in lines {
-        headers.append(&PREFERENCE_APPLIED, HeaderValue::from_static(line));
+        headers.append(PREFERENCE_APPLIED, HeaderValue::from_static(line));
     }
     PreferenceApplied::from_headers(&headers)
 }

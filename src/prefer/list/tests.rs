@@ -7,7 +7,7 @@ use crate::prefer::{MAX_FIELD_BYTES, MAX_PREFERENCES, PREFER, PreferErrorKind, P
 fn read(lines: impl IntoIterator<Item = String>) -> Preferences {
     let mut headers = HeaderMap::new();
     for line in lines {
-        headers.append(&PREFER, HeaderValue::from_str(&line).unwrap());
+        headers.append(PREFER, HeaderValue::from_str(&line).unwrap());
     }
     Preferences::from_headers(&headers)
 }

@@ -134,7 +134,7 @@ fn reading_is_linear() {
 
 fn lenient_steps(field: &str) -> usize {
     let value = http::HeaderValue::from_str(field).unwrap();
-    let headers = [(crate::prefer::PREFER.clone(), value)].into_iter().collect();
+    let headers = [(crate::prefer::PREFER, value)].into_iter().collect();
     steps::take();
     drop(Preferences::from_headers(&headers));
     steps::take()

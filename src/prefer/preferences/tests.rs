@@ -50,7 +50,7 @@ fn reads_fields_of_any_length_alike() {
         for lines in [vec![format!("wait=3, {name}")], vec!["wait=3".into(), name.clone()]] {
             let mut headers = HeaderMap::new();
             for line in &lines {
-                headers.append(&PREFER, HeaderValue::from_str(line).unwrap());
+                headers.append(PREFER, HeaderValue::from_str(line).unwrap());
             }
             let preferences = Preferences::from_headers(&headers);
             assert_eq!(preferences.wait(), Some(Duration::from_secs(3)));
