@@ -92,7 +92,7 @@ fn is_unavailable(response: &Response) {
     assert!(response.headers().contains_key("retry-after"));
     let problem: Problem = serde_json::from_slice(response.body().as_bytes()).unwrap();
     assert!(problem.is(types::STORE_UNAVAILABLE));
-    assert_eq!(problem.detail_text(), None);
+    assert_eq!(problem.detail(), None);
 }
 
 #[tokio::test(start_paused = true)]

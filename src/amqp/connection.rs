@@ -66,7 +66,7 @@ impl Amqp {
     /// [`RESULT_TOO_LARGE`](crate::problem::types::RESULT_TOO_LARGE). Keep it within the broker's own
     /// `max_message_size`: what is larger than that closes its channel.
     #[must_use]
-    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+    pub fn with_max_message_bytes(mut self, bytes: usize) -> Self {
         self.max_message_bytes = bytes;
         self
     }

@@ -188,7 +188,7 @@ impl Shared {
         let attempt = deliveries_before(delivery).saturating_add(1);
         if attempt > self.settings.attempt_limit {
             let exhausted = Problem::new(types::ATTEMPTS_EXHAUSTED);
-            let exhausted = exhausted.with("attempts", self.settings.attempt_limit);
+            let exhausted = exhausted.with_extension("attempts", self.settings.attempt_limit);
             return (exhausted.into_outcome(), End::Dead);
         }
         let id = delivery.properties.message_id().as_ref().map(|id| id.as_str().parse());

@@ -201,7 +201,7 @@ impl Requests {
     async fn send<J: Job>(&self, input: Bytes, context: Context) -> Result<Outcome, Problem> {
         let inner = &*self.0;
         let Ok(_place) = inner.in_flight.try_acquire() else {
-            return Err(Problem::new(types::OVERLOADED).retry_after(AGAIN));
+            return Err(Problem::new(types::OVERLOADED).with_retry_after(AGAIN));
         };
         let operation = context.operation_id();
         let id = match operation {
@@ -337,13 +337,13 @@ fn refused(error: PublishError) -> Problem {
     let kind = match error {
         PublishError::TooLarge => {
             let detail = "The request is larger than what can be passed on.";
-            return Problem::from_status(StatusCode::PAYLOAD_TOO_LARGE).detail(detail);
+            return Problem::from_status(StatusCode::PAYLOAD_TOO_LARGE).with_detail(detail);
         }
         PublishError::Unroutable => types::NO_WORKER,
         PublishError::Refused => types::OVERLOADED,
         PublishError::Unavailable => types::BROKER_UNAVAILABLE,
     };
-    Problem::new(kind).retry_after(AGAIN * 2)
+    Problem::new(kind).with_retry_after(AGAIN * 2)
 }
 
 fn cancellation(id: Uuid) -> Message {

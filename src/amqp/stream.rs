@@ -58,8 +58,8 @@ pub struct Feed {
 }
 
 impl AppendError {
-    /// Whether one of the events is larger than a message [may be](Amqp::max_message_bytes): none of them was sent,
-    /// and none will be.
+    /// Whether one of the events is larger than a message [may be](Amqp::with_max_message_bytes): none of them was
+    /// sent, and none will be.
     pub fn is_too_large(&self) -> bool {
         matches!(self.0.downcast_ref(), Some(PublishError::TooLarge))
     }

@@ -60,7 +60,7 @@ impl Finished {
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         match self {
             Self::Succeeded(answer) => serde_json::from_slice(&answer.body).map_err(|error| {
-                Problem::from_status(StatusCode::BAD_GATEWAY).detail(error.to_string())
+                Problem::from_status(StatusCode::BAD_GATEWAY).with_detail(error.to_string())
             }),
             Self::Failed(problem, _) => Err(problem.clone()),
             Self::Canceled => Err(Problem::new(types::CANCELED)),

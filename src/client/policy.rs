@@ -39,7 +39,7 @@ impl PollPolicy {
 
     /// The pauses are no shorter and no longer than that, whatever the server's `Retry-After` says. More
     /// than a year counts as a year.
-    pub fn pauses(mut self, shortest: Duration, longest: Duration) -> Self {
+    pub fn with_pauses(mut self, shortest: Duration, longest: Duration) -> Self {
         self.shortest = shortest.min(Self::LONGEST_EVER);
         self.longest = longest.min(Self::LONGEST_EVER).max(self.shortest);
         self
@@ -47,20 +47,20 @@ impl PollPolicy {
 
     /// How long a server that can may hold a poll until something changes (`Prefer: wait`); zero asks none
     /// to. Keep it below your transport's timeout.
-    pub fn wait(mut self, wait: Duration) -> Self {
+    pub fn with_wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
     }
 
     /// Whether a server that can may tell of changes by an event stream, in place of polls (default: yes).
     /// Over HTTP/1.1 each operation that is followed so has a connection of its own.
-    pub fn events(mut self, are_taken: bool) -> Self {
+    pub fn with_events(mut self, are_taken: bool) -> Self {
         self.events = are_taken;
         self
     }
 
     /// How many polls in a row may fail before it is given up, at least 1.
-    pub fn failure_limit(mut self, polls: u32) -> Self {
+    pub fn with_failure_limit(mut self, polls: u32) -> Self {
         self.failure_limit = polls.max(1);
         self
     }
@@ -99,8 +99,8 @@ mod tests {
 
     #[test]
     fn no_pause_is_longer_than_clocks_can_bear() {
-        let policy = PollPolicy::new().pauses(Duration::ZERO, Duration::MAX);
-        for policy in [policy, PollPolicy::new().pauses(Duration::MAX, Duration::ZERO)] {
+        let policy = PollPolicy::new().with_pauses(Duration::ZERO, Duration::MAX);
+        for policy in [policy, PollPolicy::new().with_pauses(Duration::MAX, Duration::ZERO)] {
             let pause = policy.asked(Duration::MAX, u32::MAX);
             assert_eq!(pause, PollPolicy::LONGEST_EVER);
             assert!(Instant::now().checked_add(pause).is_some());

@@ -55,7 +55,7 @@ impl ReqwestTransport {
     /// (default: [`DEFAULT_MAX_RESPONSE_BYTES`](Self::DEFAULT_MAX_RESPONSE_BYTES)). A larger one is
     /// [`TooLarge`](TransportErrorKind::TooLarge).
     #[must_use]
-    pub fn max_response_bytes(mut self, bytes: usize) -> Self {
+    pub fn with_max_response_bytes(mut self, bytes: usize) -> Self {
         self.max_response_bytes = bytes;
         self
     }

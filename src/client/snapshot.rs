@@ -129,7 +129,7 @@ fn error(document: &Map<String, Value>) -> Option<Problem> {
     let error = document.get("error").or_else(|| document.get("exception"))?;
     let problem: Problem = serde_json::from_value(error.clone()).ok()?;
     Some(match error.get("message").and_then(Value::as_str) {
-        Some(message) if problem.detail_text().is_none() => problem.detail(message.to_owned()),
+        Some(message) if problem.detail().is_none() => problem.with_detail(message.to_owned()),
         _ => problem,
     })
 }
@@ -178,7 +178,7 @@ mod tests {
             r#"{"status":"Cancelled","percentComplete":10,"error":{"code":"C","message":"gone"}}"#;
         let azure = read(azure).unwrap();
         assert_eq!(azure.status, Status::Canceled);
-        assert_eq!(azure.error.unwrap().detail_text(), Some("gone"));
+        assert_eq!(azure.error.unwrap().detail(), Some("gone"));
 
         assert_eq!(read(r#"{"name":"o/1","done":false}"#).unwrap().status, Status::Running);
         assert_eq!(read(r#"{"done":true,"error":{"code":5}}"#).unwrap().status, Status::Failed);

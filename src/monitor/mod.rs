@@ -354,7 +354,7 @@ impl Monitor {
         let owner = asked.owner;
         if owner.name().is_none() {
             let detail = "A list is given only to a client whose name the service knows.";
-            return Err(Problem::new(types::OWNER_REQUIRED).detail(detail));
+            return Err(Problem::new(types::OWNER_REQUIRED).with_detail(detail));
         }
         let query = query::parse(asked.uri.query().unwrap_or_default())?;
         if asked.form == Form::Events {

@@ -12,7 +12,7 @@ pub(super) fn parse(query: &str) -> Result<ListQuery, Problem> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let invalid = |rule: &str| {
             let detail = format!("The parameter {name:?} must be {rule}.");
-            Problem::new(types::INVALID_QUERY).detail(detail).with("parameter", name)
+            Problem::new(types::INVALID_QUERY).with_detail(detail).with_extension("parameter", name)
         };
         match name {
             "status" => {

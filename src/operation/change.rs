@@ -261,7 +261,7 @@ impl Operation {
                 stage: Stage::Pending { lease: None },
                 available: now + delay,
                 progress: None,
-                last_error: Some(error.clone().without_retry_delay()),
+                last_error: Some(error.clone().without_retry_after()),
                 ..self.revised(now)
             }
         }

@@ -107,7 +107,7 @@ impl Outcome {
         };
         let delay = self.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         Some(match delay.and_then(|seconds| seconds.parse().ok()) {
-            Some(seconds) => problem.retry_after(Duration::from_secs(seconds)),
+            Some(seconds) => problem.with_retry_after(Duration::from_secs(seconds)),
             None => problem,
         })
     }
@@ -174,7 +174,7 @@ impl IntoOutcome for Problem {
     fn into_outcome(self) -> Outcome {
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut outcome = Outcome::with_body(self.status(), PROBLEM_JSON, body);
-        if let Some(delay) = self.retry_delay() {
+        if let Some(delay) = self.retry_after() {
             outcome.headers.insert(header::RETRY_AFTER, retry_after(delay));
         }
         outcome
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn an_error_outcome_holds_its_problem() {
-        let problem = Problem::new(types::INTERRUPTED).detail("gone").with("x", 1);
+        let problem = Problem::new(types::INTERRUPTED).with_detail("gone").with_extension("x", 1);
         assert_eq!(problem.clone().into_outcome().problem(), Some(problem));
         let plain = Outcome::with_body(
             StatusCode::BAD_GATEWAY,
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_problem_that_says_when_gets_retry_after() {
-        let problem = Problem::new(types::OVERLOADED).retry_after(Duration::from_secs(3));
+        let problem = Problem::new(types::OVERLOADED).with_retry_after(Duration::from_secs(3));
         let outcome = problem.clone().into_outcome();
         assert_eq!(outcome.headers[header::RETRY_AFTER], "3");
         assert_eq!(outcome.problem(), Some(problem));

@@ -96,7 +96,7 @@ impl Serialize for Record<'_> {
             }
             if let Ending::Failed(_, error) = ending {
                 map.serialize_entry("error", error)?;
-                if let Some(delay) = error.retry_delay() {
+                if let Some(delay) = error.retry_after() {
                     map.serialize_entry("error_retry_ms", &millis(delay))?;
                 }
             }
@@ -209,7 +209,7 @@ impl Parsed {
                         let error = self.error.ok_or("error is missing")?;
                         let error = error.with_status(head.status());
                         let error = match self.error_retry {
-                            Some(delay) => error.retry_after(delay),
+                            Some(delay) => error.with_retry_after(delay),
                             None => error,
                         };
                         Ending::Failed(head, error)

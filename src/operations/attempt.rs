@@ -237,8 +237,8 @@ impl Attempt {
             None => (Change::Fail { attempt, error }, Some(outcome)),
             Some(_) if self.left == 0 => {
                 let error = Problem::new(types::ATTEMPTS_EXHAUSTED)
-                    .with("attempts", self.limit)
-                    .with("last_error", &error);
+                    .with_extension("attempts", self.limit)
+                    .with_extension("last_error", &error);
                 let outcome = error.clone().into_outcome();
                 (Change::Fail { attempt, error }, Some(outcome))
             }
@@ -246,7 +246,7 @@ impl Attempt {
                 // Without a random number the pause is the longest that it may be.
                 let random = getrandom::u32().unwrap_or(u32::MAX);
                 let pause = policy.backoff.after(attempt, random);
-                let delay = pause.max(error.retry_delay().unwrap_or_default());
+                let delay = pause.max(error.retry_after().unwrap_or_default());
                 telemetry::retried(&self.kind, &error, delay);
                 (Change::Retry { attempt, delay, error }, Some(outcome))
             }

@@ -55,7 +55,7 @@ pub(crate) async fn without_panic<T>(
 
 /// What a client is told when the store does not answer in time.
 pub(super) fn unavailable() -> Problem {
-    Problem::new(types::STORE_UNAVAILABLE).retry_after(STORE_RETRY_AFTER)
+    Problem::new(types::STORE_UNAVAILABLE).with_retry_after(STORE_RETRY_AFTER)
 }
 
 /// What a client is told of a store's trouble: never the store's own words. (What is too large for it is what
@@ -64,7 +64,7 @@ pub(super) fn store_problem(error: &StoreError) -> Problem {
     match error.kind() {
         StoreErrorKind::Unavailable | StoreErrorKind::Ambiguous => unavailable(),
         StoreErrorKind::OutOfSpace => {
-            Problem::new(types::STORE_UNAVAILABLE).retry_after(SPACE_RETRY_AFTER)
+            Problem::new(types::STORE_UNAVAILABLE).with_retry_after(SPACE_RETRY_AFTER)
         }
         StoreErrorKind::TooLarge => Problem::new(types::REQUEST_TOO_LARGE),
         StoreErrorKind::Corrupt => Problem::new(types::INTERNAL),

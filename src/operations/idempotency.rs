@@ -33,7 +33,7 @@ impl Idempotency {
         content: &[u8],
     ) -> Result<Option<Self>, Problem> {
         let key = IdempotencyKey::from_headers(headers).map_err(|error| {
-            Problem::new(types::INVALID_KEY).detail(format!("Idempotency-Key: {error}."))
+            Problem::new(types::INVALID_KEY).with_detail(format!("Idempotency-Key: {error}."))
         })?;
         let Some(key) = key else { return Ok(None) };
         let target = target.path_and_query().map_or("/", |target| target.as_str());

@@ -269,8 +269,10 @@ impl<'a> KickOff<'a> {
         let registered = self.operations.inner().jobs.get(J::KIND);
         // A mistake in the program, which its first request shall tell whoever wrote it.
         let unknown = || {
-            Problem::new(types::INTERNAL)
-                .detail(format!("No handler is registered for jobs of the kind {:?}.", J::KIND))
+            Problem::new(types::INTERNAL).with_detail(format!(
+                "No handler is registered for jobs of the kind {:?}.",
+                J::KIND
+            ))
         };
         registered.cloned().ok_or_else(unknown)
     }
@@ -291,7 +293,8 @@ impl<'a> KickOff<'a> {
         if self.preferences.handling() != Some(Handling::Strict) {
             return Ok(());
         }
-        let refused = |detail: String| Err(Problem::new(types::INVALID_PREFERENCE).detail(detail));
+        let refused =
+            |detail: String| Err(Problem::new(types::INVALID_PREFERENCE).with_detail(detail));
         // A preference that is repeated is neither malformed nor unknown.
         let mut dropped = self.preferences.dropped();
         if let Some(fault) = dropped.find(|fault| fault.kind() != PreferErrorKind::Duplicate) {
@@ -333,7 +336,7 @@ impl<'a> KickOff<'a> {
             None => match inner.admission.admit() {
                 None => {
                     let delay = inner.overloaded(id, submission.operation.kind());
-                    return Err(Problem::new(types::OVERLOADED).retry_after(delay));
+                    return Err(Problem::new(types::OVERLOADED).with_retry_after(delay));
                 }
                 admitted => admitted,
             },

@@ -306,7 +306,7 @@ impl Operations {
         let rate = inner.settings.owner_poll_rate;
         let mut budget = lock(&inner.budget);
         let spent = budget.spend(owner, id, rate, inner.began.elapsed());
-        spent.map_err(|delay| Problem::new(types::TOO_MANY_POLLS).retry_after(delay))
+        spent.map_err(|delay| Problem::new(types::TOO_MANY_POLLS).with_retry_after(delay))
     }
 
     /// Where the monitors are.

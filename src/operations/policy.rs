@@ -84,7 +84,7 @@ impl JobPolicy {
 
     /// How long to wait before another attempt: a random time of up to `first` before the second,
     /// twice that before the third, and so on, but never more than `longest`. A problem that says
-    /// [when to try again](Problem::retry_after) is not tried before.
+    /// [when to try again](Problem::with_retry_after) is not tried before.
     pub fn with_backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.backoff = Backoff { first, longest };
         self

@@ -35,7 +35,7 @@ pub(super) enum Answer {
 
 /// What whoever comes, or still waits, during a shutdown is told.
 pub(super) fn shutting_down() -> Problem {
-    Problem::new(types::SHUTTING_DOWN).retry_after(pace::MIN)
+    Problem::new(types::SHUTTING_DOWN).with_retry_after(pace::MIN)
 }
 
 pub(super) struct Task {
@@ -191,7 +191,7 @@ pub(super) async fn accept(
                 Full::Owner => types::TOO_MANY_OPERATIONS,
                 Full::Total => types::OVERLOADED,
             };
-            Err(Problem::new(kind).retry_after(inner.overloaded(id, &kind_of_work)))
+            Err(Problem::new(kind).with_retry_after(inner.overloaded(id, &kind_of_work)))
         }
         Some(Ok(Acceptance::KeyReused)) => Err(Problem::new(types::KEY_REUSED)),
         Some(Err(error)) => {

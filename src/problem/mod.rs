@@ -14,7 +14,7 @@
 //! const NO_IMAGE: ProblemType =
 //!     ProblemType::new("https://example.com/problems/no-image", "Not an image", StatusCode::UNPROCESSABLE_ENTITY);
 //!
-//! let problem = Problem::new(NO_IMAGE).detail("The file ends in the middle.").with("offset", 512);
+//! let problem = Problem::new(NO_IMAGE).with_detail("The file ends in the middle.").with_extension("offset", 512);
 //! assert_eq!(
 //!     serde_json::to_string(&problem)?,
 //!     r#"{"type":"https://example.com/problems/no-image","title":"Not an image","status":422,"#.to_owned()
@@ -153,14 +153,14 @@ impl Problem {
 
     /// Says what is special about this occurrence, in words for people.
     #[must_use]
-    pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.members().detail = Some(detail.into());
         self
     }
 
     /// Names this occurrence by a URI reference.
     #[must_use]
-    pub fn instance(mut self, instance: impl Into<Cow<'static, str>>) -> Self {
+    pub fn with_instance(mut self, instance: impl Into<Cow<'static, str>>) -> Self {
         self.members().instance = Some(instance.into());
         self
     }
@@ -171,7 +171,7 @@ impl Problem {
     /// The five registered members have methods of their own and are not replaced by this; a value
     /// that has no JSON form (a map with keys that are no strings) is left out.
     #[must_use]
-    pub fn with(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
+    pub fn with_extension(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
         let name = name.into();
         if !document::REGISTERED.contains(&name.as_str()) {
             if let Ok(value) = serde_json::to_value(value) {
@@ -184,7 +184,7 @@ impl Problem {
     /// Tells the client when to try again: the response gets a `Retry-After` field. It is no member
     /// of the document.
     #[must_use]
-    pub fn retry_after(mut self, delay: Duration) -> Self {
+    pub fn with_retry_after(mut self, delay: Duration) -> Self {
         self.members().retry_after = Some(delay);
         self
     }
@@ -211,13 +211,13 @@ impl Problem {
         status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// What is special about this occurrence. (To set it: [`detail`](Self::detail).)
-    pub fn detail_text(&self) -> Option<&str> {
+    /// What is special about this occurrence.
+    pub fn detail(&self) -> Option<&str> {
         self.0.detail.as_deref()
     }
 
-    /// The URI reference that names this occurrence. (To set it: [`instance`](Self::instance).)
-    pub fn instance_text(&self) -> Option<&str> {
+    /// The URI reference that names this occurrence.
+    pub fn instance(&self) -> Option<&str> {
         self.0.instance.as_deref()
     }
 
@@ -232,20 +232,20 @@ impl Problem {
     }
 
     /// The same without a word on when to try again.
-    pub(crate) fn without_retry_delay(mut self) -> Self {
+    pub(crate) fn without_retry_after(mut self) -> Self {
         self.members().retry_after = None;
         self
     }
 
     /// After how long the client may try again, if that is known.
-    pub fn retry_delay(&self) -> Option<Duration> {
+    pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.title(), self.detail_text()) {
+        match (self.title(), self.detail()) {
             (Some(title), Some(detail)) => write!(f, "{title}: {detail}"),
             (Some(text), None) | (None, Some(text)) => f.write_str(text),
             (None, None) => write!(f, "{}", self.status()),
@@ -274,10 +274,10 @@ mod tests {
     #[test]
     fn round_trips() {
         let problem = Problem::new(types::NOT_FOUND)
-            .detail("Nobody here.")
-            .instance("/operations/1")
-            .with("account", 17)
-            .with("status", 200);
+            .with_detail("Nobody here.")
+            .with_instance("/operations/1")
+            .with_extension("account", 17)
+            .with_extension("status", 200);
         let text = serde_json::to_string(&problem).unwrap();
         assert_eq!(parse(&text), problem);
         assert_eq!(problem.status(), StatusCode::NOT_FOUND);
@@ -315,16 +315,16 @@ mod tests {
 
     #[test]
     fn a_large_one_is_told_in_part() {
-        let just =
-            Problem::new(types::INTERNAL).with("x", "x".repeat(Problem::MAX_KEPT_BYTES - 200));
+        let just = Problem::new(types::INTERNAL)
+            .with_extension("x", "x".repeat(Problem::MAX_KEPT_BYTES - 200));
         assert_eq!(just.clone().within_bounds(), just);
         let large = just
-            .detail("ä".repeat(Problem::MAX_KEPT_BYTES))
-            .instance("/".repeat(Problem::MAX_KEPT_BYTES));
+            .with_detail("ä".repeat(Problem::MAX_KEPT_BYTES))
+            .with_instance("/".repeat(Problem::MAX_KEPT_BYTES));
         let kept = large.within_bounds();
         assert!(kept.is(types::INTERNAL) && kept.extensions().count() == 0);
-        assert_eq!(kept.detail_text().unwrap().len(), Problem::MAX_KEPT_BYTES / 4);
-        assert_eq!(kept.instance_text(), None);
+        assert_eq!(kept.detail().unwrap().len(), Problem::MAX_KEPT_BYTES / 4);
+        assert_eq!(kept.instance(), None);
     }
 
     #[test]

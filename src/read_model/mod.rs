@@ -223,7 +223,7 @@ impl<M: Model> ReadModel<M> {
                 let _ = now.changed().await;
             }
         };
-        let behind = || Problem::new(types::NOT_CAUGHT_UP).retry_after(Self::RETRY_AFTER);
+        let behind = || Problem::new(types::NOT_CAUGHT_UP).with_retry_after(Self::RETRY_AFTER);
         timeout(wait, reached).await.map_err(|_| behind())
     }
 
@@ -315,7 +315,7 @@ mod tests {
     async fn a_writer_reads_what_it_wrote() {
         let sum = ReadModel::new(Sum::default());
         let behind = sum.reached(1, Duration::from_secs(3)).await.unwrap_err();
-        assert!(behind.is(types::NOT_CAUGHT_UP) && behind.retry_delay().is_some());
+        assert!(behind.is(types::NOT_CAUGHT_UP) && behind.retry_after().is_some());
         let waiting = tokio::spawn({
             let sum = sum.clone();
             async move { sum.reached(2, Duration::from_secs(3)).await }

@@ -177,7 +177,7 @@ impl<'a> OperationView<'a> {
     /// and of which nothing is stored is gone: it was forgotten, or has expired, since it was read.
     pub fn result(&self, stored: Option<Outcome>) -> Response {
         let Some(expires) = self.operation.expires() else {
-            let problem = Problem::new(types::RESULT_NOT_READY).retry_after(self.retry_after);
+            let problem = Problem::new(types::RESULT_NOT_READY).with_retry_after(self.retry_after);
             return no_store(problem.into_response());
         };
         let Some(outcome) = self.outcome(stored) else {

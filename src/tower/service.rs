@@ -129,10 +129,10 @@ where
     let content = Limited::new(body, most).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
             let detail = format!("A request that is to be stored may have at most {most} bytes.");
-            Problem::new(types::REQUEST_TOO_LARGE).detail(detail)
+            Problem::new(types::REQUEST_TOO_LARGE).with_detail(detail)
         } else {
             let detail = "The request's content could not be read.";
-            Problem::from_status(StatusCode::BAD_REQUEST).detail(detail)
+            Problem::from_status(StatusCode::BAD_REQUEST).with_detail(detail)
         }
     })?;
     Ok(content.to_bytes())

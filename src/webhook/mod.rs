@@ -174,7 +174,7 @@ impl Webhooks {
             preference.parameter("url").and_then(|url| url.value().and_then(|url| url.to_str()));
         let Some(url) = url else {
             let detail = "The preference \"callback\" needs a parameter \"url\".";
-            return Err(Problem::new(types::CALLBACK_REFUSED).detail(detail));
+            return Err(Problem::new(types::CALLBACK_REFUSED).with_detail(detail));
         };
         self.check(&url, owner).map(Some)
     }
@@ -187,7 +187,7 @@ impl Webhooks {
     /// # Errors
     /// As [`preferred`](Self::preferred).
     pub fn check(&self, url: &str, owner: &Owner) -> Result<Callback, Problem> {
-        let refused = |detail: String| Problem::new(types::CALLBACK_REFUSED).detail(detail);
+        let refused = |detail: String| Problem::new(types::CALLBACK_REFUSED).with_detail(detail);
         let checked = self.inner.sender.rules.check(url).map_err(|why| refused(why.to_string()))?;
         if !(self.inner.allow.0)(&checked, owner) {
             return Err(refused(address::Refusal::Host.to_string()));

@@ -53,11 +53,11 @@ impl Sender {
     pub(super) async fn deliver(&self, job: &Deliver, context: &Context) -> Result<(), Problem> {
         // It may be called no more although it might have been when it was accepted.
         let refused = |why: super::address::Refusal| {
-            Problem::new(types::CALLBACK_REFUSED).detail(why.to_string())
+            Problem::new(types::CALLBACK_REFUSED).with_detail(why.to_string())
         };
         let url = self.rules.check(&job.url).map_err(refused)?;
         let _place = self.hosts.enter(url.host_str().unwrap_or_default()).map_err(|pause| {
-            failed("The endpoint has as many calls as it gets at once.").retry_after(pause)
+            failed("The endpoint has as many calls as it gets at once.").with_retry_after(pause)
         })?;
         let owner = job.owner.as_deref().map_or(Ok(Owner::anonymous()), Owner::new);
         let secrets = owner.map(|owner| self.secrets.of(&owner)).unwrap_or_default();
@@ -86,11 +86,11 @@ impl Sender {
         if status.is_success() {
             Ok(())
         } else if status == StatusCode::GONE {
-            Err(Problem::new(types::CALLBACK_GONE).detail(told))
+            Err(Problem::new(types::CALLBACK_GONE).with_detail(told))
         } else {
             let problem = failed(told);
             Err(match read_retry_after(headers, SystemClock.now()) {
-                Some(pause) => problem.retry_after(pause.min(self.longest_pause)),
+                Some(pause) => problem.with_retry_after(pause.min(self.longest_pause)),
                 None => problem,
             })
         }
@@ -104,7 +104,7 @@ impl fmt::Debug for Sender {
 }
 
 fn failed(detail: impl Into<String>) -> Problem {
-    Problem::new(types::CALLBACK_FAILED).detail(detail.into())
+    Problem::new(types::CALLBACK_FAILED).with_detail(detail.into())
 }
 
 /// Reads an answer, so that its connection can be used again, unless it is long.

@@ -110,7 +110,7 @@ pub(super) fn sign(secrets: &[Secret], id: &str, seconds: &str, body: &[u8]) -> 
 /// The receiver's side: whether a call is of who shares a secret, and of now.
 ///
 /// A call may come more than once. Keep the [`id`](Verified::id) of what was dealt with for as long as calls may be
-/// repeated, at least for the [tolerance](Self::tolerance).
+/// repeated, at least for the [tolerance](Self::with_tolerance).
 ///
 /// ```
 /// use http::HeaderMap;
@@ -180,7 +180,7 @@ impl Verifier {
 
     /// How far from now a call's time may be, in both directions.
     #[must_use]
-    pub fn tolerance(mut self, tolerance: Duration) -> Self {
+    pub fn with_tolerance(mut self, tolerance: Duration) -> Self {
         self.tolerance = tolerance;
         self
     }

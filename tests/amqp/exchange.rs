@@ -11,7 +11,9 @@ work!(Greet, "test.greet");
 async fn greet(job: Greet, context: Context) -> Result<Created, Problem> {
     context.progress(0.5, "half");
     match job.say.as_str() {
-        "taken" => Err(Problem::from_status(StatusCode::CONFLICT).detail("The name is taken.")),
+        "taken" => {
+            Err(Problem::from_status(StatusCode::CONFLICT).with_detail("The name is taken."))
+        }
         "panic" => panic!("{}", amqp_is_needed()),
         "slowly" => {
             tokio::time::sleep(Duration::from_millis(400)).await;
@@ -56,7 +58,7 @@ async fn the_same_answers_now_and_later() {
 
     let failed = gateway.submit(Greet::new("taken")).await;
     let failed = gateway.finished(failed).await.operation;
-    assert_eq!(failed.error().unwrap().detail_text(), Some("The name is taken."));
+    assert_eq!(failed.error().unwrap().detail(), Some("The name is taken."));
     assert_eq!(failed.attempt(), 1);
 }
 
@@ -207,7 +209,7 @@ work!(Large, "test.large");
 #[tokio::test]
 #[ignore = "needs RabbitMQ: run ./tests/all"]
 async fn what_is_too_large_for_a_message_is_not_sent() {
-    let amqp = connect("test.large").await.max_message_bytes(1_000);
+    let amqp = connect("test.large").await.with_max_message_bytes(1_000);
     let echo = async |job: Large, _| {
         let body = job.say.repeat(if job.say.len() > 100 { 10 } else { 1 });
         Ok::<_, Problem>(respond_async::Outcome::json(StatusCode::OK, &body))

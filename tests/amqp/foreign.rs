@@ -40,7 +40,7 @@ async fn a_worker_in_python_is_a_worker() {
     assert_eq!(done.outcome_head().unwrap().location().unwrap().as_str(), "/python/bob");
     let id = gateway.submit(Foreign::new("taken")).await;
     let failed = gateway.finished(id).await.operation;
-    assert_eq!(failed.error().unwrap().detail_text(), Some("Taken in Python."));
+    assert_eq!(failed.error().unwrap().detail(), Some("Taken in Python."));
     assert_eq!(failed.error().unwrap().status(), StatusCode::CONFLICT);
     assert_eq!(failed.progress().unwrap().message(), Some("half in Python"));
 }

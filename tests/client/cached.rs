@@ -297,7 +297,7 @@ async fn a_store_keeps_to_its_bound() {
     let body: &'static str = String::leak("x".repeat(10_000));
     let (memory, file) = (
         MemoryCache::with_max_bytes(60_000),
-        FileCache::open(folder.path()).unwrap().max_bytes(60_000),
+        FileCache::open(folder.path()).unwrap().with_max_bytes(60_000),
     );
     let server = Server::default();
     for cache in [server.keeping(memory), server.keeping(file)] {

@@ -47,7 +47,7 @@ async fn work(job: Work, context: Context) -> Result<Created, Problem> {
     }
     if job.fails {
         let problem = Problem::from_status(StatusCode::UNPROCESSABLE_ENTITY);
-        return Err(problem.detail("no luck"));
+        return Err(problem.with_detail("no luck"));
     }
     Ok(Created::at("/things/17").json(&context.attempt()))
 }
@@ -154,7 +154,7 @@ impl Drop for Server {
 }
 
 fn policy() -> PollPolicy {
-    PollPolicy::new().pauses(Duration::from_millis(20), Duration::from_millis(100))
+    PollPolicy::new().with_pauses(Duration::from_millis(20), Duration::from_millis(100))
 }
 
 fn client() -> Client {
@@ -163,7 +163,7 @@ fn client() -> Client {
 
 /// Both ways to follow an operation: by its event stream, and by polls.
 fn clients() -> [(&'static str, Client); 2] {
-    let polling = Client::new().unwrap().poll_policy(policy().events(false));
+    let polling = Client::new().unwrap().poll_policy(policy().with_events(false));
     [("events", client()), ("polls", polling)]
 }
 
@@ -297,7 +297,7 @@ async fn a_late_error_is_the_same_problem() {
         let Finished::Failed(problem, Some(outcome)) = finished else {
             panic!("{how}: {finished:?}")
         };
-        assert_eq!(problem.detail_text(), Some("no luck"));
+        assert_eq!(problem.detail(), Some("no luck"));
         assert_eq!(outcome.status, StatusCode::UNPROCESSABLE_ENTITY);
     }
 }
@@ -374,7 +374,7 @@ async fn a_request_to_a_server_that_is_not_there_yet_arrives_once() {
 #[tokio::test]
 async fn what_cannot_be_is_told() {
     let server = Server::in_memory();
-    let transport = ReqwestTransport::new().unwrap().max_response_bytes(999);
+    let transport = ReqwestTransport::new().unwrap().with_max_response_bytes(999);
     let large = Request::get(format!("http://{}/large", server.address)).body("").unwrap();
     let error = Client::with(transport).send(large).await.unwrap_err();
     assert_eq!(error.kind(), ClientErrorKind::Transport);

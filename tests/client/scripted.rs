@@ -279,7 +279,7 @@ async fn an_operation_is_taken_up_tomorrow() {
 async fn what_is_dropped_half_way_goes_on() {
     let (script, client) =
         Script::new([accepted(), Turn::Silence, document("1", r#"{"status":"canceled"}"#)]);
-    let policy = PollPolicy::new().wait(Duration::ZERO);
+    let policy = PollPolicy::new().with_wait(Duration::ZERO);
     let client = client.poll_policy(policy);
     let Answer::Accepted(mut poller) = client.send(post()).respond_async().await.unwrap() else {
         panic!()
@@ -308,7 +308,7 @@ async fn after_an_error_there_is_a_pause_and_after_the_deadline_nothing() {
         say(503, &[("retry-after", "40")], ""),
         document("1", r#"{"status":"canceled"}"#),
     ]);
-    let client = client.poll_policy(PollPolicy::new().failure_limit(2));
+    let client = client.poll_policy(PollPolicy::new().with_failure_limit(2));
     let Answer::Accepted(mut poller) = client.send(post()).respond_async().await.unwrap() else {
         panic!()
     };

@@ -104,7 +104,7 @@ async fn handle(what: String, context: Context) -> Result<Outcome, Problem> {
     context.progress(0.25, "working");
     match what.trim_end_matches(char::is_numeric) {
         "panic" => panic!("secret"),
-        "fail" => return Err(Problem::new(types::INTERNAL).detail("no luck")),
+        "fail" => return Err(Problem::new(types::INTERNAL).with_detail("no luck")),
         "ignore" => std::future::pending().await,
         "stop" => {
             context.canceled().await;

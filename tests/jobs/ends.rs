@@ -16,7 +16,7 @@ use respond_async::store::{
     StoreErrorKind,
 };
 use respond_async::time::Clock;
-use respond_async::{OperationId, Operations, Owner, Status};
+use respond_async::{OperationId, Operations, Outcome, Owner, Status};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
@@ -184,7 +184,7 @@ fn notes(place: &Place, follow: impl Fn() -> Option<Note> + Send + Sync + 'stati
     place
         .builder(place.store.clone())
         .job(place.handler("one"))
-        .job_with(policy, async |_: Note, _| respond_async::Outcome::default())
+        .job_with(policy, async |_: Note, _| Outcome::default())
         .follow_up(move |_| follow())
         .start()
 }
@@ -235,7 +235,7 @@ async fn what_follows_from_an_acceptance_follows_although_its_client_hangs_up() 
         .job_with(elsewhere(), place.handler("one"))
         .job_with(policy, move |_: Note, _| {
             note.store(true, Ordering::SeqCst);
-            async { respond_async::Outcome::default() }
+            async { Outcome::default() }
         })
         .follow_up(|_| Some(Note))
         .start();
@@ -342,7 +342,7 @@ async fn a_store_that_hangs_in_part_is_swept_and_is_not_pressed() {
 async fn an_answer_with_too_many_fields_is_a_failure() {
     let place = Place::new();
     let large = |_: super::Act, _| async {
-        let mut outcome = respond_async::Outcome::default();
+        let mut outcome = Outcome::default();
         outcome
             .headers
             .insert("x-large", "a".repeat(Outcome::MAX_FIELD_BYTES + 1).parse().unwrap());
@@ -354,7 +354,7 @@ async fn an_answer_with_too_many_fields_is_a_failure() {
     assert_eq!(ended.attempt(), 1);
 
     let waits = one.kick_off(&Preferences::default()).delay(HOUR).submit(act("work", 1)).await;
-    let mut outcome = respond_async::Outcome::default();
+    let mut outcome = Outcome::default();
     outcome.headers.insert("x-large", "a".repeat(Outcome::MAX_FIELD_BYTES + 1).parse().unwrap());
     let completed = one.complete(waits.unwrap().operation.id(), outcome).await.unwrap();
     assert_failed(&completed.operation, types::RESULT_TOO_LARGE);

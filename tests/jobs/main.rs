@@ -147,7 +147,7 @@ async fn handle(name: &'static str, act: Act, context: Context) -> Result<Outcom
         "panic" => panic!("secret"),
         "busy" => return Err(Problem::new(types::OVERLOADED)),
         "busy until 3" if context.attempt() < 3 => {
-            return Err(Problem::new(types::OVERLOADED).retry_after(seconds(40)));
+            return Err(Problem::new(types::OVERLOADED).with_retry_after(seconds(40)));
         }
         "wrong" => return Err(Problem::from_status(StatusCode::UNPROCESSABLE_ENTITY)),
         "stop" => {

@@ -183,6 +183,6 @@ async fn too_much_unfinished_work_is_refused_and_nothing_of_it_stored() {
     submit(&operations, act("work", 60)).await;
     let none = Preferences::default();
     let refused = operations.kick_off(&none).submit(act("work", 60)).await.unwrap_err();
-    assert!(refused.is(types::OVERLOADED) && refused.retry_delay().is_some(), "{refused}");
+    assert!(refused.is(types::OVERLOADED) && refused.retry_after().is_some(), "{refused}");
     assert_eq!(place.store.len(), 3);
 }

@@ -90,7 +90,7 @@ fn is_unavailable(response: &Response) {
     assert!(response.headers().contains_key("retry-after"));
     let problem: Problem = serde_json::from_slice(response.body().as_bytes()).unwrap();
     assert!(problem.is(types::STORE_UNAVAILABLE), "{problem:?}");
-    assert_eq!(problem.detail_text(), None);
+    assert_eq!(problem.detail(), None);
 }
 
 async fn ended<S: OnServer>(store: &S, id: OperationId) -> respond_async::Operation {

@@ -170,7 +170,10 @@ fn each_type_of_problem_is_as_the_schema_says() {
     let schema = json!({ "$ref": "#/components/schemas/Problem" });
     let problems = AnswerComponent::ALL.iter().flat_map(|answer| answer.problems());
     for kind in problems.copied() {
-        let problem = Problem::new(kind).detail("Why.").instance("/here").with("offset", 17);
+        let problem = Problem::new(kind)
+            .with_detail("Why.")
+            .with_instance("/here")
+            .with_extension("offset", 17);
         documented.check(&schema, &serde_json::to_value(problem).unwrap()).unwrap();
     }
     let bare = Problem::from_status(http::StatusCode::IM_A_TEAPOT);
@@ -196,7 +199,7 @@ fn operations() -> Vec<(&'static str, Operation)> {
     let asked = apply(&working, Change::Cancel);
     let created = Created::at("/images/17").into_outcome();
     let head = created.head();
-    let error = Problem::new(types::INTERNAL).detail("No luck.").with("offset", 17);
+    let error = Problem::new(types::INTERNAL).with_detail("No luck.").with_extension("offset", 17);
     vec![
         ("succeeded", apply(&working, Change::Succeed { attempt: 1, head })),
         ("failed", apply(&running, Change::Fail { attempt: 1, error })),

@@ -120,7 +120,7 @@ async fn what_is_not_taken_is_dead_at_last() {
     let delivery = settled(&operations, id).await;
     assert_eq!(delivery.status, DeliveryStatus::Dead);
     assert!(delivery.attempts > 2, "{delivery:?}");
-    let told = delivery.last_error.as_ref().and_then(|error| error.detail_text());
+    let told = delivery.last_error.as_ref().and_then(|error| error.detail());
     assert_eq!(told, Some("The endpoint answered 503."), "{delivery:?}");
     let calls = broken.calls().len();
     sleep(Duration::from_millis(300)).await;

@@ -79,7 +79,7 @@ async fn what_may_not_be_called_is_refused_at_once() {
     }
     let long = format!("https://a.example/{}", "x".repeat(2_048));
     let problem = webhooks.check(&long, &owner()).unwrap_err();
-    assert!(problem.is(types::CALLBACK_REFUSED) && problem.detail_text().unwrap().contains("2048"));
+    assert!(problem.is(types::CALLBACK_REFUSED) && problem.detail().unwrap().contains("2048"));
     let read = webhooks.check("https://B\u{fc}cher.example:443/\u{e4}?q=\u{f6}", &owner()).unwrap();
     assert_eq!(read.url(), "https://xn--bcher-kva.example/%C3%A4?q=%C3%B6");
 }

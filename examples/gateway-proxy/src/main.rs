@@ -105,7 +105,8 @@ async fn name_the_client(mut request: Request, next: Next) -> Result<Response, P
 fn who_asks(headers: &HeaderMap) -> Result<Owner, Problem> {
     let Some(name) = headers.get("x-user") else { return Ok(Owner::anonymous()) };
     let owner = name.to_str().ok().and_then(|name| Owner::new(name).ok());
-    let no_name = || Problem::from_status(StatusCode::BAD_REQUEST).detail("X-User is no name.");
+    let no_name =
+        || Problem::from_status(StatusCode::BAD_REQUEST).with_detail("X-User is no name.");
     owner.ok_or_else(no_name)
 }
 

@@ -88,11 +88,12 @@ impl Proxy {
                 .map(into_body);
         }
         if let Err(error) = self.readdress(&mut request) {
-            let problem = Problem::from_status(StatusCode::BAD_REQUEST).detail(error.to_string());
+            let problem =
+                Problem::from_status(StatusCode::BAD_REQUEST).with_detail(error.to_string());
             return problem.into_response().map(into_body);
         }
         let bad = |status, detail: &'static str| {
-            Problem::from_status(status).detail(detail).into_response().map(into_body)
+            Problem::from_status(status).with_detail(detail).into_response().map(into_body)
         };
         let (request, upload) = upload::watched(request);
         let answer = tokio::select! {

@@ -150,14 +150,17 @@ impl Images {
 pub fn who_asks(request: &HeaderMap) -> Result<Owner, Problem> {
     let Some(name) = request.get("x-user") else { return Ok(Owner::anonymous()) };
     let owner = name.to_str().ok().and_then(|name| Owner::new(name).ok());
-    let no_name = || Problem::from_status(StatusCode::BAD_REQUEST).detail("X-User is no name.");
+    let no_name =
+        || Problem::from_status(StatusCode::BAD_REQUEST).with_detail("X-User is no name.");
     owner.ok_or_else(no_name)
 }
 
 fn unreadable(status: StatusCode) -> Problem {
     match status {
         StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge.into(),
-        status => Problem::from_status(status).detail("The request's content could not be read."),
+        status => {
+            Problem::from_status(status).with_detail("The request's content could not be read.")
+        }
     }
 }
 
@@ -175,7 +178,7 @@ impl From<Refusal> for Problem {
             Refusal::TooLarge => TOO_LARGE,
             Refusal::TooManyPixels | Refusal::NotAnImage(_) => NOT_AN_IMAGE,
         };
-        Self::new(kind).detail(format!("Refused: {refusal}."))
+        Self::new(kind).with_detail(format!("Refused: {refusal}."))
     }
 }
 

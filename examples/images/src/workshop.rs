@@ -64,7 +64,7 @@ impl Workshop {
     }
 
     fn place(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
-        let full = || Problem::new(types::OVERLOADED).retry_after(PAUSE);
+        let full = || Problem::new(types::OVERLOADED).with_retry_after(PAUSE);
         Arc::clone(&self.places).try_acquire_owned().map_err(|_| full())
     }
 }

@@ -150,7 +150,8 @@ async fn name_the_client(
 fn who_asks(headers: &HeaderMap) -> Result<Owner, Problem> {
     let Some(name) = headers.get("x-user") else { return Ok(Owner::anonymous()) };
     let owner = name.to_str().ok().and_then(|name| Owner::new(name).ok());
-    let no_name = || Problem::from_status(StatusCode::BAD_REQUEST).detail("X-User is no name.");
+    let no_name =
+        || Problem::from_status(StatusCode::BAD_REQUEST).with_detail("X-User is no name.");
     owner.ok_or_else(no_name)
 }
 
@@ -220,7 +221,7 @@ async fn list(State(app): State<App>, query: PageQuery) -> Result<Response, Prob
 /// What a query says. One that is not understood is a problem, as all that is wrong is.
 fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     let refuse = |error: QueryRejection| {
-        Problem::from_status(StatusCode::BAD_REQUEST).detail(error.body_text())
+        Problem::from_status(StatusCode::BAD_REQUEST).with_detail(error.body_text())
     };
     query.map(|Query(query)| query).map_err(refuse)
 }
@@ -228,7 +229,8 @@ fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
 /// What can be refused now is refused now.
 fn checked(body: &[u8]) -> Result<CreateUser, Problem> {
     let job: CreateUser = serde_json::from_slice(body).map_err(|error| {
-        Problem::from_status(StatusCode::BAD_REQUEST).detail(format!("That is no user: {error}."))
+        Problem::from_status(StatusCode::BAD_REQUEST)
+            .with_detail(format!("That is no user: {error}."))
     })?;
     job.check()?;
     Ok(job)
@@ -239,7 +241,7 @@ fn number(id: &str) -> Result<u64, Problem> {
 }
 
 fn unknown() -> Problem {
-    Problem::from_status(StatusCode::NOT_FOUND).detail("There is no such user.")
+    Problem::from_status(StatusCode::NOT_FOUND).with_detail("There is no such user.")
 }
 
 /// An answer with JSON.

@@ -52,7 +52,7 @@ impl CreateUser {
     pub fn check(&self) -> Result<(), Problem> {
         let refuse = |field: &str, detail: &'static str| {
             let problem = Problem::from_status(StatusCode::UNPROCESSABLE_ENTITY);
-            Err(problem.detail(detail).with("field", field))
+            Err(problem.with_detail(detail).with_extension("field", field))
         };
         if self.name.trim().is_empty() || self.name.len() > Self::MAX_BYTES {
             return refuse("name", "A name has 1 to 200 bytes.");
@@ -120,8 +120,8 @@ impl Job for EventsAfter {
 }
 
 /// Asks for all users at once, as a snapshot: for whom the stream has not enough. The answer is one message, of 16 MiB
-/// at the most (`Amqp::max_message_bytes`), which some 30,000 users with long names fill: one with more gives them page
-/// by page.
+/// at the most (`Amqp::with_max_message_bytes`), which some 30,000 users with long names fill: one with more gives them
+/// page by page.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GetSnapshot {}
 

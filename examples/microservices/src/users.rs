@@ -123,14 +123,18 @@ impl From<rusqlite::Error> for Refusal {
         {
             let field = if words.contains("users.email") { "email" } else { "name" };
             let problem = Problem::from_status(StatusCode::CONFLICT);
-            let problem = problem.detail(format!("Another user has this {field}."));
-            return Self(problem.with("field", field));
+            let problem = problem.with_detail(format!("Another user has this {field}."));
+            return Self(problem.with_extension("field", field));
         }
         // Locked, full, away: it may be better in a moment. The database's own words are for the service's
         // log, and not for its clients.
         complain(&error);
         let problem = Problem::from_status(StatusCode::SERVICE_UNAVAILABLE);
-        Self(problem.detail("The users are not available.").retry_after(Duration::from_secs(1)))
+        Self(
+            problem
+                .with_detail("The users are not available.")
+                .with_retry_after(Duration::from_secs(1)),
+        )
     }
 }
 
@@ -373,7 +377,7 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
 }
 
 fn unknown() -> Refusal {
-    Refusal(Problem::from_status(StatusCode::NOT_FOUND).detail("There is no such user."))
+    Refusal(Problem::from_status(StatusCode::NOT_FOUND).with_detail("There is no such user."))
 }
 
 /// What broke is for the service's own log.

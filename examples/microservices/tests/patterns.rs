@@ -297,7 +297,7 @@ async fn an_event_that_is_too_large_is_left_out() {
         let event = json!(UserEvent::UserCreated(user)).to_string();
         database.execute("INSERT INTO events VALUES (?, 0, ?)", (position, event)).unwrap();
     }
-    let amqp = Amqp::connect(&broker.url()).unwrap().max_message_bytes(1_000);
+    let amqp = Amqp::connect(&broker.url()).unwrap().with_max_message_bytes(1_000);
     let _users = UserService::start(&amqp, &file).unwrap();
     let published = || database.query_row("SELECT position FROM published", [], |row| row.get(0));
     for _ in 0..600 {

@@ -43,7 +43,7 @@ impl FileCache {
 
     /// How much is kept.
     #[must_use]
-    pub fn max_bytes(mut self, bytes: u64) -> Self {
+    pub fn with_max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
     }

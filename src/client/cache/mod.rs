@@ -289,8 +289,9 @@ fn is_only_if_cached(headers: &HeaderMap) -> bool {
 
 /// What a cache without the answer says ([RFC 9111 §5.2.1.7](https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.7)).
 fn not_kept() -> Response<Bytes> {
-    let problem = Problem::from_status(StatusCode::GATEWAY_TIMEOUT)
-        .detail("This is not kept here, or may not be used without asking, and nobody is asked.");
+    let problem = Problem::from_status(StatusCode::GATEWAY_TIMEOUT).with_detail(
+        "This is not kept here, or may not be used without asking, and nobody is asked.",
+    );
     let outcome = problem.into_outcome();
     let mut response = Response::new(outcome.body);
     *response.status_mut() = outcome.status;

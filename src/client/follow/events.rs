@@ -215,7 +215,7 @@ mod tests {
     fn who_has_no_streams_is_polled() {
         let policy = PollPolicy::new();
         assert!(follow().takes_stream(&policy));
-        assert!(!follow().takes_stream(&PollPolicy::new().events(false)));
+        assert!(!follow().takes_stream(&PollPolicy::new().with_events(false)));
         // A stream that tells nothing.
         for error in [None, Some(lost())] {
             let mut follow = follow();

@@ -282,7 +282,7 @@ fn a_poll_that_fails_is_tried_again() {
     again(give(&mut follow, 200, DOCUMENT, r#"{"status":"running"}"#), 750);
     for kind in [TransportErrorKind::NotSent, TransportErrorKind::Ambiguous] {
         let error = Err(TransportError::new(kind, "gone"));
-        let policy = PollPolicy::new().failure_limit(2);
+        let policy = PollPolicy::new().with_failure_limit(2);
         let step = follow.received(error, &Origins::default(), &policy, now(), 0);
         again(step, 750);
         let error = Err(TransportError::new(kind, "gone"));
@@ -360,7 +360,7 @@ fn what_ends_as_a_result_that_is_an_error_ends_so_for_another_process_too() {
 
 #[test]
 fn whoever_gives_up_says_when_to_go_on_and_may_try_as_often_again() {
-    let policy = PollPolicy::new().failure_limit(2);
+    let policy = PollPolicy::new().with_failure_limit(2);
     let mut follow = follow();
     for _ in 0..2 {
         let mut fail = |fields: &[(&str, &str)]| {

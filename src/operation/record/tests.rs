@@ -36,9 +36,9 @@ fn operations() -> Vec<Operation> {
     let reported = apply(&running, Change::Progress { attempt: 1, progress }, 2);
     let outcome = OutcomeHead::new(StatusCode::CREATED, Some(UriReference::new("/images/17")));
     let error = Problem::new(types::OVERLOADED)
-        .detail("no luck")
-        .with("more", serde_json::json!({"a": [1, 2.5, null]}))
-        .retry_after(LEASE);
+        .with_detail("no luck")
+        .with_extension("more", serde_json::json!({"a": [1, 2.5, null]}))
+        .with_retry_after(LEASE);
     vec![
         new().accept(at(0)),
         pending,
@@ -81,7 +81,7 @@ fn what_was_added_since_is_read_and_goes_on() {
         .with_trace(TraceContext::new(parent, "a=1,b=2"))
         .accept(at(0));
     let running = pending.apply(&Change::Claim { lease: LEASE }, at(1)).unwrap();
-    let error = Problem::new(types::OVERLOADED).detail("no luck").retry_after(LEASE);
+    let error = Problem::new(types::OVERLOADED).with_detail("no luck").with_retry_after(LEASE);
     let retry = Change::Retry { attempt: 1, delay: LEASE, error };
     let retried = running.apply(&retry, at(2)).unwrap();
     let records: Vec<_> = ADDED.lines().collect();

@@ -129,10 +129,10 @@ const PROTECTION: [(HeaderName, &str); 3] = [
 #[cfg(feature = "tokio")]
 pub(super) fn problem(problem: &Problem) -> Response {
     let title = problem.title().or(problem.status().canonical_reason()).unwrap_or("Problem");
-    let refresh = problem.retry_delay().map_or(Refresh::Never, Refresh::Always);
+    let refresh = problem.retry_after().map_or(Refresh::Never, Refresh::Always);
     let mut page = Page::new(title, refresh);
     page.add(format_args!("<main data-page=\"over\">\n<h1>{}</h1>\n", Escaped(title)));
-    if let Some(detail) = problem.detail_text() {
+    if let Some(detail) = problem.detail() {
         page.add(format_args!("<p>{}</p>\n", Escaped(detail)));
     }
     page.push("</main>\n");

@@ -121,7 +121,7 @@ fn problem(page: &mut Page, operation: &Operation) {
          <span data-is=\"detail\">{}</span></p></div>\n",
         hidden(problem.is_some()),
         Escaped(problem.map_or("", |problem| problem.title().unwrap_or("It failed."))),
-        Escaped(problem.and_then(|problem| problem.detail_text()).unwrap_or_default())
+        Escaped(problem.and_then(|problem| problem.detail()).unwrap_or_default())
     ));
 }
 

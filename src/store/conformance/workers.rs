@@ -143,7 +143,7 @@ pub async fn c51_work_that_fails_is_tried_again_in_time<F: Fixture>(fixture: &F)
                 let id = context.operation_id().expect("it is stored");
                 let now = store.get(id).await.unwrap().expect("it is there").now;
                 tries.lock().unwrap().push((context.attempt(), now));
-                Err::<Created, _>(Problem::new(types::OVERLOADED).retry_after(pause))
+                Err::<Created, _>(Problem::new(types::OVERLOADED).with_retry_after(pause))
             }
         }
     };

@@ -117,7 +117,7 @@ impl EventSource<Users> for ServiceEvents {
             return Err(problem);
         }
         let unreadable = "The reply of the service of users could not be read.";
-        let problem = || Problem::from_status(StatusCode::BAD_GATEWAY).detail(unreadable);
+        let problem = || Problem::from_status(StatusCode::BAD_GATEWAY).with_detail(unreadable);
         serde_json::from_slice(&answer.body).map_err(|_| problem())
     }
 }
@@ -140,7 +140,7 @@ impl SnapshotUsers {
             Err(CatchUpError::Source(problem)) => return Err(problem),
             Err(_) => {
                 let pause = ReadModel::<Users>::RETRY_AFTER;
-                return Err(Problem::new(types::NOT_CAUGHT_UP).retry_after(pause));
+                return Err(Problem::new(types::NOT_CAUGHT_UP).with_retry_after(pause));
             }
         }
         let (position, kept) = (self.model.position(), self.kept.load(Ordering::Relaxed));
@@ -250,6 +250,6 @@ mod tests {
         };
         let users = SnapshotUsers::new(ask, folder.path());
         let problem = users.current().await.unwrap_err();
-        assert!(problem.is(types::NOT_CAUGHT_UP) && problem.retry_delay().is_some());
+        assert!(problem.is(types::NOT_CAUGHT_UP) && problem.retry_after().is_some());
     }
 }
