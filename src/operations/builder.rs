@@ -420,6 +420,7 @@ impl OperationsBuilder {
     ///
     /// # Panics
     /// Outside a tokio runtime, or if a [job](Self::job) cannot be registered.
+    #[must_use = "its workers end with its last clone"]
     pub fn start(mut self) -> Operations {
         let max_body = self.store.capabilities().max_body_bytes;
         self.settings.max_outcome_bytes = self.settings.max_outcome_bytes.min(max_body);

@@ -324,7 +324,7 @@ async fn what_follows_from_a_change_is_done_and_nothing_follows_from_that() {
 #[should_panic(expected = "no handler is registered for \"tests.note\"")]
 async fn what_follows_needs_a_handler() {
     let place = Place::new();
-    place.builder(place.store.clone()).follow_up(|_| None::<Note>).start();
+    let _ = place.builder(place.store.clone()).follow_up(|_| None::<Note>).start();
 }
 
 /// The attempts that were begun, and their traces.
