@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use http::{StatusCode, header};
+use http::StatusCode;
 use serde::Serialize;
 
 use super::Operations;
-use crate::operation::{Operation, OperationId, Owner, Status};
+use crate::operation::{Operation, OperationId, Outcome, Owner, Status};
 use crate::problem::{Problem, types};
-use crate::respond::{Body, Response, no_store};
+use crate::respond::{Response, no_store};
 use crate::store::OperationStore;
 use crate::time::Timestamp;
 
@@ -52,12 +52,7 @@ pub enum DeliveryStatus {
 impl Delivery {
     /// The answer to a GET of it.
     pub(crate) fn into_response(self) -> Response {
-        // Of such a type, nothing fails to be written.
-        let mut response = Response::new(Body::from(serde_json::to_vec(&self).unwrap_or_default()));
-        *response.status_mut() = StatusCode::OK;
-        let json = header::HeaderValue::from_static("application/json");
-        response.headers_mut().insert(header::CONTENT_TYPE, json);
-        no_store(response)
+        no_store(Outcome::json(StatusCode::OK, &self).into_response())
     }
 }
 

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{StatusCode, header};
+use http::StatusCode;
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
 use super::job::Registered;
 use super::{Inner, Operations};
-use crate::header::CacheControl;
-use crate::operation::{Kind, OperationId};
-use crate::respond::{Body, Response};
+use crate::operation::{Kind, OperationId, Outcome};
+use crate::respond::{Response, no_store};
 use crate::store::OperationStore;
 use crate::time::Timestamp;
 
@@ -81,14 +80,7 @@ impl Health {
     /// The answer to whoever decides where requests go: 200 if it is well, 503 if it is not; it is not kept.
     pub fn into_response(self) -> Response {
         let status = if self.is_well() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        // Of such a type, nothing fails to be written.
-        let mut response = Response::new(Body::from(serde_json::to_vec(&self).unwrap_or_default()));
-        *response.status_mut() = status;
-        let json = header::HeaderValue::from_static("application/json");
-        response.headers_mut().insert(header::CONTENT_TYPE, json);
-        let no_store = CacheControl::no_store().to_header_value();
-        response.headers_mut().insert(header::CACHE_CONTROL, no_store);
-        response
+        no_store(Outcome::json(status, &self).into_response())
     }
 }
 

@@ -256,19 +256,19 @@ impl<'a> ListView<'a> {
     /// `is_newest` says that new operations belong on it, which its script then adds.
     pub fn page(self, is_newest: bool, refresh: Duration) -> Response {
         let next = self.next.as_ref();
-        let mut response = page::list(self.operations, self.urls, next, is_newest, refresh);
-        let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, ASK_AGAIN);
-        if let Some(next) = self.next {
-            headers.insert(header::LINK, Link::next(next).to_header_value());
-        }
-        response
+        let response = page::list(self.operations, self.urls, next, is_newest, refresh);
+        self.finish(response)
     }
 
     /// The answer to a GET of the list: 200 with `Link: rel="next"` if there is more.
     pub fn into_response(self) -> Response {
         let document = ListDocument::new(self.operations, self.next.clone(), self.urls);
-        let mut response = json(StatusCode::OK, &document);
+        let response = json(StatusCode::OK, &document);
+        self.finish(response)
+    }
+
+    /// What stands in the answer in whichever form.
+    fn finish(self, mut response: Response) -> Response {
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, ASK_AGAIN);
         if let Some(next) = self.next {
