@@ -72,12 +72,26 @@ forward!(Arc Box);
 pub(super) struct MadeUp;
 
 /// An answer as it comes.
-#[expect(missing_debug_implementations, reason = "a stream has none")]
 pub enum Opened {
     /// All of it.
     Whole(Response<Bytes>),
     /// Its head, and its content piece by piece. An error is the last of them.
     Stream(Response<BoxStream<'static, Result<Bytes, TransportError>>>),
+}
+
+/// Without the values of its fields, which may be secret, and without its content.
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, status, headers) = match self {
+            Self::Whole(answer) => ("Whole", answer.status(), answer.headers()),
+            Self::Stream(answer) => ("Stream", answer.status(), answer.headers()),
+        };
+        let fields: Vec<_> = headers.keys().collect();
+        f.debug_struct(name)
+            .field("status", &status)
+            .field("fields", &fields)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A request that got no whole answer.
@@ -127,5 +141,17 @@ impl fmt::Display for TransportError {
 impl Error for TransportError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_shown_without_what_it_holds() {
+        let answer = Response::builder().header("set-cookie", "secret").body(Bytes::from("secret"));
+        let shown = format!("{:?}", Opened::Whole(answer.unwrap()));
+        assert_eq!(shown, r#"Whole { status: 200, fields: ["set-cookie"], .. }"#);
     }
 }
