@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -50,6 +50,58 @@ fn each_setting_has_its_place() {
         }
     }
     assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// The files of a folder and of those in it.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// What code gives to the macros of `tracing`, each time.
+fn told(source: &str) -> Vec<&str> {
+    let mut told = Vec::new();
+    for name in ["error!(", "warn!(", "info!(", "debug!(", "trace!("] {
+        for (start, _) in source.match_indices(name) {
+            if source[..start].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+                continue;
+            }
+            let rest = &source[start + name.len()..];
+            let mut open = 1;
+            let end = rest.find(|c: char| {
+                open += i32::from(c == '(') - i32::from(c == ')');
+                open == 0
+            });
+            told.push(&rest[..end.unwrap()]);
+        }
+    }
+    told
+}
+
+/// Events have the one target, and their page has all of them.
+#[test]
+fn each_event_has_its_place() {
+    let page = read("docs/operating.md");
+    let section = page.split("\n## Spans and events\n").nth(1).unwrap();
+    let section = section.split("\n### ").next().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut wrong, mut looked_at) = (Vec::new(), 0);
+    for file in files(&root.join("src")) {
+        for told in told(&fs::read_to_string(&file).unwrap()) {
+            looked_at += 1;
+            if !told.trim_start().starts_with("target: \"respond_async\"") {
+                wrong.push(format!("{}: no target in {told}", file.display()));
+            }
+            // Its words, without what varies in them.
+            let text = told.rsplit('"').nth(1).unwrap();
+            let words = text.split(['{', '}']).max_by_key(|part| part.len()).unwrap().trim();
+            if !section.contains(words) {
+                wrong.push(format!("docs/operating.md: {words:?} of {}", file.display()));
+            }
+        }
+    }
+    assert!(looked_at > 20, "the sources were not found");
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 /// The pages of `docs`, by their names, with their texts.

@@ -159,10 +159,10 @@ async fn supervise(url: AMQPUri, connection: watch::Sender<Option<Arc<Connection
                         }
                     }
                 }
-                warn!("the connection to RabbitMQ is lost");
+                warn!(target: "respond_async", "the connection to RabbitMQ is lost");
                 connection.send_replace(None);
             }
-            Err(error) => warn!(%error, "RabbitMQ cannot be reached"),
+            Err(error) => warn!(target: "respond_async", %error, "RabbitMQ cannot be reached"),
         }
         pauses.pause_after(began).await;
     }
@@ -223,7 +223,7 @@ impl Channels {
 
     /// Says in the log why the last one is used no more.
     pub(super) fn ended(&self, error: &lapin::Error) {
-        warn!(%error, "{} begins again", self.what);
+        warn!(target: "respond_async", %error, "{} begins again", self.what);
     }
 }
 

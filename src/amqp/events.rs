@@ -183,7 +183,7 @@ where
             // What it does before its first await can panic too.
             let answer = without_panic(pin!(async { handler(event).await })).await;
             if answer.is_err() {
-                error!(queue, "a subscriber's handler has panicked");
+                error!(target: "respond_async", queue, "a subscriber's handler has panicked");
             }
             if !matches!(answer, Ok(Ok(()))) {
                 sleep(AGAIN).await;

@@ -153,10 +153,14 @@ impl EventStream {
                         continue;
                     }
                 };
-                warn!(expected, stream = stream.name, "events are missing");
+                warn!(target: "respond_async", expected, stream = stream.name, "events are missing");
                 let found = without_panic(pin!(async { rebuild().await })).await;
                 if found.is_err() {
-                    error!(stream = stream.name, "to rebuild a model has panicked");
+                    error!(
+                        target: "respond_async",
+                        stream = stream.name,
+                        "to rebuild a model has panicked"
+                    );
                 }
                 let is_restored =
                     found.ok().flatten().is_some_and(|snapshot| model.restore(snapshot));
@@ -240,13 +244,17 @@ impl Inner {
             let Some(delivery) = delivery.transpose()? else { return Ok(Read::Ended) };
             // A model that panics is asked again later: its event is lost otherwise.
             let Ok(taken) = without_panic(pin!(async { take(&delivery, model) })).await else {
-                error!(stream = self.name, "a model has panicked");
+                error!(target: "respond_async", stream = self.name, "a model has panicked");
                 return Ok(Read::Ended);
             };
             match taken {
                 Some(Offered::Gap { expected }) => return Ok(Read::Gap { expected }),
                 Some(_) => {}
-                None => warn!(stream = self.name, "no event is to be read in a message"),
+                None => warn!(
+                    target: "respond_async",
+                    stream = self.name,
+                    "no event is to be read in a message"
+                ),
             }
             model.move_cursor(offset(&delivery));
             delivery.ack(BasicAckOptions::default()).await?;

@@ -87,7 +87,8 @@ pub fn violations<B>(
 pub(crate) fn report<B>(preferences: &Preferences, response: &Response<B>) {
     if cfg!(debug_assertions) {
         for violation in violations(preferences, response) {
-            tracing::warn!(status = response.status().as_u16(), "{violation}");
+            let status = response.status().as_u16();
+            tracing::warn!(target: "respond_async", status, "{violation}");
         }
     }
 }
