@@ -51,7 +51,7 @@ fn read(headers: &HeaderMap) {
 
 fn read_naively(headers: &HeaderMap) {
     let lines: Vec<&[u8]> =
-        black_box(headers).get_all(PREFER).iter().map(HeaderValue::as_bytes).collect();
+        black_box(headers).get_all(&PREFER).iter().map(HeaderValue::as_bytes).collect();
     let preferences = reference::preferences(&lines);
     black_box((
         reference::respond_async(&preferences),
