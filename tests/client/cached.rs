@@ -11,6 +11,7 @@ use respond_async::client::cache::{CACHE_STATUS, CacheStore, Cached, FileCache, 
 use respond_async::client::{
     Answer, Client, ClientErrorKind, Transport, TransportError, TransportErrorKind,
 };
+use tokio::sync::Notify;
 
 /// A server that gives its answers in turn, and then cannot be reached.
 #[derive(Debug, Clone, Default)]
@@ -288,6 +289,49 @@ async fn a_change_takes_away_what_was_kept() {
             let kept = cache.send(request("GET", url, &[])).await;
             assert_eq!(kept.is_err(), is_gone, "{method} {status} {url}");
         }
+    }
+}
+
+/// Whose answers to GET are made when they are asked for, and come when they are let go.
+#[derive(Debug, Default)]
+struct Slow {
+    server: Server,
+    way: Arc<Notify>,
+}
+
+#[async_trait]
+impl Transport for Slow {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
+        let is_get = request.method() == http::Method::GET;
+        let answer = self.server.send(request).await;
+        if is_get {
+            self.way.notified().await;
+        }
+        answer
+    }
+}
+
+#[tokio::test]
+async fn an_answer_from_before_a_change_is_not_kept_after_it() {
+    let slow = Slow::default();
+    let (server, way) = (slow.server.clone(), slow.way.clone());
+    let cache = Cached::new(slow, MemoryCache::new());
+    let kept = [("cache-control", "max-age=60")];
+    server.say(200, &kept, "old");
+    server.say(204, &[], "");
+    let reading = cache.send(request("GET", URL, &[]));
+    let writing = async {
+        tokio::task::yield_now().await;
+        cache.send(request("PUT", URL, &[])).await.unwrap();
+        way.notify_one();
+    };
+    let (read, ()) = tokio::join!(reading, writing);
+    assert_eq!(read.unwrap().body(), "old");
+    server.say(200, &kept, "new");
+    way.notify_one();
+    for _ in 0..2 {
+        let read = cache.send(request("GET", URL, &[])).await.unwrap();
+        assert_eq!(read.body(), "new");
     }
 }
 

@@ -30,7 +30,9 @@ mod file;
 mod memory;
 
 use std::fmt;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -134,6 +136,25 @@ pub struct Cached<T> {
     transport: T,
     store: Arc<dyn CacheStore>,
     offline: bool,
+    changes: Changes,
+}
+
+/// How often what may have changed was taken away, by a part of the hash of its URL: so an answer that is older than
+/// a change is not kept after it.
+#[derive(Debug)]
+struct Changes([AtomicU64; 64]);
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; 64])
+    }
+}
+
+impl Changes {
+    fn of(&self, url: &str) -> &AtomicU64 {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(url);
+        &self.0[usize::try_from(hash % 64).unwrap_or_default()]
+    }
 }
 
 impl<T: Transport> Cached<T> {
@@ -142,7 +163,7 @@ impl<T: Transport> Cached<T> {
 
     /// Keeps in `store` what comes through `transport`.
     pub fn new(transport: T, store: impl CacheStore) -> Self {
-        Self { transport, store: Arc::new(store), offline: false }
+        Self { transport, store: Arc::new(store), offline: false, changes: Changes::default() }
     }
 
     /// Sends nothing, and answers from what is kept.
@@ -159,7 +180,9 @@ impl<T: Transport> Cached<T> {
         if let Some(uri) = target(&request).and_then(|url| url.as_str().parse().ok()) {
             *plain.uri_mut() = uri;
         }
-        let key = CacheKey::of(&plain.uri().to_string(), request.headers());
+        let url = plain.uri().to_string();
+        let key = CacheKey::of(&url, request.headers());
+        let changes = self.changes.of(&url).load(Ordering::SeqCst);
         let entry = self.store.load(&key).await;
         let now = SystemTime::now();
         for name in CREDENTIALS {
@@ -215,9 +238,17 @@ impl<T: Transport> Cached<T> {
             }
             None => (Variant::of(&plain, &answer, now), answer),
         };
+        // What has changed since the request was sent may not be in its answer.
+        let is_old = || self.changes.of(&url).load(Ordering::SeqCst) != changes;
+        if is_old() {
+            return Ok(given);
+        }
         if kept.is_storable() && given.body().len() <= Self::MAX_BODY_BYTES {
             let entry = CacheEntry::with(entry.as_deref(), kept, &plain, now);
             self.store.save(&key, Arc::new(entry)).await;
+            if is_old() {
+                self.store.remove(&key).await;
+            }
         } else if given.status().as_u16() < 500 {
             self.store.remove(&key).await;
         }
@@ -236,6 +267,7 @@ impl<T: Transport> Cached<T> {
         });
         let named = named.into_iter().flatten().filter(|url| url.origin() == target.origin());
         for url in named.chain([target.clone()]) {
+            self.changes.of(url.as_str()).fetch_add(1, Ordering::SeqCst);
             self.store.remove(&CacheKey::of(url.as_str(), request.headers())).await;
         }
     }
