@@ -26,7 +26,8 @@ use crate::problem::{Problem, types};
 const PREFETCH: u16 = 1_000;
 /// How many of those that nobody waits for are recorded at once.
 const RECORDED_AT_ONCE: u16 = 100;
-/// How long the queue of a replica that is gone is kept.
+/// How long the queue of a replica that is gone is kept after all that was in it by then has gone to the others. What
+/// comes while it ends goes with it.
 const REPLICA_QUEUE_TTL: Duration = Duration::from_secs(10 * 60);
 /// After how long to try again what the store could not do.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -220,15 +221,16 @@ impl Queue {
     async fn declare(&self, channel: &Channel) -> lapin::Result<String> {
         topology::declare_cancel(channel).await?;
         let (name, arguments) = match self {
-            Self::OfAll(name) => (topology::shared_replies(name), topology::quorum()),
+            Self::OfAll(name) => (topology::shared_replies(name), topology::replies()),
             Self::OfReplica { service, name, wait } => {
                 // What its replica does not take goes to all; so that has to be there.
                 let all = topology::shared_replies(service);
-                let options = QueueDeclareOptions::durable();
-                channel.queue_declare(all.as_str().into(), options, topology::quorum()).await?;
+                let (options, arguments) = (QueueDeclareOptions::durable(), topology::replies());
+                channel.queue_declare(all.as_str().into(), options, arguments).await?;
                 let mut arguments = FieldTable::default();
                 topology::insert_millis(&mut arguments, "x-message-ttl", *wait);
-                topology::insert_millis(&mut arguments, "x-expires", REPLICA_QUEUE_TTL);
+                let expires = wait.saturating_add(REPLICA_QUEUE_TTL);
+                topology::insert_millis(&mut arguments, "x-expires", expires);
                 topology::dead_letter_to(&mut arguments, &all);
                 (name.clone(), arguments)
             }

@@ -13,6 +13,8 @@ pub const EVENTS_EXCHANGE: &str = "respond-async.events";
 
 /// How many messages a queue of dead ones keeps; then the oldest go.
 const MAX_DEAD: i32 = 100_000;
+/// How many replies wait for a replica that records them; then the oldest go, and what they answer is done again.
+const MAX_REPLIES: i32 = 1_000_000;
 
 /// How long a name may be from which those of queues are made, in bytes: AMQP bounds them at 255.
 const MAX_NAME_BYTES: usize = 200;
@@ -30,9 +32,17 @@ pub(super) fn shared_replies(gateway: &str) -> String {
 }
 
 /// A durable queue of the replicated sort.
-pub(super) fn quorum() -> FieldTable {
+fn quorum() -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments
+}
+
+/// The arguments of the queue of replies that replicas share: without a replica that records, it must not grow for
+/// ever.
+pub(super) fn replies() -> FieldTable {
+    let mut arguments = quorum();
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(MAX_REPLIES));
     arguments
 }
 
