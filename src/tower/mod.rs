@@ -55,7 +55,8 @@
 //! A request is begun again after a crash, or after a [temporary](crate::operations::JobPolicy::is_temporary)
 //! error, if its method is idempotent ([RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2))
 //! or its route is [repeatable](Route::repeatable). Any other is begun once; if its process dies, its
-//! operation fails ([`INTERRUPTED`](crate::problem::types::INTERRUPTED)).
+//! operation fails ([`INTERRUPTED`](crate::problem::types::INTERRUPTED)). So is a `PUT` or `DELETE` with a condition:
+//! what it did itself would fail it the second time.
 //!
 //! [`Operations::respond`]: crate::Operations::respond
 //! [tower]: https://docs.rs/tower

@@ -1,4 +1,5 @@
 use http::Method;
+use http::header::{self, HeaderMap};
 
 /// A route that opts in: a method and a pattern of paths.
 ///
@@ -20,15 +21,16 @@ use http::Method;
 pub struct Route {
     method: Method,
     pattern: Box<str>,
-    repeats: bool,
+    /// What the route says of it; else its method does.
+    repeats: Option<bool>,
 }
 
 impl Route {
     /// Requests of that method whose path the pattern stands for. It may be begun again after a crash
-    /// if the method is idempotent: GET, HEAD, OPTIONS, TRACE, PUT or DELETE.
+    /// if the method is idempotent: GET, HEAD, OPTIONS, TRACE, and without a condition (`If-Match`,
+    /// `If-None-Match`, `If-Unmodified-Since`) PUT or DELETE.
     pub fn new(method: Method, pattern: impl Into<String>) -> Self {
-        let repeats = method.is_idempotent();
-        Self { method, pattern: pattern.into().into(), repeats }
+        Self { method, pattern: pattern.into().into(), repeats: None }
     }
 
     /// A `POST`, which is begun once.
@@ -36,7 +38,7 @@ impl Route {
         Self::new(Method::POST, pattern)
     }
 
-    /// A `PUT`, which may be begun again.
+    /// A `PUT`, which may be begun again unless it has a condition.
     pub fn put(pattern: impl Into<String>) -> Self {
         Self::new(Method::PUT, pattern)
     }
@@ -49,13 +51,13 @@ impl Route {
     /// Its requests may be begun again after a crash, whatever their method: the handler does no harm
     /// when it runs twice.
     pub fn repeatable(mut self) -> Self {
-        self.repeats = true;
+        self.repeats = Some(true);
         self
     }
 
     /// Its requests are begun once, whatever their method.
     pub fn never_twice(mut self) -> Self {
-        self.repeats = false;
+        self.repeats = Some(false);
         self
     }
 
@@ -66,8 +68,15 @@ impl Route {
         (self.method == *method || is_head_of_get) && matches(&self.pattern, path)
     }
 
-    pub(super) fn repeats(&self) -> bool {
-        self.repeats
+    /// Whether a request of the route with these fields may be begun again.
+    pub(super) fn repeats(&self, headers: &HeaderMap) -> bool {
+        // What was done the first time would fail the condition the second time, and be told as not done
+        // (RFC 9110 §13.1.1).
+        let is_spent = || {
+            let conditions = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_UNMODIFIED_SINCE];
+            !self.method.is_safe() && conditions.iter().any(|name| headers.contains_key(name))
+        };
+        self.repeats.unwrap_or_else(|| self.method.is_idempotent() && !is_spent())
     }
 }
 
@@ -119,10 +128,15 @@ mod tests {
 
     #[test]
     fn idempotent_methods_repeat() {
-        assert!(Route::put("/").repeats() && Route::get("/").repeats());
-        assert!(Route::new(Method::DELETE, "/").repeats());
-        assert!(!Route::post("/").repeats() && !Route::new(Method::PATCH, "/").repeats());
-        assert!(Route::post("/").repeatable().repeats());
-        assert!(!Route::put("/").never_twice().repeats());
+        let mut headers = HeaderMap::new();
+        assert!(Route::put("/").repeats(&headers) && Route::get("/").repeats(&headers));
+        assert!(Route::new(Method::DELETE, "/").repeats(&headers));
+        assert!(!Route::post("/").repeats(&headers));
+        assert!(!Route::new(Method::PATCH, "/").repeats(&headers));
+        assert!(Route::post("/").repeatable().repeats(&headers));
+        assert!(!Route::put("/").never_twice().repeats(&headers));
+        headers.insert(header::IF_MATCH, header::HeaderValue::from_static("\"v1\""));
+        assert!(!Route::put("/").repeats(&headers) && Route::get("/").repeats(&headers));
+        assert!(Route::put("/").repeatable().repeats(&headers));
     }
 }

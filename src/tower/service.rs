@@ -87,7 +87,7 @@ where
             request.extensions_mut().insert(OperationContext::inline(trace));
             return AnswerFuture::inner(self.inner.call(request), Some(Box::new(preferences)));
         }
-        let (shared, repeats) = (Arc::clone(&self.shared), route.repeats());
+        let (shared, repeats) = (Arc::clone(&self.shared), route.repeats(request.headers()));
         AnswerFuture::own(async move {
             let answer = store(&shared, &preferences, repeats, request).await;
             let mut response = answer.unwrap_or_else(Problem::into_response);
