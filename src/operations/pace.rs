@@ -1,6 +1,6 @@
 //! When a client should ask again. Pure: no clock, no I/O.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::admission::Load;
@@ -14,14 +14,19 @@ pub(super) const MAX: Duration = Duration::from_secs(30);
 /// The longest that the poll rate makes a client wait, give or take a fifth.
 pub(super) const MAX_UNDER_LOAD: Duration = Duration::from_secs(600);
 
+/// Of how many operations it is known at least which second they have: of those that were asked about last.
+const REMEMBERED: usize = 4_096;
+
 /// How many polls clients were asked for, second by second: each answer that asks for another takes the next
 /// second that has room. So their rate keeps to its ceiling however many operations are open, and
-/// wherever they run.
+/// wherever they run. An operation that is asked about again and again has one second at a time.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
     /// The second that the first number is of.
     first: u64,
     asked: VecDeque<u32>,
+    /// The seconds that the operations have that were asked about last, and before these.
+    booked: [HashMap<OperationId, u64>; 2],
 }
 
 impl Agenda {
@@ -38,6 +43,7 @@ impl Agenda {
         let past = usize::try_from(now.saturating_sub(self.first)).unwrap_or(usize::MAX);
         self.asked.drain(..past.min(self.asked.len()));
         self.first = self.first.max(now);
+        self.release(operation.id());
         let wanted = usize::try_from(delay.as_millis().div_ceil(1_000)).unwrap_or(usize::MAX);
         let mut planned_for = self.asked.iter().skip(wanted);
         let with_room = planned_for.position(|asked| *asked < poll_rate);
@@ -51,7 +57,23 @@ impl Agenda {
             self.asked.resize(at + 1, 0);
         }
         self.asked[at] += 1;
+        let [last, before] = &mut self.booked;
+        if last.len() >= REMEMBERED {
+            std::mem::swap(last, before);
+            last.clear();
+        }
+        last.insert(operation.id(), self.first.saturating_add(at as u64));
         planned
+    }
+
+    /// Gives back the second that the operation has, if that is known and still to come.
+    fn release(&mut self, id: OperationId) {
+        let booked = self.booked.iter_mut().find_map(|booked| booked.remove(&id));
+        let ahead = booked.and_then(|second| second.checked_sub(self.first));
+        let at = ahead.and_then(|ahead| usize::try_from(ahead).ok());
+        if let Some(asked) = at.and_then(|at| self.asked.get_mut(at)) {
+            *asked -= 1;
+        }
     }
 }
 
@@ -122,6 +144,13 @@ mod tests {
         NewOperation::new(OperationId::from_parts(at(0), [random; 10])).accept(at(0))
     }
 
+    /// One of many, each of which has another id.
+    fn numbered(number: u32) -> Operation {
+        let [a, b, c, d] = number.wrapping_mul(0x9E37_79B9).to_be_bytes();
+        let id = OperationId::from_parts(at(0), [a, b, c, d, a, b, c, d, a, b]);
+        NewOperation::new(id).accept(at(0))
+    }
+
     fn running(random: u8, fraction: Option<f64>) -> Operation {
         let lease = Duration::from_secs(60);
         let operation = pending(random).apply(&Change::Claim { lease }, at(0)).unwrap();
@@ -168,18 +197,31 @@ mod tests {
         delays(pending, 0, IDLE, 1.0);
     }
 
+    #[test]
+    fn one_that_is_asked_about_often_keeps_no_other_waiting() {
+        let (mut agenda, second) = (Agenda::default(), Duration::from_secs(1));
+        for now in 0..100 {
+            for _ in 0..1_000 {
+                agenda.plan(&pending(1), now, second, 2);
+                agenda.plan(&pending(2), now, second, 2);
+            }
+            let other = pending(u8::try_from(3 + now).unwrap());
+            assert!(agenda.plan(&other, now, second, 2) <= 2 * second, "at {now} s");
+        }
+        // All are remembered for a while, and none for ever.
+        for n in 0..20_000 {
+            agenda.plan(&numbered(n), 100, second, 2);
+            assert!(agenda.booked.iter().all(|booked| booked.len() <= REMEMBERED));
+        }
+    }
+
     /// A hundred thousand operations that all begin within a second, and clients that do as they are told
     /// for half an hour; most of the work ends after twenty minutes.
     #[test]
     fn all_clients_together_keep_to_the_poll_rate() {
         const OPEN: u32 = 100_000;
         const RATE: u32 = 1_000;
-        let operation = |n: u32| {
-            let [a, b, c, d] = n.wrapping_mul(0x9E37_79B9).to_be_bytes();
-            let id = OperationId::from_parts(at(0), [a, b, c, d, a, b, c, d, a, b]);
-            NewOperation::new(id).accept(at(0))
-        };
-        let operations: Vec<Operation> = (0..OPEN).map(operation).collect();
+        let operations: Vec<Operation> = (0..OPEN).map(numbered).collect();
         let mut agenda = Agenda::default();
         let mut ask = |n: usize, now: u64| {
             let delay = retry_after(&operations[n], at(now.try_into().unwrap()), IDLE);
@@ -207,13 +249,17 @@ mod tests {
     #[test]
     fn what_cannot_be_planned_for_waits_no_longer_than_the_longest() {
         let mut agenda = Agenda::default();
-        let operation = pending(7);
-        let mut plan = |now| agenda.plan(&operation, now, MIN, 1);
+        let mut asked = 0;
+        let mut plan = |now| {
+            asked += 1;
+            agenda.plan(&numbered(asked), now, MIN, 1)
+        };
         for second in 1..600 {
             assert_eq!(plan(0).as_secs(), second);
         }
         for now in [0, 0, 1] {
-            assert!((480..=720).contains(&plan(now).as_secs()), "{:?}", plan(now));
+            let planned = plan(now).as_secs();
+            assert!((480..=720).contains(&planned), "{planned} s");
         }
         // A clock that stands still or goes back harms nothing, nor does one that jumps.
         assert!(plan(0).as_secs() >= 480);
