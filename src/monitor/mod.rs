@@ -6,23 +6,24 @@
 //! | `GET /operations/{id}` | 200 in every state, so that a failed operation is no failed poll; 304 to `If-None-Match` |
 //! | `GET /operations/{id}/result` | the outcome itself; before it is there, 404 and `Retry-After` |
 //! | `POST /operations/{id}/cancel` | 303: what the button of a page asks, by a form of the same origin; else 403 |
-//! | `GET /operations/{id}/callback` | 200: how the telling of its last change to its callback goes (feature `webhook`) |
-//! | `DELETE /operations/{id}` | live: 202, cancellation is requested; finished: 204, forgotten; 412 if it is not as `If-Match` has it |
+//! | `GET /operations/{id}/callback` | 200: the state of the delivery of its last change to its callback (feature `webhook`) |
+//! | `DELETE /operations/{id}` | live: 202, cancellation is requested; finished: 204, forgotten |
 //!
-//! Who asks more often than [it may](crate::operations::OperationsBuilder::owner_poll_rate) is answered 429 before
+//! A monitor whose `If-Match` or, but for `GET` and `HEAD`, `If-None-Match` does not hold is a 412. A client that asks
+//! more often than [it may](crate::operations::OperationsBuilder::owner_poll_rate) gets 429, before
 //! anything is read. An unknown operation and somebody else's are one and the same 404; one whose retention has passed
 //! is a 410. `HEAD` is answered as `GET` is: your server leaves the content out. `respond-async` means
 //! nothing here, so a client that sends it along with every request gets no second operation.
 //!
 //! # Forms
-//! A monitor and a list are JSON; to who prefers `text/html`, a page for people; to who prefers
-//! `text/event-stream`, a [stream](#streams). Each has an entity tag of its own.
+//! A monitor and a list are JSON. A client that prefers `text/html` gets a page for people, one that prefers
+//! `text/event-stream` a [stream](#streams). JSON and page of a monitor have an entity tag each.
 //!
 //! A page says all without its script, and asks anew by itself where scripts do not run; with it, it follows
 //! the stream. It takes nothing from elsewhere, and its `Content-Security-Policy` lets nothing else in. Its
 //! button to cancel is a form, which is heeded only if the browser says that it comes from the same origin
-//! (`Sec-Fetch-Site`, or else `Origin`), so that no other site can press it. Who authenticates pages by
-//! cookies needs no more than that for it; DELETE cannot be sent by a form at all.
+//! (`Sec-Fetch-Site`, or else `Origin`), so that no other site can press it. If you authenticate pages by
+//! cookies, this is all they need against forged requests; DELETE cannot be sent by a form at all.
 //!
 //! # Waiting
 //! A poll with `Prefer: wait=20` is held until the operation has another revision than its client
@@ -44,7 +45,7 @@
 //! | a list | the page that the query asks for, or what has changed since `Last-Event-ID` | each change of the owner's operations, new ones too | a cursor |
 //!
 //! Each revision is told once at the most, in their order, and the last one always: what comes faster than
-//! it can be told is told as the last of it. An id that makes no sense is as none. A client that has seen the
+//! it can be told is told as the last of it. An id that cannot be read is ignored. A client that has seen the
 //! last state of an operation is answered 204. On a list `kind` holds for all that is told, the rest of the
 //! query for the page; that an operation was removed is not told.
 //!
@@ -53,7 +54,8 @@
 //! [stalls](crate::operations::OperationsBuilder::stall_limit), with its
 //! [lifetime](crate::operations::OperationsBuilder::stream_lifetime) and with the service; its client comes
 //! again after the time that `retry` says, and misses nothing. One stream [too
-//! many](crate::operations::OperationsBuilder::streams) tells how things stand, and ends.
+//! many](crate::operations::OperationsBuilder::streams) tells how its operation stands, or of a list only when to come
+//! again, and ends.
 //!
 //! ```
 //! use http::Request;
@@ -93,7 +95,7 @@ use http::{Method, Request, StatusCode, Uri};
 
 pub use self::content::Content;
 use crate::header::preferred_type;
-use crate::operation::{OperationId, Outcome, Owner};
+use crate::operation::{Operation, OperationId, Outcome, Owner};
 use crate::operations::{Held, Operations, polled};
 use crate::prefer::Preferences;
 use crate::problem::{Problem, types};
@@ -118,7 +120,7 @@ enum Target {
     Result(OperationId),
     /// What the button of a page asks.
     Cancel(OperationId),
-    /// How its callback goes.
+    /// The state of the delivery to its callback.
     #[cfg(feature = "webhook")]
     Callback(OperationId),
 }
@@ -159,7 +161,7 @@ enum Form {
     Events,
 }
 
-/// The forms, of which the first is given to who has no preference, and the last is none of
+/// The forms. The first is for clients without a preference; the last is not given by
 /// [`Monitor::respond`].
 const FORMS: [(&str, Form); 3] = [
     ("application/json", Form::Json),
@@ -175,6 +177,26 @@ struct Asked<'a> {
     uri: &'a Uri,
     headers: &'a HeaderMap,
     form: Form,
+}
+
+impl Asked<'_> {
+    /// Whether its conditions hold ([RFC 9110 §13.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-13.2.2)). To a GET of
+    /// what the client has already the answer is a 304, which the view gives.
+    fn check_conditions(&self, operation: &Operation) -> Result<(), Problem> {
+        let headers = self.headers;
+        let tags = [OperationView::tag(operation), OperationView::page_tag(operation)];
+        let is_other = headers.contains_key(header::IF_MATCH)
+            && !tags.iter().any(|tag| tag.is_in_if_match(headers));
+        let is_known = !matches!(*self.method, Method::GET | Method::HEAD)
+            && tags.iter().any(|tag| tag.is_in_if_none_match(headers));
+        if is_other || is_known { Err(Problem::new(types::PRECONDITION_FAILED)) } else { Ok(()) }
+    }
+
+    /// The revision that the operation has to have still when what was asked is done; none if any will do.
+    fn revision_of(&self, operation: &Operation) -> Option<u64> {
+        let condition = self.headers.get(header::IF_MATCH).filter(|any| *any != "*");
+        condition.map(|_| operation.revision())
+    }
 }
 
 impl Monitor {
@@ -203,7 +225,7 @@ impl Monitor {
     }
 
     /// Answers a request of `owner`. The path may begin with that of the base URL, or be what a
-    /// router left of it. No answer is a stream: who prefers events is answered in another form.
+    /// router left of it. No answer is a stream: a client that prefers events is answered in another form.
     ///
     /// # Cancel safety
     /// A cancellation or removal that was begun is brought to its end.
@@ -293,6 +315,7 @@ impl Monitor {
         asked: Asked<'_>,
     ) -> Result<http::Response<Content>, Problem> {
         let observed = self.operations.get(asked.owner, id).await?;
+        asked.check_conditions(&observed.operation)?;
         if asked.form == Form::Events {
             return Ok(self.events(id, &observed, asked));
         }
@@ -324,28 +347,22 @@ impl Monitor {
         if !origin::is_own_page(asked.headers, asked.uri, urls.list().as_str()) {
             return Err(Problem::new(types::CROSS_SITE));
         }
-        self.operations.cancel(asked.owner, id).await?;
+        let operation = self.operations.get(asked.owner, id).await?.operation;
+        asked.check_conditions(&operation)?;
+        self.operations.cancel_at(id, asked.revision_of(&operation)).await?;
         Ok(no_store(SeeOther::to(urls.monitor(id)).into_response()))
     }
 
     async fn delete(&self, id: OperationId, asked: Asked<'_>) -> Result<Response, Problem> {
-        let Asked { owner, headers, .. } = asked;
-        let observed = self.operations.get(owner, id).await?;
-        let condition = headers.get(header::IF_MATCH);
-        let operation = &observed.operation;
-        let tags = [OperationView::tag(operation), OperationView::page_tag(operation)];
-        if condition.is_some() && !tags.iter().any(|tag| tag.is_in_if_match(headers)) {
-            return Err(Problem::new(types::PRECONDITION_FAILED));
-        }
-        // It has to hold still when it is done, unless any revision will do.
-        let revision = condition.filter(|any| *any != "*").map(|_| operation.revision());
-        if observed.operation.status().is_finished() {
-            self.operations.forget(owner, id).await?;
+        let operation = self.operations.get(asked.owner, id).await?.operation;
+        asked.check_conditions(&operation)?;
+        if operation.status().is_finished() {
+            self.operations.forget(asked.owner, id).await?;
             return Ok(Outcome::new(StatusCode::NO_CONTENT).into_response());
         }
         // If it finishes before the cancellation, the answer says so, and it is kept: whoever sent
         // this has not seen how it ended.
-        let observed = self.operations.cancel_at(id, revision).await?;
+        let observed = self.operations.cancel_at(id, asked.revision_of(&operation)).await?;
         let view = OperationView::new(&observed.operation, observed.now, self.operations.urls());
         Ok(view.retry_after(self.operations.retry_after(&observed)).cancellation())
     }

@@ -144,6 +144,7 @@ fn read_operation() -> Operation {
     let parameters = [
         Parameter::OperationId,
         Parameter::PreferWait,
+        Parameter::IfMatch,
         Parameter::IfNoneMatch,
         Parameter::LastEventId,
     ];
@@ -151,6 +152,7 @@ fn read_operation() -> Operation {
         AnswerComponent::State,
         AnswerComponent::NoMoreEvents,
         AnswerComponent::NotModified,
+        AnswerComponent::Changed,
         AnswerComponent::NotFound,
         AnswerComponent::Expired,
         AnswerComponent::TooManyPolls,
@@ -198,6 +200,7 @@ fn cancel_operation() -> Operation {
     let answers = [
         AnswerComponent::BackToPage,
         AnswerComponent::CrossSite,
+        AnswerComponent::Changed,
         AnswerComponent::NotFound,
         AnswerComponent::Expired,
         AnswerComponent::TooManyPolls,
@@ -220,14 +223,19 @@ fn callback_operation() -> Operation {
         AnswerComponent::StoreUnavailable,
     ];
     let delivery = ResponseBuilder::new()
-        .description("How the telling of its last change goes.")
+        .description("The state of the delivery of its last change to its callback.")
         .header_ref(Field::CacheControl.name(), Field::CacheControl.reference())
         .header_ref(Field::Vary.name(), Field::Vary.reference())
         .content("application/json", Content::new(Some(reference::<Delivery>())))
         .build();
-    described(CALLBACK, "How an operation's callback goes", &[Parameter::OperationId], &answers)
-        .response("200", delivery)
-        .build()
+    described(
+        CALLBACK,
+        "The delivery to an operation's callback",
+        &[Parameter::OperationId],
+        &answers,
+    )
+    .response("200", delivery)
+    .build()
 }
 
 #[cfg(test)]

@@ -435,6 +435,33 @@ async fn delete_cancels_what_lives_and_forgets_what_has_ended() {
     assert!(service.store.is_empty());
 }
 
+async fn conditions_hold_for_each_method() {
+    let service = Service::new();
+    let monitor = service.post("thing5", "respond-async").await.monitor();
+    let tag = service.get(&monitor).await.field("etag").to_owned();
+    let cancel = format!("{monitor}/cancel");
+    let own = ("sec-fetch-site", "same-origin");
+    for (method, uri, fields) in [
+        (Method::GET, &monitor, &[("if-match", "\"none\"")][..]),
+        (Method::GET, &monitor, &[("if-match", "\"none\""), ("accept", "text/event-stream")]),
+        (Method::DELETE, &monitor, &[("if-none-match", "*")]),
+        (Method::DELETE, &monitor, &[("if-none-match", &tag)]),
+        (Method::POST, &cancel, &[("if-match", "\"none\""), own]),
+        (Method::POST, &cancel, &[("if-none-match", "*"), own]),
+    ] {
+        let answer = service.send(method, uri, fields).await;
+        answer.is_problem(412, "precondition-failed");
+    }
+    let unchanged = service.get(&monitor).await;
+    assert_eq!(unchanged.json()["cancel_requested"], Value::Null);
+    let seen = [("if-match", &*tag), ("if-none-match", &tag)];
+    let answer = service.send(Method::GET, &monitor, &seen).await;
+    assert_eq!(answer.status, StatusCode::NOT_MODIFIED);
+    let seen = [("if-match", &*tag), ("if-none-match", "\"none\"")];
+    let answer = service.send(Method::DELETE, &monitor, &seen).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+}
+
 async fn delete_is_not_done_to_what_has_changed_since() {
     let service = Service::new();
     let monitor = service.post("thing5", "respond-async").await.monitor();
@@ -646,6 +673,7 @@ contract! {
     the_result_is_the_outcome_byte_for_byte
     errors_that_happen_late_reach_the_client_as_the_same_problem
     delete_cancels_what_lives_and_forgets_what_has_ended
+    conditions_hold_for_each_method
     delete_is_not_done_to_what_has_changed_since
     a_queued_operation_is_canceled_at_once_and_never_runs
     what_has_expired_is_410_and_what_never_was_is_404

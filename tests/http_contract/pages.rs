@@ -159,6 +159,17 @@ async fn a_problem_is_told_in_words() {
     assert!(text(&service.page("/operations", &[]).await, 404).contains("whose name the service"));
 }
 
+async fn a_problem_as_a_page_says_when_to_come_again() {
+    let service = Service::with(|builder| builder.owner_poll_rate(1));
+    let monitor = service.post("thing5", "respond-async").await.monitor();
+    for _ in 0..10 {
+        text(&service.page(&monitor, &[]).await, 200);
+    }
+    let refused = service.page(&monitor, &[]).await;
+    text(&refused, 429);
+    assert!(refused.field("retry-after").parse::<u32>().unwrap() >= 1);
+}
+
 async fn only_a_page_of_the_same_origin_can_cancel() {
     let service = Service::new();
     let monitor = service.post("stop", "respond-async").await.monitor();
@@ -208,5 +219,6 @@ contract! {
     whatever_a_text_says_it_is_text
     a_list_is_a_page_for_people
     a_problem_is_told_in_words
+    a_problem_as_a_page_says_when_to_come_again
     only_a_page_of_the_same_origin_can_cancel
 }

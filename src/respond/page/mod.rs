@@ -136,7 +136,10 @@ pub(super) fn problem(problem: &Problem) -> Response {
         page.add(format_args!("<p>{}</p>\n", Escaped(detail)));
     }
     page.push("</main>\n");
-    page.into_response(problem.status(), false)
+    let mut response = page.into_response(problem.status(), false);
+    let delay = problem.retry_after().map(retry_after);
+    response.headers_mut().extend(delay.map(|delay| (header::RETRY_AFTER, delay)));
+    response
 }
 
 /// A state in a word for people.
