@@ -153,7 +153,7 @@ pub async fn c23_an_end_survives_a_crash<F: Fixture>(fixture: &F) {
         (vec![Change::Settle], None),
     ] {
         let lease = if changes == [Change::Settle] { Duration::ZERO } else { LONG };
-        let new = new_running(lease).with_attempt_limit(1).with_retention(F::UNIT * 3);
+        let new = new_running(lease).with_attempt_limit(1).with_retention(F::UNIT * 10);
         let id = accept(&*stores[0], new).await.operation.id();
         let last = changes.len() - 1;
         for (number, change) in changes.into_iter().enumerate() {
@@ -181,7 +181,7 @@ pub async fn c23_an_end_survives_a_crash<F: Fixture>(fixture: &F) {
         assert_eq!(whole(&*store, *id).await, expected);
     }
     assert_eq!(store.purge(10).await.unwrap(), 0, "too early");
-    fixture.advance(F::UNIT * 2).await;
+    fixture.advance(F::UNIT * 9).await;
     for (id, _) in &ended {
         assert_eq!(whole(&*other, *id).await, (None, None, None));
     }
