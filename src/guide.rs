@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`getting_started`] | a first program, what it answers, and the words of this crate |
 //! | [`adopting`] | an axum and an actix service get an asynchronous mode, step by step |
+//! | [`http`] | what clients see: every answer, field, member and problem |
 //! | [`other_frameworks`] | what to wire, shown with plain hyper; and without the facade |
 //! | [`stores`] | which store, and its settings |
 //! | [`operating`] | workers, health, metrics, alerts, a runbook, settings and bounds, sizing |
@@ -24,10 +25,11 @@ macro_rules! page {
         #[doc = "[adopting.md]: crate::guide::adopting"]
         #[doc = "[adopting.md#2-survive]: crate::guide::adopting#2-survive"]
         #[doc = "[adopting.md#3-own-and-repeat]: crate::guide::adopting#3-own-and-repeat"]
-        #[doc = "[adopting.md#before-production]: crate::guide::adopting#before-production"]
+        #[doc = "[adopting.md#stop]: crate::guide::adopting#stop"]
         #[doc = "[amqp.md]: crate::guide::amqp"]
         #[doc = "[amqp.md#events]: crate::guide::amqp#events"]
         #[doc = "[api.md#every-name]: crate::guide::api#every-name"]
+        #[doc = "[api.md#follow-what-was-accepted]: crate::guide::api#follow-what-was-accepted"]
         #[doc = "[architecture.md#layers]: crate::guide::architecture#layers"]
         #[doc = "[benchmarks.md]: crate::guide::benchmarks"]
         #[doc = "[benchmarks.md#a-gateway-over-rabbitmq]: crate::guide::benchmarks#a-gateway-over-rabbitmq"]
@@ -35,6 +37,7 @@ macro_rules! page {
         #[doc = "[contributing.md#add-a-profile]: crate::guide::contributing#add-a-profile"]
         #[doc = "[contributing.md#add-a-store]: crate::guide::contributing#add-a-store"]
         #[doc = "[getting-started.md#the-words]: crate::guide::getting_started#the-words"]
+        #[doc = "[http.md]: crate::guide::http"]
         #[doc = "[operating.md#back-up-and-restore]: crate::guide::operating#back-up-and-restore"]
         #[doc = "[operating.md#dead-messages]: crate::guide::operating#dead-messages"]
         #[doc = "[operating.md#messages-amqp]: crate::guide::operating#messages-amqp"]
@@ -59,14 +62,18 @@ page! {
     #[cfg(any(not(doctest), feature = "axum"))]
     getting_started = "../docs/getting-started.md"
 }
-page! { adopting = "../docs/adopting.md" }
+page! {
+    #[cfg(any(not(doctest), feature = "full"))]
+    adopting = "../docs/adopting.md"
+}
+page! { http = "../docs/http.md" }
 page! {
     #[cfg(any(not(doctest), all(feature = "http-body", feature = "tokio")))]
     other_frameworks = "../docs/other-frameworks.md"
 }
 page! { stores = "../docs/stores.md" }
 page! {
-    #[cfg(any(not(doctest), feature = "tokio"))]
+    #[cfg(any(not(doctest), all(feature = "postgres", feature = "tokio")))]
     operating = "../docs/operating.md"
 }
 page! { security = "../docs/security.md" }

@@ -20,7 +20,7 @@
 //! | `operations` | the facade: durable jobs and other work, workers, idempotency keys, bounds, shutdown | `tokio` |
 //! | [`store`] | [`OperationStore`](store::OperationStore), [`MemoryStore`](store::MemoryStore), `SqliteStore`, `PostgresStore`, `RedisStore`, a conformance suite | none for `MemoryStore`; `sqlite` or `sqlite-bundled`, `postgres`, `redis`; `conformance` |
 //! | `read_model` | a local copy of another service's data, fed by its events | `tokio` |
-//! | [`event`] | what is told of an operation, as CloudEvents | |
+//! | [`event`] | the changes of an operation, as CloudEvents | |
 //! | [`respond`] | builders of 201, 202, 303 and the monitor's answers | |
 //! | [`operation`] | the [`Operation`] resource, and the one pure function by which it changes | |
 //! | [`prefer`], [`problem`], [`header`] | fields and documents of HTTP | |
@@ -64,6 +64,7 @@ pub mod respond;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod store;
+mod text;
 pub mod time;
 #[cfg(feature = "tower")]
 pub mod tower;

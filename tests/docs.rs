@@ -36,8 +36,8 @@ fn each_setting_has_its_place() {
         ("src/client/policy.rs", "docs/operating.md"),
         ("src/client/send.rs", "docs/operating.md"),
         ("src/store/sqlite/builder.rs", "docs/stores.md"),
-        ("src/store/postgres/mod.rs", "docs/stores.md"),
-        ("src/store/redis/mod.rs", "docs/stores.md"),
+        ("src/store/postgres/builder.rs", "docs/stores.md"),
+        ("src/store/redis/builder.rs", "docs/stores.md"),
         ("src/store/memory/mod.rs", "docs/stores.md"),
         ("src/webhook/builder.rs", "docs/webhooks.md"),
     ] {
@@ -102,6 +102,79 @@ fn each_event_has_its_place() {
     }
     assert!(looked_at > 20, "the sources were not found");
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What a setter says of itself: the comment before it.
+fn comments(source: &str) -> Vec<(String, String)> {
+    let mut comments = Vec::new();
+    let mut comment = String::new();
+    for line in source.lines() {
+        if let Some(text) = line.strip_prefix("    ///") {
+            comment.push_str(text);
+        } else if let Some(item) = line.strip_prefix("    pub fn ") {
+            let name = item.split(['(', '<']).next().unwrap_or_default();
+            comments.push((name.to_owned(), std::mem::take(&mut comment)));
+        } else if !line.starts_with("    #[") {
+            comment.clear();
+        }
+    }
+    comments
+}
+
+#[test]
+fn each_setter_says_its_default() {
+    // These add something of which there is none before.
+    const ADD: [&str; 5] = ["follow_up", "handler", "http_client", "job", "job_with"];
+    let mut silent = Vec::new();
+    for source in [
+        "src/amqp/requests.rs",
+        "src/amqp/worker.rs",
+        "src/operations/builder.rs",
+        "src/operations/policy.rs",
+        "src/serve/mod.rs",
+        "src/store/memory/mod.rs",
+        "src/store/postgres/builder.rs",
+        "src/store/redis/builder.rs",
+        "src/store/sqlite/builder.rs",
+        "src/webhook/builder.rs",
+    ] {
+        let text = read(source);
+        let comments = comments(&text);
+        for setting in settings(&text) {
+            let says = comments.iter().any(|(name, comment)| {
+                *name == setting && comment.to_lowercase().contains("default")
+            });
+            if !says && !ADD.contains(&&*setting) {
+                silent.push(format!("`{setting}` of {source}"));
+            }
+        }
+    }
+    assert!(silent.is_empty(), "{silent:#?}");
+}
+
+#[test]
+fn each_problem_is_told_to_clients() {
+    let page = read("docs/http.md");
+    let types = read("src/problem/types.rs");
+    // NAME = "slug", "Title", STATUS;
+    let slugs = types.lines().filter_map(|line| {
+        let (_, rest) = line.strip_prefix("    ")?.split_once(" = \"")?;
+        Some(rest.split_once("\", \"")?.0)
+    });
+    let slugs: Vec<_> = slugs.collect();
+    assert!(slugs.len() > 30, "{slugs:?}");
+    for slug in slugs {
+        assert!(page.contains(&format!("| `{slug}` |")), "`{slug}` is not on the page");
+    }
+}
+
+/// An example can be copied without the others, so what several need each has a copy of.
+#[test]
+fn copies_in_the_examples_are_the_same() {
+    let stop = |example| read(&format!("examples/{example}/src/stop.rs"));
+    for example in ["gateway-proxy", "microservices"] {
+        assert_eq!(stop(example), stop("images"), "{example}");
+    }
 }
 
 /// The pages of `docs`, by their names, with their texts.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// From the bottom up. Modules of one layer do not import each other.
 const LAYERS: &[&[&str]] = &[
-    &["lock", "time"],
+    &["lock", "text", "time"],
     &["header", "prefer", "problem"],
     &["operation"],
     &["respond"],

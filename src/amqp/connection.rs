@@ -43,8 +43,8 @@ impl Amqp {
     pub const FIRST_PAUSE: Duration = Duration::from_millis(100);
     /// How long it waits before it connects again, at the most.
     pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-    /// How large the content of a message may be if nothing else is said: a little less than the 16 MiB that
-    /// RabbitMQ takes from its version 4 on.
+    /// The default of [`max_message_bytes`](Self::max_message_bytes): a little less than the 16 MiB that RabbitMQ
+    /// takes from its version 4 on.
     pub const DEFAULT_MAX_MESSAGE_BYTES: usize = (16 << 20) - (64 << 10);
 
     /// Begins to connect, and returns at once. The broker need not be there yet.
@@ -64,7 +64,8 @@ impl Amqp {
     /// How large the content of a message may be, in bytes, for what is built on this from now on. What is
     /// larger is not sent: a job is answered 413, an answer becomes
     /// [`RESULT_TOO_LARGE`](crate::problem::types::RESULT_TOO_LARGE). Keep it within the broker's own
-    /// `max_message_size`: what is larger than that closes its channel.
+    /// `max_message_size`: what is larger than that closes its channel. The default is
+    /// [16 MiB less 64 KiB](Self::DEFAULT_MAX_MESSAGE_BYTES).
     #[must_use]
     pub fn with_max_message_bytes(mut self, bytes: usize) -> Self {
         self.max_message_bytes = bytes;

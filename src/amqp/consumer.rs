@@ -19,13 +19,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::Instrument;
 
+use super::cancellations::Cancellations;
 use super::connection::{Amqp, Channels, Pauses};
 use super::message::{
     PERSISTENT, TRANSIENT, deliveries_before, outcome_properties, progress_message, read_trace,
     time_left,
 };
 use super::publisher::{Message, PublishError, Publisher};
-use super::runs::Runs;
 use super::topology;
 use crate::operation::{IntoOutcome, Kind, OperationId, Outcome, Progress};
 use crate::operations::{Context, JobInputError, Run, RunSpan, Signal, Work, without_panic};
@@ -54,7 +54,7 @@ pub(super) struct Shared {
     pub(super) run_span: RunSpan,
     pub(super) handlers: HashMap<Kind, Handler>,
     pub(super) publisher: Publisher,
-    pub(super) runs: Arc<Runs>,
+    pub(super) cancellations: Arc<Cancellations>,
     /// A permit for each job that may run.
     pub(super) places: Arc<Semaphore>,
     pub(super) closing: watch::Sender<bool>,
@@ -207,8 +207,8 @@ impl Shared {
         let Some(handler) = self.handlers.get(kind) else {
             return (problem(types::INTERNAL), End::Dead);
         };
-        let _running = self.runs.insert(id, &run);
-        if self.runs.is_canceled(id) {
+        let _running = self.cancellations.enter(&run);
+        if self.cancellations.is_canceled(id) {
             return (problem(types::CANCELED), End::Done);
         }
         let context = Context::of(&run);

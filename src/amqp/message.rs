@@ -10,6 +10,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde::Deserialize;
 
 use crate::operation::{Outcome, Progress, TRACEPARENT, TRACESTATE, TraceContext};
+use crate::text::floor_char_boundary;
 use crate::time::Timestamp;
 
 /// The header of a reply with the status of the answer; without it 200.
@@ -184,8 +185,7 @@ fn text(value: &AMQPValue) -> Option<&[u8]> {
 
 /// A short string, which AMQP bounds at 255 bytes: what is longer is cut off.
 pub(super) fn short(text: &str) -> ShortString {
-    let end = (0..=text.len().min(255)).rev().find(|end| text.is_char_boundary(*end));
-    text[..end.unwrap_or_default()].into()
+    text[..floor_char_boundary(text, 255)].into()
 }
 
 #[cfg(test)]

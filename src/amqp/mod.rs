@@ -60,6 +60,7 @@
 //! # }
 //! ```
 
+mod cancellations;
 mod connect;
 mod connection;
 mod consumer;
@@ -68,7 +69,6 @@ mod message;
 mod publisher;
 mod replies;
 mod requests;
-mod runs;
 mod stream;
 mod topology;
 mod worker;

@@ -71,51 +71,53 @@ impl fmt::Debug for Inner {
 }
 
 impl RequestsBuilder {
-    /// How long a request that is answered at once waits for its reply if nothing else is said: below the
-    /// 30 s after which many proxies hang up.
+    /// The default of [`timeout`](Self::timeout): below the 30 s after which many proxies hang up.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(25);
-    /// How long the broker keeps the message of an operation without deadline if nothing else is said.
+    /// The default of [`expiry`](Self::expiry): a day.
     pub const DEFAULT_EXPIRY: Duration = Duration::from_secs(24 * 60 * 60);
-    /// How many requests may wait for their replies if nothing else is said.
+    /// The default of [`in_flight_limit`](Self::in_flight_limit).
     pub const DEFAULT_IN_FLIGHT_LIMIT: usize = 10_000;
-    /// How long a reply waits for its process if nothing else is said.
+    /// The default of [`reply_wait`](Self::reply_wait).
     pub const DEFAULT_REPLY_WAIT: Duration = Duration::from_secs(30);
-    /// For how long an operation hears nothing of its job before that counts as lost if nothing else is said:
-    /// longer than a broker leaves a job with a worker that does not acknowledge it.
+    /// The default of [`silence`](Self::silence), an hour: longer than a broker leaves a job with a
+    /// worker that does not acknowledge it.
     pub const DEFAULT_SILENCE: Duration = Duration::from_secs(60 * 60);
 
-    /// How long a request that is answered at once waits for its reply; after it, 504. The message
-    /// expires at the same time. An operation waits until its deadline, as long as there is
-    /// [word](Self::silence) of its job.
+    /// How long a request that is answered at once waits for its reply; after it, 504. The message expires at
+    /// the same time. An operation waits until its deadline, as long as there is [word](Self::silence) of its
+    /// job. The default is [25 s](Self::DEFAULT_TIMEOUT).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = timeout;
         self
     }
 
-    /// How long the broker keeps the message of an operation without a deadline of its own.
+    /// How long the broker keeps the message of an operation without a deadline of its own. The default is
+    /// [a day](Self::DEFAULT_EXPIRY).
     pub fn expiry(mut self, expiry: Duration) -> Self {
         self.settings.expiry = expiry;
         self
     }
 
-    /// How many requests may wait for their replies; one more is answered 503.
+    /// How many requests may wait for their replies; one more is answered 503. The default is
+    /// [10,000](Self::DEFAULT_IN_FLIGHT_LIMIT).
     pub fn in_flight_limit(mut self, requests: usize) -> Self {
         self.settings.in_flight = requests.clamp(1, Semaphore::MAX_PERMITS);
         self
     }
 
     /// For how long an operation hears nothing of its job, neither progress nor reply, before that counts as
-    /// lost, if no job waits in the queue of its kind: a broker can lose what it confirmed. It is then a 504, which
-    /// the job's policy tries again. A [`Worker`](super::Worker) tells progress
+    /// lost, if no job waits in the queue of its kind: a broker can lose what it confirmed. It is then a 504,
+    /// which the job's policy tries again. A [`Worker`](super::Worker) tells progress
     /// [often enough](super::Worker::SIGN_OF_LIFE) by itself if this is longer; one of another make that has a job for
-    /// longer than this without a word, be it that it has not begun, has it done twice.
+    /// longer than this without a word, be it that it has not begun, has it done twice. The default is
+    /// [an hour](Self::DEFAULT_SILENCE).
     pub fn silence(mut self, silence: Duration) -> Self {
         self.settings.silence = silence;
         self
     }
 
-    /// How long a reply waits at the broker for the process that asked, before it goes to the queue from
-    /// which all replicas [record](Requests::record).
+    /// How long a reply waits at the broker for the process that asked, before it goes to the queue from which
+    /// all replicas [record](Requests::record). The default is [30 s](Self::DEFAULT_REPLY_WAIT).
     pub fn reply_wait(mut self, wait: Duration) -> Self {
         self.settings.reply_wait = wait;
         self

@@ -72,7 +72,7 @@ impl fmt::Debug for EventStream {
 }
 
 impl EventStream {
-    /// How much the broker keeps if nothing else is said: 1 GiB; then the oldest events go.
+    /// A usual bound for [`new`](Self::new): 1 GiB.
     pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
 
     /// The stream of that name.

@@ -8,10 +8,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::cancellations::hear_cancellations;
 use super::connection::Amqp;
 use super::consumer::{Handler, SIGN_OF_LIFE, Settings, Shared, consume};
 use super::publisher::Publisher;
-use super::runs::hear_cancellations;
 use crate::operation::{IntoOutcome, Kind};
 use crate::operations::{Context, Job, RunInfo, RunSpan};
 
@@ -43,17 +43,17 @@ impl fmt::Debug for WorkerBuilder {
 }
 
 impl WorkerBuilder {
-    /// How many jobs run at once if nothing else is said.
+    /// The default of [`concurrency`](Self::concurrency).
     pub const DEFAULT_CONCURRENCY: u16 = 64;
-    /// How often a job is begun at the most if nothing else is said.
+    /// The default of [`attempt_limit`](Self::attempt_limit).
     pub const DEFAULT_ATTEMPT_LIMIT: u32 = 5;
-    /// How many jobs of a kind wait at the broker if nothing else is said.
+    /// The default of [`queue_limit`](Self::queue_limit).
     pub const DEFAULT_QUEUE_LIMIT: u32 = 100_000;
-    /// How long a job may take before the broker gives it to another worker if nothing else is said.
+    /// The default of [`longest_job`](Self::longest_job): a day.
     pub const DEFAULT_LONGEST_JOB: Duration = Duration::from_secs(24 * 60 * 60);
-    /// How often one job's progress is told at the most if nothing else is said.
+    /// The default of [`progress_interval`](Self::progress_interval).
     pub const DEFAULT_PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-    /// How long a handler may go on after cancellation was requested if nothing else is said.
+    /// The default of [`cancel_grace`](Self::cancel_grace).
     pub const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
 
     /// Registers what does the jobs of a kind: the same handler that a service with operations of its own
@@ -80,22 +80,23 @@ impl WorkerBuilder {
         self
     }
 
-    /// How many jobs run at once, of all kinds together, at least 1. The broker hands out no more of a
-    /// kind before one of them is done.
+    /// How many jobs run at once, of all kinds together, at least 1. The broker hands out no more of a kind
+    /// before one of them is done. The default is [64](Self::DEFAULT_CONCURRENCY).
     pub fn concurrency(mut self, jobs: u16) -> Self {
         self.settings.concurrency = jobs.max(1);
         self
     }
 
-    /// How often a job is begun at the most, at least once: if its worker dies each time, it fails, and
-    /// its message goes to the queue of dead ones. All workers of a queue have to agree on it.
+    /// How often a job is begun at the most, at least once: if its worker dies each time, it fails, and its
+    /// message goes to the queue of dead ones. All workers of a queue have to agree on it. The default is
+    /// [5](Self::DEFAULT_ATTEMPT_LIMIT).
     pub fn attempt_limit(mut self, attempts: u32) -> Self {
         self.settings.attempt_limit = attempts.max(1);
         self
     }
 
-    /// How many jobs of a kind wait at the broker, at least 1; one more is answered 503. All workers of a
-    /// queue have to agree on it.
+    /// How many jobs of a kind wait at the broker, at least 1; one more is answered 503. All workers of a queue
+    /// have to agree on it. The default is [100,000](Self::DEFAULT_QUEUE_LIMIT).
     pub fn queue_limit(mut self, jobs: u32) -> Self {
         self.settings.queue = jobs.max(1);
         self
@@ -104,28 +105,30 @@ impl WorkerBuilder {
     /// How long a job may take, at least a minute, before the broker gives it to another worker, and with it
     /// all that run here of its kind. All workers of a queue have to agree on it.
     ///
-    /// Brokers know it from RabbitMQ 3.12 on. Before that it is the broker's own `consumer_timeout`: 30 minutes,
-    /// if nothing else is set there.
+    /// The default is [a day](Self::DEFAULT_LONGEST_JOB). Brokers know it from RabbitMQ 3.12 on. Before that it is
+    /// the broker's own `consumer_timeout`: 30 minutes, if nothing else is set there.
     pub fn longest_job(mut self, time: Duration) -> Self {
         self.settings.longest_job = time.max(Duration::from_secs(60));
         self
     }
 
-    /// How often one job's progress is told at the most. What is reported in between is merged: the last
-    /// report counts.
+    /// How often one job's progress is told at the most. What is reported in between is merged: the last report
+    /// counts. The default is [1 s](Self::DEFAULT_PROGRESS_INTERVAL).
     pub fn progress_interval(mut self, interval: Duration) -> Self {
         self.settings.progress_interval = interval;
         self
     }
 
-    /// How long a handler may go on after cancellation was requested, before it is dropped.
+    /// How long a handler may go on after cancellation was requested, before it is dropped. The default is
+    /// [10 s](Self::DEFAULT_CANCEL_GRACE).
     pub fn cancel_grace(mut self, grace: Duration) -> Self {
         self.settings.cancel_grace = grace;
         self
     }
 
     /// How the span is made that an attempt runs in: see
-    /// [`OperationsBuilder::run_span`](crate::operations::OperationsBuilder::run_span).
+    /// [`OperationsBuilder::run_span`](crate::operations::OperationsBuilder::run_span). The default is the
+    /// same.
     pub fn run_span(
         mut self,
         span: impl Fn(RunInfo<'_>) -> tracing::Span + Send + Sync + 'static,
@@ -144,7 +147,7 @@ impl WorkerBuilder {
             settings,
             run_span,
             publisher: Publisher::new(&amqp),
-            runs: Arc::default(),
+            cancellations: Arc::default(),
             places: Arc::new(Semaphore::new(settings.concurrency.into())),
             closing: watch::Sender::new(false),
             taking: watch::Sender::new(0),
@@ -154,7 +157,7 @@ impl WorkerBuilder {
         for kind in shared.handlers.keys() {
             consumers.spawn(consume(amqp.clone(), Arc::clone(&shared), kind.clone()));
         }
-        consumers.spawn(hear_cancellations(amqp, Arc::clone(&shared.runs)));
+        consumers.spawn(hear_cancellations(amqp, Arc::clone(&shared.cancellations)));
         Worker { shared, consumers }
     }
 }

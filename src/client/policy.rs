@@ -12,13 +12,13 @@ pub struct PollPolicy {
 }
 
 impl PollPolicy {
-    /// The shortest pause between two polls if nothing else is said.
+    /// The default of `shortest` in [`with_pauses`](Self::with_pauses).
     pub const DEFAULT_SHORTEST_PAUSE: Duration = Duration::from_millis(500);
-    /// The longest pause if nothing else is said, whatever the server asks for.
+    /// The default of `longest` in [`with_pauses`](Self::with_pauses): five minutes.
     pub const DEFAULT_LONGEST_PAUSE: Duration = Duration::from_secs(300);
-    /// How long a server may hold a poll if nothing else is said.
+    /// The default of [`with_wait`](Self::with_wait).
     pub const DEFAULT_WAIT: Duration = Duration::from_secs(20);
-    /// How many polls in a row may fail if nothing else is said: about seven minutes.
+    /// The default of [`with_failure_limit`](Self::with_failure_limit): about seven minutes.
     pub const DEFAULT_FAILURE_LIMIT: u32 = 20;
     /// The pause that grows where a server asks for none: from one second to thirty.
     const FIRST: Duration = Duration::from_secs(1);
@@ -37,16 +37,17 @@ impl PollPolicy {
         }
     }
 
-    /// The pauses are no shorter and no longer than that, whatever the server's `Retry-After` says. More
-    /// than a year counts as a year.
+    /// The pauses are no shorter and no longer than that, whatever the server's `Retry-After` says. More than a
+    /// year counts as a year. The defaults are [half a second](Self::DEFAULT_SHORTEST_PAUSE) and
+    /// [five minutes](Self::DEFAULT_LONGEST_PAUSE).
     pub fn with_pauses(mut self, shortest: Duration, longest: Duration) -> Self {
         self.shortest = shortest.min(Self::LONGEST_EVER);
         self.longest = longest.min(Self::LONGEST_EVER).max(self.shortest);
         self
     }
 
-    /// How long a server that can may hold a poll until something changes (`Prefer: wait`); zero asks none
-    /// to. Keep it below your transport's timeout.
+    /// How long a server that can may hold a poll until something changes (`Prefer: wait`); zero asks none to.
+    /// Keep it below your transport's timeout. The default is [20 s](Self::DEFAULT_WAIT).
     pub fn with_wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
@@ -59,7 +60,8 @@ impl PollPolicy {
         self
     }
 
-    /// How many polls in a row may fail before it is given up, at least 1.
+    /// How many polls in a row may fail before it is given up, at least 1. The default is
+    /// [20](Self::DEFAULT_FAILURE_LIMIT).
     pub fn with_failure_limit(mut self, polls: u32) -> Self {
         self.failure_limit = polls.max(1);
         self

@@ -56,7 +56,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// How often a request is tried if nothing else is said.
+    /// The default of [`tries`](Self::tries).
     pub const DEFAULT_TRIES: u32 = 4;
 
     /// A client on reqwest.

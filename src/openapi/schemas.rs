@@ -132,7 +132,7 @@ fn operation() -> ObjectBuilder {
     let links = ObjectBuilder::new()
         .property("self", uri("The status monitor."))
         .property("result", uri("The result, once there is one."))
-        .property("callback", uri("How its callback goes, if it has one."))
+        .property("callback", uri("The delivery to its callback, if it has one."))
         .required("self");
     let flag = Object::with_type(Type::Boolean);
     let described = [
@@ -241,7 +241,9 @@ fn delivery() -> ObjectBuilder {
         ("updated", RefOr::from(instant("When this became so."))),
     ];
     let object = ObjectBuilder::new()
-        .description(Some("How the telling of an operation's last change to its callback goes."))
+        .description(Some(
+            "The state of the delivery of an operation's last change to its callback.",
+        ))
         .property("last_error", reference::<Problem>())
         .property("next_attempt", instant("When it is tried again."));
     described

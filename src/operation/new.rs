@@ -27,9 +27,9 @@ struct Held {
 }
 
 impl NewOperation {
-    /// How long a finished operation stays readable if nothing else is said: a day.
+    /// The default of [`with_retention`](Self::with_retention): a day.
     pub const DEFAULT_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
-    /// How often work is begun at the most if nothing else is said.
+    /// The default of [`with_attempt_limit`](Self::with_attempt_limit).
     pub const DEFAULT_ATTEMPT_LIMIT: u32 = 5;
 
     /// An operation of that id, to be run by whichever worker claims it, with the defaults: kind

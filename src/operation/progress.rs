@@ -2,6 +2,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::floor_char_boundary;
+
 /// What a handler last reported: how much is done, and what it is at.
 ///
 /// ```
@@ -64,11 +66,6 @@ impl Progress {
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
-}
-
-/// The end of the longest prefix of at most `most` bytes that ends between two characters.
-fn floor_char_boundary(text: &str, most: usize) -> usize {
-    (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0)
 }
 
 #[cfg(test)]

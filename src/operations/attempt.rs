@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::Instrument;
 
 use super::calls::{is_passing, without_panic};
-use super::context::{Run, Signal};
 use super::job::Work;
 use super::policy::JobPolicy;
+use super::run::{Run, Signal};
 use super::{Inner, telemetry};
 use crate::lock::lock;
 use crate::operation::{Change, IntoOutcome, Kind, Outcome, TransitionError};
@@ -245,8 +245,7 @@ impl Attempt {
             Some(policy) => {
                 // Without a random number the pause is the longest that it may be.
                 let random = getrandom::u32().unwrap_or(u32::MAX);
-                let pause = policy.backoff.after(attempt, random);
-                let delay = pause.max(error.retry_after().unwrap_or_default());
+                let delay = policy.pause_after(attempt, &error, random);
                 telemetry::retried(&self.kind, &error, delay);
                 (Change::Retry { attempt, delay, error }, Some(outcome))
             }
@@ -300,24 +299,5 @@ impl Attempt {
             Some(Err(_)) => {}
         }
         applied
-    }
-}
-
-/// A run that can be told things as long as this exists.
-pub(super) struct RunGuard {
-    inner: Arc<Inner>,
-    run: Arc<Run>,
-}
-
-impl RunGuard {
-    pub(super) fn new(inner: &Arc<Inner>, run: &Arc<Run>) -> Self {
-        inner.runs.insert(run);
-        Self { inner: Arc::clone(inner), run: Arc::clone(run) }
-    }
-}
-
-impl Drop for RunGuard {
-    fn drop(&mut self) {
-        self.inner.runs.remove(&self.run);
     }
 }

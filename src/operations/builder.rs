@@ -27,47 +27,45 @@ pub struct OperationsBuilder {
 }
 
 impl OperationsBuilder {
-    /// The longest retention that a request may ask for if nothing else is said: 30 days.
+    /// The default of `longest` in [`retention_bounds`](Self::retention_bounds): 30 days.
     pub const DEFAULT_LONGEST_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-    /// How long after its acceptance an operation must have ended if nothing else is said: a day.
+    /// The default of [`deadline`](Self::deadline): a day.
     pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
-    /// How many unfinished operations there may be if nothing else is said.
+    /// The default of [`live_limit`](Self::live_limit).
     pub const DEFAULT_LIVE_LIMIT: usize = 1_000_000;
-    /// How often work is looked for that nobody told of if nothing else is said.
+    /// The default of [`poll_interval`](Self::poll_interval).
     pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(1);
-    /// The longest that a request is held by `wait` if nothing else is said: below the 30 s after
-    /// which many proxies hang up.
+    /// The default of [`wait_cap`](Self::wait_cap): below the 30 s after which many proxies hang up.
     pub const DEFAULT_WAIT_CAP: Duration = Duration::from_secs(25);
-    /// How many polls are held at once if nothing else is said.
+    /// The default of [`waiters`](Self::waiters).
     pub const DEFAULT_WAITERS: usize = 10_000;
-    /// How many event streams are open at once if nothing else is said.
+    /// The default of [`streams`](Self::streams).
     pub const DEFAULT_STREAMS: usize = 10_000;
-    /// How often an event stream that has nothing to tell says so if nothing else is said: half of the
-    /// 30 s after which many proxies hang up.
+    /// The default of [`heartbeat`](Self::heartbeat): half of the 30 s after which many proxies hang up.
     pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(15);
-    /// How long the reader of an event stream may leave an event unread if nothing else is said.
+    /// The default of [`stall_limit`](Self::stall_limit).
     pub const DEFAULT_STALL_LIMIT: Duration = Duration::from_secs(30);
-    /// How long an event stream goes on if nothing else is said: an hour.
+    /// The default of [`stream_lifetime`](Self::stream_lifetime): an hour.
     pub const DEFAULT_STREAM_LIFETIME: Duration = Duration::from_secs(60 * 60);
-    /// How many tasks run at once if nothing else is said.
+    /// The default of [`concurrency`](Self::concurrency).
     pub const DEFAULT_CONCURRENCY: usize = 512;
-    /// How many tasks wait for their turn if nothing else is said.
+    /// The default of [`queue`](Self::queue).
     pub const DEFAULT_QUEUE: usize = 10_000;
-    /// How long a lease is if nothing else is said. It is renewed at a third of its length.
+    /// The default of [`lease`](Self::lease).
     pub const DEFAULT_LEASE: Duration = Duration::from_secs(30);
-    /// How long a handler may go on after cancellation was requested if nothing else is said.
+    /// The default of [`cancel_grace`](Self::cancel_grace).
     pub const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
-    /// How often one operation's progress is written at the most if nothing else is said.
+    /// The default of [`progress_interval`](Self::progress_interval).
     pub const DEFAULT_PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-    /// How often expired and abandoned operations are looked for if nothing else is said.
+    /// The default of [`sweep_interval`](Self::sweep_interval).
     pub const DEFAULT_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-    /// How long the store may take to answer if nothing else is said; after it, 503.
+    /// The default of [`store_timeout`](Self::store_timeout).
     pub const DEFAULT_STORE_TIMEOUT: Duration = Duration::from_secs(2);
-    /// How large a kept answer may be if nothing else is said: 16 MiB.
+    /// The default of [`max_outcome_bytes`](Self::max_outcome_bytes): 16 MiB.
     pub const DEFAULT_MAX_OUTCOME_BYTES: usize = 16 << 20;
-    /// How many polls a second all clients together are asked for if nothing else is said.
+    /// The default of [`poll_rate`](Self::poll_rate).
     pub const DEFAULT_POLL_RATE: u32 = 1_000;
-    /// How many requests a second the monitors answer one owner if nothing else is said.
+    /// The default of [`owner_poll_rate`](Self::owner_poll_rate).
     pub const DEFAULT_OWNER_POLL_RATE: u32 = 1_000;
 
     pub(super) fn new(store: Arc<dyn OperationStore>) -> Self {
@@ -127,7 +125,8 @@ impl OperationsBuilder {
     }
 
     /// What a single request may [ask for](super::KickOff::retention): no less than `shortest`, by
-    /// default the shortest that the builder and the jobs' policies set, and no more than `longest`.
+    /// default the shortest that the builder and the jobs' policies set, and no more than `longest`, by
+    /// default [30 days](Self::DEFAULT_LONGEST_RETENTION).
     ///
     /// An operation that is not there, and is older than the shortest, is answered 410, for it may
     /// have expired.
@@ -136,8 +135,8 @@ impl OperationsBuilder {
         self
     }
 
-    /// How long after its acceptance an operation must have ended if neither its request nor its
-    /// job's policy says otherwise; else it fails.
+    /// How long after its acceptance an operation must have ended if neither its request nor its job's policy
+    /// says otherwise; else it fails. The default is [a day](Self::DEFAULT_DEADLINE).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.deadline = deadline;
         self
@@ -263,71 +262,76 @@ impl OperationsBuilder {
         self
     }
 
-    /// The longest that a request is held by `wait`, whatever its client prefers.
+    /// The longest that a request is held by `wait`, whatever its client prefers. The default is
+    /// [25 s](Self::DEFAULT_WAIT_CAP).
     pub fn wait_cap(mut self, cap: Duration) -> Self {
         self.settings.wait_cap = cap;
         self
     }
 
-    /// How many polls this process holds at once (`Prefer: wait` on a monitor), however many operations
-    /// they ask about. One more is answered at once, as if it had no such preference.
+    /// How many polls this process holds at once (`Prefer: wait` on a monitor), however many operations they
+    /// ask about, and with them requests that wait for work elsewhere or for what was begun before. One more is
+    /// answered at once, as if it had no such preference; a request gets 202. The default is
+    /// [10,000](Self::DEFAULT_WAITERS).
     pub fn waiters(mut self, polls: usize) -> Self {
         self.settings.waiters = polls.min(tokio::sync::Semaphore::MAX_PERMITS);
         self
     }
 
-    /// How many event streams of monitors and lists this process keeps open at once. One more tells how
-    /// things stand, and ends.
+    /// How many event streams of monitors and lists this process keeps open at once. One more tells how things
+    /// stand, and ends. The default is [10,000](Self::DEFAULT_STREAMS).
     pub fn streams(mut self, streams: usize) -> Self {
         self.settings.streams = streams.min(tokio::sync::Semaphore::MAX_PERMITS);
         self
     }
 
-    /// How often an event stream that has nothing to tell sends a comment, so that no proxy takes it for
-    /// dead; at least every 10 ms.
+    /// How often an event stream that has nothing to tell sends a comment, so that no proxy takes it for dead;
+    /// at least every 10 ms. The default is [15 s](Self::DEFAULT_HEARTBEAT).
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.settings.heartbeat = interval.max(Duration::from_millis(10));
         self
     }
 
-    /// How long the reader of an event stream may leave an event or a heartbeat unread. Then the stream
-    /// ends; its client gets what it has missed when it comes again.
+    /// How long the reader of an event stream may leave an event or a heartbeat unread. Then the stream ends;
+    /// its client gets what it has missed when it comes again. The default is
+    /// [30 s](Self::DEFAULT_STALL_LIMIT).
     pub fn stall_limit(mut self, limit: Duration) -> Self {
         self.settings.stall_limit = limit;
         self
     }
 
-    /// How long an event stream goes on. Then it ends, and its client comes again: so whether it may
-    /// still read is asked now and then.
+    /// How long an event stream goes on. Then it ends, and its client comes again: so whether it may still read
+    /// is asked now and then. The default is [an hour](Self::DEFAULT_STREAM_LIFETIME).
     pub fn stream_lifetime(mut self, lifetime: Duration) -> Self {
         self.settings.stream_lifetime = lifetime;
         self
     }
 
-    /// How many unfinished operations there may be, in all processes that use the store together.
-    /// One more is answered 503, and nothing of it is stored.
+    /// How many unfinished operations there may be, in all processes that use the store together. One more is
+    /// answered 503, and nothing of it is stored. The default is [1,000,000](Self::DEFAULT_LIVE_LIMIT).
     pub fn live_limit(mut self, operations: usize) -> Self {
         self.settings.live_limit = operations;
         self
     }
 
-    /// How often work is looked for that nobody told of, at least every 10 ms: jobs whose delay or
-    /// whose lease has passed, and all of them where a store gives no hints. Work that this process
-    /// stored begins at once.
+    /// How often work is looked for that nobody told of, at least every 10 ms: jobs whose delay or whose lease
+    /// has passed, and all of them where a store gives no hints. Work that this process stored begins at once.
+    /// The default is [1 s](Self::DEFAULT_POLL_INTERVAL).
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.settings.poll_interval = interval.max(Duration::from_millis(10));
         self
     }
 
-    /// How many tasks run at once, at least 1, and how many jobs of each kind whose policy says
-    /// nothing. Requests without preference do not count: they run
-    /// inline, as they would without this crate.
+    /// How many tasks run at once, at least 1, and how many jobs of each kind whose policy says nothing.
+    /// Requests without preference do not count: they run inline, as they would without this crate. The default
+    /// is [512](Self::DEFAULT_CONCURRENCY).
     pub fn concurrency(mut self, tasks: usize) -> Self {
         self.settings.concurrency = tasks.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         self
     }
 
-    /// How many tasks wait for their turn. One more is answered 503, and nothing of it is stored.
+    /// How many tasks wait for their turn. One more is answered 503, and nothing of it is stored. The default
+    /// is [10,000](Self::DEFAULT_QUEUE).
     pub fn queue(mut self, tasks: usize) -> Self {
         self.settings.queue = tasks;
         self
@@ -340,57 +344,62 @@ impl OperationsBuilder {
         self
     }
 
-    /// How long a lease is, at least 1 s: how long after the death of its process an operation is
-    /// still taken to be at work.
+    /// How long a lease is, at least 1 s: how long after the death of its process an operation is still taken
+    /// to be at work. It is renewed at a third of its length. The default is [30 s](Self::DEFAULT_LEASE).
     pub fn lease(mut self, lease: Duration) -> Self {
         self.settings.lease = lease.max(Duration::from_secs(1));
         self
     }
 
-    /// How long a handler may go on after cancellation was requested, before it is dropped.
+    /// How long a handler may go on after cancellation was requested, before it is dropped. The default is
+    /// [10 s](Self::DEFAULT_CANCEL_GRACE).
     pub fn cancel_grace(mut self, grace: Duration) -> Self {
         self.settings.cancel_grace = grace;
         self
     }
 
-    /// How often one operation's progress is written at the most. What is reported in between is
-    /// merged: the last report counts.
+    /// How often one operation's progress is written at the most. What is reported in between is merged: the
+    /// last report counts. The default is [1 s](Self::DEFAULT_PROGRESS_INTERVAL).
     pub fn progress_interval(mut self, interval: Duration) -> Self {
         self.settings.progress_interval = interval;
         self
     }
 
-    /// How often expired and abandoned operations are looked for, at least every 10 ms.
+    /// How often expired and abandoned operations are looked for, at least every 10 ms. The default is
+    /// [1 s](Self::DEFAULT_SWEEP_INTERVAL).
     pub fn sweep_interval(mut self, interval: Duration) -> Self {
         self.settings.sweep_interval = interval.max(Duration::from_millis(10));
         self
     }
 
-    /// How long the store may take to answer a request; after it, 503.
+    /// How long the store may take to answer a request; after it, 503. The default is
+    /// [2 s](Self::DEFAULT_STORE_TIMEOUT).
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
         self.settings.store_timeout = timeout;
         self
     }
 
-    /// How large a kept answer may be. The operation of a larger one fails.
+    /// How large a kept answer may be. The operation of a larger one fails. The default is
+    /// [16 MiB](Self::DEFAULT_MAX_OUTCOME_BYTES).
     pub fn max_outcome_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_outcome_bytes = bytes;
         self
     }
 
-    /// How many polls a second all clients of this process together are asked for, at least 1: the more
-    /// they ask about, the longer their `Retry-After`. It is kept to until more operations are asked about
-    /// than 600 times as many; no client is asked to wait for longer than about ten minutes.
+    /// How many polls a second all clients of this process together are asked for, at least 1: the more they
+    /// ask about, the longer their `Retry-After`. The rate is kept up to 600 × `polls_per_second` operations;
+    /// beyond that polls come faster, since no client is told to wait longer than about ten minutes. The
+    /// default is [1,000](Self::DEFAULT_POLL_RATE).
     pub fn poll_rate(mut self, polls_per_second: u32) -> Self {
         self.settings.poll_rate = polls_per_second.max(1);
         self
     }
 
-    /// How many requests a second the monitors answer one owner in this process, at least 1. Who has not asked for a
-    /// while may ask ten seconds' worth at once; one more is answered 429 with `Retry-After`, before
-    /// anything is read. A client without a name has such a budget for each
-    /// operation. Whoever holds polls asks again when they end, so let it be no less than the polls that
-    /// one owner may hold.
+    /// How many requests a second the monitors answer one owner in this process, at least 1. One that has not asked
+    /// for a while may ask ten seconds' worth at once; one more is answered 429 with `Retry-After`, before
+    /// anything is read. A client without a name has such a budget for each operation. Whoever holds polls asks
+    /// again when they end, so let it be no less than the polls that one owner may hold. The default is
+    /// [1,000](Self::DEFAULT_OWNER_POLL_RATE).
     pub fn owner_poll_rate(mut self, polls_per_second: u32) -> Self {
         self.settings.owner_poll_rate = polls_per_second.max(1);
         self

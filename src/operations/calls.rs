@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use crate::problem::{Problem, types};
 use crate::store::{ApplyError, StoreError, StoreErrorKind};
@@ -20,22 +21,49 @@ const SPACE_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// A call of the store. It is boxed where it is made, so that no task has to have room for it.
 pub(super) type Call<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Runs a call to its end even if whoever waits for it goes away.
-///
-/// It is polled once in place, which is all that a store in memory needs, and else handed to a task
-/// of its own before anybody could drop it half-way. None if it takes longer than `timeout`, and then it
-/// goes on unseen; or if it panics.
+/// A call that goes to its end even if whoever waits for it goes away.
+pub(super) enum Detached<T> {
+    Answered(T),
+    GoesOn(JoinHandle<T>),
+    Over,
+}
+
+impl<T: Send + 'static> Detached<T> {
+    /// Begins it. It is polled once in place, which is all that a store in memory needs, and else handed to a task
+    /// of its own before anybody could drop it half-way.
+    pub(super) async fn begin(runtime: &Handle, mut call: Call<T>) -> Self {
+        let mut first = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx)));
+        match without_panic(Pin::new(&mut first)).await {
+            Ok(Poll::Ready(answer)) => Self::Answered(answer),
+            Ok(Poll::Pending) => Self::GoesOn(runtime.spawn(call)),
+            Err(_) => Self::Over,
+        }
+    }
+
+    /// Gives the answer, once. None if it takes longer than `timeout`, and then it goes on, and can be waited for
+    /// again; or if it panicked.
+    pub(super) async fn answer(&mut self, timeout: Duration) -> Option<T> {
+        match std::mem::replace(self, Self::Over) {
+            Self::Answered(answer) => Some(answer),
+            Self::GoesOn(mut task) => {
+                if let Ok(answer) = tokio::time::timeout(timeout, &mut task).await {
+                    return answer.ok();
+                }
+                *self = Self::GoesOn(task);
+                None
+            }
+            Self::Over => None,
+        }
+    }
+}
+
+/// Runs a call to its end even if whoever waits for it goes away; none if it takes longer than `timeout`, or panics.
 pub(super) async fn detached<T: Send + 'static>(
     runtime: &Handle,
-    mut call: Call<T>,
+    call: Call<T>,
     timeout: Duration,
 ) -> Option<T> {
-    let mut first = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx)));
-    if let Poll::Ready(answer) = without_panic(Pin::new(&mut first)).await.ok()? {
-        return Some(answer);
-    }
-    let task = runtime.spawn(call);
-    tokio::time::timeout(timeout, task).await.ok()?.ok()
+    Detached::begin(runtime, call).await.answer(timeout).await
 }
 
 /// Runs a handler so that a panic becomes a problem that tells nothing of its cause.

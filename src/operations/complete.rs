@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Operations;
-use super::context::Signal;
+use super::run::Signal;
 use crate::operation::{Change, IntoOutcome, OperationId, Outcome, TransitionError};
 #[cfg(feature = "amqp")]
 use crate::operation::{Kind, Operation};

@@ -1,4 +1,4 @@
-//! How the telling of an operation's last change goes.
+//! The state of the delivery of an operation's last change to its callback.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 /// The kind of job that tells a change to the operation's [callback](crate::operation::Callback).
 pub(crate) const WEBHOOK: &str = "respond-async.webhook";
 
-/// How the telling of an operation's last change to its callback goes.
+/// The state of the delivery of an operation's last change to its callback.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Delivery {
@@ -57,8 +57,8 @@ impl Delivery {
 }
 
 impl Operations {
-    /// How the telling of the last change of that owner's operation to its callback goes; none if it has none,
-    /// or does not want to be told of this one.
+    /// The state of the delivery of the last change of that owner's operation to its callback; none if it has no
+    /// callback, or its callback does not want to be told of this change.
     ///
     /// # Errors
     /// As [`get`](Self::get).

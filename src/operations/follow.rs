@@ -21,7 +21,8 @@ pub(crate) struct Held {
 
 impl Operations {
     /// Waits until the operation has finished, or that time or a shutdown's grace is over, and gives it as it
-    /// then stands.
+    /// then stands. If as many wait as [may](super::OperationsBuilder::waiters), it is given at once.
+    ///
     /// Its request is answered from the store, so that the first answer and each replay are the same
     /// bytes.
     pub(super) async fn follow(
@@ -32,6 +33,7 @@ impl Operations {
         if observed.operation.status().is_finished() || wait == Some(Duration::ZERO) {
             return Ok(observed);
         }
+        let Ok(_place) = self.inner().waiters.try_acquire() else { return Ok(observed) };
         let mut watch = self.inner().watch(observed.operation.id());
         let finished = async {
             let mut seen = observed.operation.revision();

@@ -58,6 +58,11 @@ impl Inner {
                 telemetry::panicked(&job.kind);
                 None
             })?;
+            let most = self.store.capabilities().max_body_bytes;
+            if input.len() > most {
+                telemetry::follow_up_too_large(operation, &job.kind, input.len(), most);
+                return None;
+            }
             let policy = job.policy;
             let new = NewOperation::new(self.follower(operation, place))
                 .with_kind(job.kind.clone())

@@ -106,8 +106,8 @@ impl Inner {
 }
 
 impl Operations {
-    /// How this process and its store are doing, for whoever decides where requests go and whether the process
-    /// is started again. It reads from the store, once a second at the most.
+    /// How this process and its store are doing, for whoever decides where requests go. Do not restart a process
+    /// by it: that brings no store back. It reads from the store, once a second at the most.
     ///
     /// ```
     /// use respond_async::Operations;

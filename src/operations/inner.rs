@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::admission::{Admission, Load};
 use super::budget::Budget;
 use super::calls::{Call, detached, store_problem, unavailable};
-use super::context::Runs;
 use super::feed::Feeds;
 use super::follow_up::FollowUp;
 use super::health::Probe;
@@ -18,6 +17,7 @@ use super::job::{Jobs, Registration};
 use super::moment::Moment;
 use super::pace::Agenda;
 use super::pulse::Pulse;
+use super::run::Runs;
 use super::settings::Settings;
 use super::watch::Watches;
 use super::{pace, telemetry};
@@ -35,7 +35,7 @@ pub(super) struct Inner {
     pub(super) admission: Arc<Admission>,
     pub(super) jobs: Jobs,
     pub(super) follow_ups: Vec<FollowUp>,
-    pub(super) runs: Runs,
+    pub(super) runs: Arc<Runs>,
     /// The polls that clients were asked for, by the seconds since then.
     pub(super) agenda: Mutex<Agenda>,
     /// What clients have spent of their polls.
@@ -76,7 +76,7 @@ impl Inner {
             admission,
             jobs,
             follow_ups,
-            runs: Runs::default(),
+            runs: Arc::default(),
             agenda: Mutex::default(),
             budget: Mutex::default(),
             began: Instant::now(),

@@ -9,19 +9,19 @@ use tokio::time::Instant;
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::admission::Admission;
+use super::admission::Admitted;
 use super::calls::{unavailable, without_panic};
-use super::context::{Context, Run};
+use super::context::Context;
 use super::job::{Job, Registered, Work};
+use super::negotiate::{Begun, Mode, Next, mode, next, refusal};
+use super::run::Run;
 use super::task::{Answer, Task, accept, shutting_down};
 use super::{Operations, telemetry};
 use crate::header::{IDEMPOTENCY_REPLAYED, vary_on_prefer};
 use crate::operation::{
-    Callback, IntoOutcome, Kind, NewOperation, OperationId, Owner, TraceContext,
+    Callback, IntoOutcome, Kind, NewOperation, Operation, OperationId, Owner, TraceContext,
 };
-use crate::prefer::{
-    CALLBACKS, Handling, PREFERENCE_APPLIED, PreferErrorKind, PreferenceApplied, Preferences,
-};
+use crate::prefer::{PREFERENCE_APPLIED, PreferenceApplied, Preferences};
 use crate::problem::{Problem, types};
 use crate::respond::{OperationView, Response, report};
 use crate::store::{Idempotency, Observed, Submission};
@@ -45,24 +45,6 @@ pub struct KickOff<'a> {
     strict: Option<&'a [&'a str]>,
     trace: Option<TraceContext>,
     callback: Option<Callback>,
-}
-
-/// How a request is answered. Pure: what the preferences and the route's policy say, and no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    /// With the handler's answer, however long that takes.
-    Inline,
-    /// With the handler's answer if it comes in time, else 202.
-    Within(Duration),
-}
-
-fn mode(preferences: &Preferences, accepts_overdue: bool, cap: Duration) -> Mode {
-    let wait = preferences.wait().map(|wait| wait.min(cap));
-    match (preferences.respond_async(), wait) {
-        (true, wait) => Mode::Within(wait.unwrap_or(Duration::ZERO)),
-        (false, Some(wait)) if accepts_overdue => Mode::Within(wait),
-        (false, _) => Mode::Inline,
-    }
 }
 
 impl<'a> KickOff<'a> {
@@ -104,7 +86,8 @@ impl<'a> KickOff<'a> {
     }
 
     /// How long after its acceptance a job may begin. It is stored and answered 202 then, whatever
-    /// its client prefers. Work that is no job begins at once all the same.
+    /// its client prefers, unless that is to `wait` for longer than this. Work that is no job begins at once all the
+    /// same.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
@@ -279,41 +262,16 @@ impl<'a> KickOff<'a> {
 
     /// How the request is to be answered, if it may be.
     fn mode(&self) -> Result<Mode, Problem> {
-        self.check()?;
+        if let Some(also) = self.strict {
+            if let Some(detail) = refusal(self.preferences, also, self.callback.is_some()) {
+                return Err(Problem::new(types::INVALID_PREFERENCE).with_detail(detail));
+            }
+        }
         if self.requires_key && self.idempotency.is_none() {
             return Err(Problem::new(types::KEY_REQUIRED));
         }
         let cap = self.operations.inner().settings.wait_cap;
         Ok(mode(self.preferences, self.accepts_overdue, cap))
-    }
-
-    fn check(&self) -> Result<(), Problem> {
-        const KNOWN: [&str; 3] = ["respond-async", "wait", "handling"];
-        let Some(also) = self.strict else { return Ok(()) };
-        if self.preferences.handling() != Some(Handling::Strict) {
-            return Ok(());
-        }
-        let refused =
-            |detail: String| Err(Problem::new(types::INVALID_PREFERENCE).with_detail(detail));
-        // A preference that is repeated is neither malformed nor unknown.
-        let mut dropped = self.preferences.dropped();
-        if let Some(fault) = dropped.find(|fault| fault.kind() != PreferErrorKind::Duplicate) {
-            return refused(format!("Prefer: {fault}."));
-        }
-        for preference in self.preferences.iter() {
-            let name = preference.name();
-            let is_callback = self.callback.is_some()
-                && CALLBACKS.iter().any(|known| known.eq_ignore_ascii_case(name));
-            if !is_callback
-                && !KNOWN.iter().chain(also).any(|known| known.eq_ignore_ascii_case(name))
-            {
-                return refused(format!("This resource does not know the preference {name:?}."));
-            }
-            if name.eq_ignore_ascii_case("wait") && self.preferences.wait().is_none() {
-                return refused("The preference \"wait\" needs a number of seconds.".to_owned());
-            }
-        }
-        Ok(())
     }
 
     /// Begins work that is, or may have to be, stored.
@@ -326,36 +284,21 @@ impl<'a> KickOff<'a> {
         if job.is_none() {
             self.delay = Duration::ZERO;
         }
-        let inner = self.operations.inner();
         let is_named = self.idempotency.is_some();
         let id = self.new_id()?;
         let trace = self.trace.clone();
         let submission = self.submission(id, job.as_ref().map(|(job, input)| (job, input.clone())));
         let job = job.map(|(job, _)| job);
-        let admitted = match &job {
-            None => match inner.admission.admit() {
-                None => {
-                    let delay = inner.overloaded(id, submission.operation.kind());
-                    return Err(Problem::new(types::OVERLOADED).with_retry_after(delay));
-                }
-                admitted => admitted,
-            },
-            // What nobody waits for is left to the workers, and so is what cannot begin here.
-            Some(job) => Some(&job.admission)
-                .filter(|here| mode != Mode::Within(Duration::ZERO) && here.concurrency() > 0)
-                .filter(|_| self.delay.is_zero())
-                .and_then(Admission::admit),
-        };
+        let admitted = self.admit(mode, job.as_deref(), &submission);
         // Another process may be done with it in time as well.
-        let is_elsewhere = admitted.is_none();
-        let answer = match (admitted, job) {
-            (None, None) => Answer::Refused(Problem::new(types::INTERNAL)),
-            (None, Some(_)) => {
+        let is_elsewhere = !matches!(admitted, Ok(Some(_)));
+        let answer = match admitted {
+            Ok(None) => {
                 // What its client sent is with the store.
                 drop(work);
                 self.store(submission).await
             }
-            (Some(admitted), job) => {
+            Ok(Some(admitted)) => {
                 let deadline = submission.operation.deadline();
                 let deadline = deadline.and_then(|left| Instant::now().checked_add(left));
                 let run = Run::new(id, 1, deadline, trace);
@@ -365,30 +308,25 @@ impl<'a> KickOff<'a> {
                     _ => Duration::ZERO,
                 };
                 let (answer, answered) = oneshot::channel();
-                let inner = Arc::clone(inner);
+                let inner = Arc::clone(self.operations.inner());
                 Task { inner, admitted, run, submission, job, wait, answer }.spawn(work);
                 // None if the runtime is being shut down and dropped the task.
                 answered.await.unwrap_or_else(|_| Answer::Refused(shutting_down()))
             }
-        };
-        // Who asked for no 202 waits for the end of the work that this request began, but gets one
-        // if an earlier request did.
-        let is_new = matches!(answer, Answer::Accepted(_));
-        let (observed, wait, is_replay) = match (answer, mode) {
-            (Answer::Ready(outcome), _) => return Ok(outcome.into_response()),
-            (Answer::Refused(problem), _) => return Err(problem),
-            (Answer::Accepted(observed), Mode::Inline) if is_named && self.delay.is_zero() => {
-                (observed, None, false)
+            // What was begun before is answered, however much there is to do: it needs no room.
+            Err(_) if is_named => {
+                drop(work);
+                let limits = submission.limits.with_total(0);
+                self.store(submission.with_limits(limits)).await
             }
-            (Answer::Accepted(observed), Mode::Within(wait)) if is_named || is_elsewhere => {
-                (observed, Some(wait), false)
-            }
-            (Answer::Accepted(observed), _) => (observed, Some(Duration::ZERO), false),
-            (Answer::Existing(observed), Mode::Inline) => (observed, Some(Duration::ZERO), true),
-            (Answer::Existing(observed), Mode::Within(wait)) => (observed, Some(wait), true),
+            Err(problem) => return Err(problem),
         };
-        // What was put off for longer than that cannot have ended by then.
-        let wait = wait.map(|wait| if self.delay < wait { wait } else { Duration::ZERO });
+        let begun = Begun { is_named, is_elsewhere, delay: self.delay };
+        let (observed, is_new, wait) = match next(answer, mode, begun) {
+            Next::Answer(outcome) => return Ok(outcome.into_response()),
+            Next::Refuse(problem) => return Err(problem),
+            Next::Follow { observed, is_new, wait } => (observed, is_new, wait),
+        };
         let accepted = Arc::new(*observed);
         let answer = async {
             let observed = self.operations.follow(Arc::clone(&accepted), wait).await?;
@@ -405,10 +343,31 @@ impl<'a> KickOff<'a> {
             Err(_) if is_new => self.pending(&accepted),
             answer => answer?,
         };
-        if is_replay {
+        if !is_new {
             response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
         }
         Ok(response)
+    }
+
+    /// A place for the work in this process, or among those that wait for one. None if it is left to the workers.
+    fn admit(
+        &self,
+        mode: Mode,
+        job: Option<&Registered>,
+        submission: &Submission,
+    ) -> Result<Option<Admitted>, Problem> {
+        let inner = self.operations.inner();
+        let Some(job) = job else {
+            return inner.admission.admit().map(Some).ok_or_else(|| {
+                let operation = &submission.operation;
+                let delay = inner.overloaded(operation.id(), operation.kind());
+                Problem::new(types::OVERLOADED).with_retry_after(delay)
+            });
+        };
+        // What nobody waits for is left to them, and so is what cannot begin here.
+        let is_waited_for = mode != Mode::Within(Duration::ZERO) && self.delay.is_zero();
+        let may_begin = is_waited_for && job.admission.concurrency() > 0;
+        Ok(may_begin.then(|| job.admission.admit()).flatten())
     }
 
     /// The answer that the store has for the request: its outcome, or 202 while there is none.
@@ -420,7 +379,7 @@ impl<'a> KickOff<'a> {
         let (_, outcome) = self.operations.outcome(&self.owner, operation.id()).await?;
         let view = OperationView::new(operation, observed.now, self.operations.urls());
         let mut response = view.replay(outcome);
-        if operation.callback().is_some() {
+        if self.has_callback_of(operation) {
             let applied = PreferenceApplied::of(self.preferences).callback();
             if let Some(applied) = applied.to_header_value() {
                 response.headers_mut().insert(PREFERENCE_APPLIED, applied);
@@ -429,11 +388,16 @@ impl<'a> KickOff<'a> {
         Ok(response)
     }
 
+    /// Whether the operation tells whom this request would have told: an earlier request may have named another.
+    fn has_callback_of(&self, operation: &Operation) -> bool {
+        self.callback.is_some() && operation.callback() == self.callback.as_ref()
+    }
+
     /// The 202.
     fn pending(&self, observed: &Observed) -> Response {
         OperationView::new(&observed.operation, observed.now, self.operations.urls())
             .retry_after(self.operations.retry_after(observed))
-            .accepted(self.preferences)
+            .accepted_with(self.preferences, self.has_callback_of(&observed.operation))
     }
 
     /// Removes an operation whose client has its answer, and has not been told of it. Nobody waits for that; if
@@ -474,7 +438,7 @@ impl<'a> KickOff<'a> {
             .with_retention(retention.unwrap_or(settings.retention))
             .with_delay(self.delay)
             .with_trace(self.trace.take())
-            .with_callback(self.callback.take())
+            .with_callback(self.callback.clone())
             .with_deadline(deadline);
         let mut submission = Submission::new(operation);
         submission.input = job.map(|(_, input)| input);

@@ -10,7 +10,9 @@
 //!
 //! # What holds
 //! - A 202 is sent only after the store has the operation. Work that was answered at once leaves
-//!   nothing behind; no client gets both.
+//!   nothing behind, unless its request was [named](KickOff::idempotency), or had a
+//!   [callback](KickOff::callback) and was stored before its answer was there: its operation stays
+//!   until it expires.
 //! - Work that was begun for a `Prefer: respond-async` goes on when its client hangs up. Work that
 //!   runs inline ends with its connection, as any handler does.
 //! - A request that its client [named](KickOff::idempotency) is stored before anything is done, and
@@ -80,10 +82,12 @@ mod inner;
 mod job;
 mod kick_off;
 mod moment;
+mod negotiate;
 mod observe;
 mod pace;
 mod policy;
 mod pulse;
+mod run;
 mod settings;
 mod sweep;
 mod task;
@@ -94,6 +98,8 @@ mod worker;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+
+use http::StatusCode;
 
 pub use builder::OperationsBuilder;
 pub use context::Context;
@@ -114,15 +120,15 @@ pub(crate) use telemetry::polled;
 #[cfg(feature = "amqp")]
 pub(crate) use calls::without_panic;
 #[cfg(feature = "amqp")]
-pub(crate) use context::Run;
-#[cfg(feature = "amqp")]
 pub(crate) use job::Work;
+#[cfg(feature = "amqp")]
+pub(crate) use run::{Run, Running, Runs};
 #[cfg(feature = "amqp")]
 pub(crate) use telemetry::RunSpan;
 
 use self::calls::{store_problem, unavailable};
-pub(crate) use self::context::Signal;
 use self::inner::Inner;
+pub(crate) use self::run::Signal;
 use crate::lock::lock;
 use crate::operation::{Change, IntoOutcome, OperationId, Outcome, Owner, TransitionError};
 use crate::prefer::Preferences;
@@ -269,7 +275,7 @@ impl Operations {
     /// Removes a finished operation of that owner, with its outcome.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// As [`get`](Self::get), and a 409 if the operation has not finished.
     pub async fn forget(&self, owner: &Owner, id: OperationId) -> Result<(), Problem> {
         let (store, who) = (self.store(), owner.clone());
         let call = async move { Ok(store.forget(&who, id).await) };
@@ -291,7 +297,7 @@ impl Operations {
         self.inner().retry_after(observed)
     }
 
-    /// The same for an answer to a poll. Who was held will come again at once, so that no poll is planned.
+    /// The same for an answer to a poll. A client that was held comes again at once, so no poll is planned for it.
     pub(crate) fn delay(&self, observed: &Observed, was_held: bool) -> Duration {
         if was_held { self.inner().usual_delay(observed) } else { self.retry_after(observed) }
     }
@@ -350,10 +356,12 @@ impl Operations {
         match error {
             ApplyError::Gone => self.absent(id),
             ApplyError::Store(error) => store_problem(error),
-            // Somebody is at it just now: the same again may be answered otherwise.
-            ApplyError::Contended | ApplyError::NotFinished | ApplyError::Refused(..) => {
-                unavailable()
+            ApplyError::NotFinished => {
+                let detail = "The operation has not finished.";
+                Problem::from_status(StatusCode::CONFLICT).with_detail(detail)
             }
+            // Somebody is at it just now: the same again may be answered otherwise.
+            ApplyError::Contended | ApplyError::Refused(..) => unavailable(),
         }
     }
 

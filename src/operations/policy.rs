@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::operation::NewOperation;
-use crate::problem::Problem;
+use crate::problem::{Problem, types};
 
 /// How jobs of one kind are run: how many at once, how often, for how long.
 ///
@@ -27,6 +27,7 @@ pub struct JobPolicy {
     pub(super) concurrency: Option<usize>,
     pub(super) attempt_limit: u32,
     pub(super) backoff: Backoff,
+    longest_wait_for_room: Option<Duration>,
     pub(super) retry_if: fn(&Problem) -> bool,
     pub(super) retention: Option<Duration>,
     pub(super) deadline: Option<Duration>,
@@ -40,9 +41,9 @@ pub(super) struct Backoff {
 }
 
 impl JobPolicy {
-    /// The longest pause before the second attempt if nothing else is said.
+    /// The default of `first` in [`with_backoff`](Self::with_backoff).
     pub const DEFAULT_FIRST_BACKOFF: Duration = Duration::from_secs(1);
-    /// The longest pause before any attempt if nothing else is said.
+    /// The default of `longest` in [`with_backoff`](Self::with_backoff): five minutes.
     pub const DEFAULT_LONGEST_BACKOFF: Duration = Duration::from_secs(300);
 
     /// Up to [five attempts](NewOperation::DEFAULT_ATTEMPT_LIMIT), as many at once as the builder's
@@ -56,21 +57,24 @@ impl JobPolicy {
                 first: Self::DEFAULT_FIRST_BACKOFF,
                 longest: Self::DEFAULT_LONGEST_BACKOFF,
             },
+            longest_wait_for_room: None,
             retry_if: Self::is_temporary,
             retention: None,
             deadline: None,
         }
     }
 
-    /// How many stored jobs of this kind run here at once. With 0 this process stores such jobs
-    /// and leaves them to others; requests without preference run here all the same.
+    /// How many stored jobs of this kind run here at once. With 0 this process stores such jobs and leaves them
+    /// to others; requests without preference run here all the same. The default is the builder's
+    /// [`concurrency`](super::OperationsBuilder::concurrency).
     pub fn with_concurrency(mut self, jobs: usize) -> Self {
         self.concurrency = Some(jobs.min(tokio::sync::Semaphore::MAX_PERMITS));
         self
     }
 
-    /// How often a job is begun at the most, at least once. An attempt counts from the moment at
-    /// which it is claimed, so one that takes its process down with it counts too.
+    /// How often a job is begun at the most, at least once. An attempt counts from the moment at which it is
+    /// claimed, so one that takes its process down with it counts too. The default is
+    /// [five](NewOperation::DEFAULT_ATTEMPT_LIMIT).
     pub fn with_attempt_limit(mut self, attempts: u32) -> Self {
         self.attempt_limit = attempts.max(1);
         self
@@ -82,9 +86,10 @@ impl JobPolicy {
         self.with_attempt_limit(1)
     }
 
-    /// How long to wait before another attempt: a random time of up to `first` before the second,
-    /// twice that before the third, and so on, but never more than `longest`. A problem that says
-    /// [when to try again](Problem::with_retry_after) is not tried before.
+    /// How long to wait before another attempt: a random time of up to `first` before the second, twice that
+    /// before the third, and so on, but never more than `longest`. A problem that says [when to try
+    /// again](Problem::with_retry_after) is not tried before. The defaults are [1 s](Self::DEFAULT_FIRST_BACKOFF)
+    /// and [5 min](Self::DEFAULT_LONGEST_BACKOFF).
     pub fn with_backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.backoff = Backoff { first, longest };
         self
@@ -97,18 +102,34 @@ impl JobPolicy {
         self
     }
 
-    /// How long a finished operation of this kind stays readable, in place of the builder's
+    /// How long a finished operation of this kind stays readable. The default is the builder's
     /// [`retention`](super::OperationsBuilder::retention).
     pub fn with_retention(mut self, retention: Duration) -> Self {
         self.retention = Some(retention);
         self
     }
 
-    /// How long after its acceptance, or its [delay](super::KickOff::delay), a job must have ended, in place of the builder's
-    /// [`deadline`](super::OperationsBuilder::deadline); else it fails.
+    /// How long after its acceptance, or its [delay](super::KickOff::delay), a job must have ended; else it fails. The
+    /// default is the builder's [`deadline`](super::OperationsBuilder::deadline).
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
+    }
+
+    /// How long to wait at the most before another attempt after one that found no room
+    /// ([`OVERLOADED`](crate::problem::types::OVERLOADED)): it says nothing of the other side, and has not failed.
+    #[cfg(feature = "webhook")]
+    pub(crate) fn with_longest_wait_for_room(mut self, longest: Duration) -> Self {
+        self.longest_wait_for_room = Some(longest);
+        self
+    }
+
+    /// How long to wait after that many attempts, the last of which ended with this problem. `random` is any number:
+    /// the same gives the same.
+    pub(super) fn pause_after(&self, attempts: u32, error: &Problem, random: u32) -> Duration {
+        let pause = self.backoff.after(attempts, random);
+        let longest = self.longest_wait_for_room.filter(|_| error.is(types::OVERLOADED));
+        pause.min(longest.unwrap_or(Duration::MAX)).max(error.retry_after().unwrap_or_default())
     }
 
     /// Whether a problem says that the same may succeed later: 408, 425, 429, 502, 503 or 504.
@@ -145,7 +166,21 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::types;
+
+    #[cfg(feature = "webhook")]
+    #[test]
+    fn what_found_no_room_waits_no_longer_for_it_each_time() {
+        let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3_600));
+        let policy = JobPolicy::new().with_backoff(minute / 12, 6 * hour);
+        let policy = policy.with_longest_wait_for_room(minute);
+        let (full, broken) =
+            (Problem::new(types::OVERLOADED), Problem::new(types::CALLBACK_FAILED));
+        assert_eq!(policy.pause_after(1, &full, u32::MAX), minute / 12);
+        assert_eq!(policy.pause_after(15, &full, u32::MAX), minute);
+        assert_eq!(policy.pause_after(15, &broken, u32::MAX), 6 * hour);
+        // Whoever says when to come is not asked before.
+        assert_eq!(policy.pause_after(15, &full.with_retry_after(hour), u32::MAX), hour);
+    }
 
     #[test]
     fn pauses_double_up_to_the_cap() {

@@ -3,23 +3,24 @@
 //! The task alone decides what the client gets: the answer itself while that is in time, or else,
 //! once the store has the operation, a 202. So there is no moment at which both could happen.
 
-use std::pin::pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
 use super::admission::Admitted;
-use super::attempt::{Attempt, End, RunGuard};
-use super::calls::{store_problem, unavailable, without_panic};
-use super::context::{Run, Signal};
+use super::attempt::{Attempt, End};
+use super::calls::{Detached, store_problem, unavailable, without_panic};
 use super::job::{Registered, Work};
+use super::run::{Run, Signal};
 use super::{Inner, pace, telemetry};
-use crate::operation::{Change, IntoOutcome, Outcome};
+use crate::operation::{Change, IntoOutcome, Kind, OperationId, Outcome};
 use crate::problem::{Problem, types};
-use crate::store::{Acceptance, Full, Observed, OperationStoreExt, Submission};
+use crate::store::{self, Full, Observed, OperationStoreExt, StoreError, Submission};
 
 /// What the request that began the work is answered with.
 pub(super) enum Answer {
@@ -53,7 +54,7 @@ impl Task {
     /// Begins the task. It goes on when nobody waits for its answer.
     pub(super) fn spawn(self, work: Work) {
         // Whatever way the task ends, its entry goes with it.
-        let guard = RunGuard::new(&self.inner, &self.run);
+        let running = self.inner.runs.enter(&self.run);
         let runtime = self.inner.runtime.clone();
         let span =
             self.inner.settings.run_span.make(self.run.info(self.submission.operation.kind()));
@@ -61,7 +62,7 @@ impl Task {
         let run = Box::pin(self.run(work).instrument(span));
         runtime.spawn(async move {
             run.await;
-            drop(guard);
+            drop(running);
         });
     }
 
@@ -108,21 +109,16 @@ impl Task {
             let operation = submission.operation.with_progress(run.take_progress());
             submission.operation = operation.held(inner.settings.lease, place.is_some());
         }
-        let observed = match accept(&inner, submission).await {
-            Ok((observed, true)) => observed,
-            Ok((observed, false)) => {
-                let _ = answer.send(Answer::Existing(observed));
-                return;
-            }
-            Err(problem) => {
-                let _ = answer.send(Answer::Refused(problem));
-                return;
-            }
+        let mut client = Client(Some(answer));
+        let late_work = (place.is_some() && !wait.is_zero()).then_some(&mut work);
+        let Some((observed, is_late)) =
+            stored(&inner, &run, submission, &mut client, late_work).await
+        else {
+            return;
         };
         let policy = job.as_ref().map(|job| job.policy);
         let attempt = is_held.then(|| Attempt::new(&inner, &run, &observed, policy));
-        // The client may have hung up; what was accepted is done all the same.
-        let _ = answer.send(Answer::Accepted(observed));
+        client.tell(Answer::Accepted(observed));
         let Some(attempt) = attempt else {
             if let Some(job) = job {
                 job.wake.notify_one();
@@ -130,23 +126,22 @@ impl Task {
             return;
         };
 
-        let mut keep = pin!(attempt.keep());
-        let mut end = None;
-        if place.is_none() {
-            tokio::select! {
-                biased;
-                kept = keep.as_mut() => end = Some(kept),
-                // A queued operation that is canceled has ended already: no work has to stop first.
-                () = run.stopped() => end = Some(End::LeaseLost),
-                acquired = admitted.place() => place = Some(acquired),
-            }
-            if end.is_none() {
-                began = Instant::now();
-                let start = Change::Start { attempt: run.attempt() };
-                end = attempt.record(start, None).await.is_err().then_some(End::LeaseLost);
+        if is_late {
+            let renew = Change::Renew { attempt: run.attempt(), lease: inner.settings.lease };
+            if attempt.record(renew, None).await.is_err() {
+                return;
             }
         }
-        let end = match end {
+        let mut keep = pin!(attempt.keep());
+        let mut ended = None;
+        if place.is_none() {
+            match turn(&attempt, &admitted, keep.as_mut()).await {
+                Ok(turn) => place = Some(turn),
+                Err(end) => ended = Some(end),
+            }
+            began = Instant::now();
+        }
+        let end = match ended {
             Some(_) if run.signal() == Signal::Interrupt => End::Interrupted,
             Some(end) => end,
             None => attempt.work_on(work, keep).await,
@@ -158,49 +153,143 @@ impl Task {
     }
 }
 
+/// Whoever waits for the answer. It is told once; it may have hung up, and what was accepted is done all the same.
+struct Client(Option<oneshot::Sender<Answer>>);
+
+impl Client {
+    fn tell(&mut self, answer: Answer) {
+        if let Some(client) = self.0.take() {
+            let _ = client.send(answer);
+        }
+    }
+}
+
+/// Stores work, and gives its operation if it is new, and whether its client is told something else already. None if
+/// that is all; then the client is told why. `begun` is work that has begun.
+async fn stored(
+    inner: &Arc<Inner>,
+    run: &Run,
+    submission: Submission,
+    client: &mut Client,
+    begun: Option<&mut Work>,
+) -> Option<(Box<Observed>, bool)> {
+    let mut accepting = Accepting::begin(inner, submission).await;
+    let mut accepted = accepting.answer(inner, inner.settings.store_timeout).await;
+    let is_late = accepted.is_none();
+    if is_late {
+        // It can wait no longer, but the store may have the operation yet.
+        client.tell(Answer::Refused(unavailable()));
+        accepted = accepting.answer(inner, inner.settings.lease).await;
+    }
+    let (answer, begun) = match accepted? {
+        Ok((observed, true)) => return Some((observed, is_late)),
+        Ok((observed, false)) => (Answer::Existing(observed), None),
+        Err(problem) => {
+            let begun = begun.filter(|_| !is_late && !problem.is(types::STORE_UNAVAILABLE));
+            (Answer::Refused(problem), begun)
+        }
+    };
+    // There is no room for what has begun: its client gets its answer, late as it is.
+    client.tell(match begun {
+        None => answer,
+        Some(work) => tokio::select! {
+            biased;
+            () = run.interrupted() => Answer::Refused(shutting_down()),
+            outcome = without_panic(work.as_mut()) => {
+                Answer::Ready(outcome.unwrap_or_else(Problem::into_outcome))
+            }
+        },
+    });
+    None
+}
+
+/// Waits for a place for work whose operation is stored, and begins. The error is how that ended before.
+async fn turn(
+    attempt: &Attempt,
+    admitted: &Admitted,
+    keep: Pin<&mut impl Future<Output = End>>,
+) -> Result<OwnedSemaphorePermit, End> {
+    let run = &attempt.run;
+    let place = tokio::select! {
+        biased;
+        end = keep => return Err(end),
+        // A queued operation that is canceled has ended already: no work has to stop first.
+        () = run.stopped() => return Err(End::LeaseLost),
+        place = admitted.place() => place,
+    };
+    let start = Change::Start { attempt: run.attempt() };
+    attempt.record(start, None).await.map(|()| place).map_err(|_| End::LeaseLost)
+}
+
 /// Stores the operation, and says whether it is new.
 pub(super) async fn accept(
     inner: &Arc<Inner>,
     submission: Submission,
 ) -> Result<(Box<Observed>, bool), Problem> {
-    let mut limits = submission.limits.with_total(inner.settings.live_limit);
-    limits.owner = inner.settings.owner_limit;
-    let submission = submission.with_limits(limits);
-    let here = Arc::clone(inner);
-    let (id, kind_of_work) = (submission.operation.id(), submission.operation.kind().clone());
-    let span = telemetry::accept_span(id, &kind_of_work);
-    let call = async move {
-        let accepted = here.store.submit(submission).await;
-        // What comes of it comes also if its client hangs up.
-        if let Ok(Acceptance::Created(observed)) = &accepted {
-            let operation = &observed.operation;
-            telemetry::accepted(operation);
-            here.follow_acceptance(operation);
-            let is_held = operation.lease_expires().is_some();
-            if let Some(job) = here.jobs.get(operation.kind().as_str()).filter(|_| !is_held) {
-                job.wake.notify_one();
+    let mut accepting = Accepting::begin(inner, submission).await;
+    let accepted = accepting.answer(inner, inner.settings.store_timeout).await;
+    accepted.unwrap_or_else(|| Err(unavailable()))
+}
+
+/// An operation on its way into the store.
+struct Accepting {
+    id: OperationId,
+    kind: Kind,
+    call: Detached<Result<store::Acceptance, StoreError>>,
+}
+
+impl Accepting {
+    async fn begin(inner: &Arc<Inner>, submission: Submission) -> Self {
+        let total = submission.limits.total.unwrap_or(inner.settings.live_limit);
+        let mut limits = submission.limits.with_total(total);
+        limits.owner = inner.settings.owner_limit;
+        let submission = submission.with_limits(limits);
+        let here = Arc::clone(inner);
+        let (id, kind) = (submission.operation.id(), submission.operation.kind().clone());
+        let span = telemetry::accept_span(id, &kind);
+        let call = async move {
+            let accepted = here.store.submit(submission).await;
+            // What comes of it comes also if its client hangs up.
+            if let Ok(store::Acceptance::Created(observed)) = &accepted {
+                let operation = &observed.operation;
+                telemetry::accepted(operation);
+                here.follow_acceptance(operation);
+                let is_held = operation.lease_expires().is_some();
+                if let Some(job) = here.jobs.get(operation.kind().as_str()).filter(|_| !is_held) {
+                    job.wake.notify_one();
+                }
             }
-        }
-        accepted
-    };
-    match inner.detached(Box::pin(call.instrument(span))).await {
-        Some(Ok(Acceptance::Created(observed))) => Ok((observed, true)),
-        Some(Ok(Acceptance::Existing(observed))) => Ok((observed, false)),
-        Some(Ok(Acceptance::Full(full))) => {
-            let kind = match full {
-                Full::Owner => types::TOO_MANY_OPERATIONS,
-                Full::Total => types::OVERLOADED,
-            };
-            Err(Problem::new(kind).with_retry_after(inner.overloaded(id, &kind_of_work)))
-        }
-        Some(Ok(Acceptance::KeyReused)) => Err(Problem::new(types::KEY_REUSED)),
-        Some(Err(error)) => {
-            telemetry::store_failed(None, Some(&error));
-            Err(store_problem(&error))
-        }
-        None => {
+            accepted
+        };
+        let call = Detached::begin(&inner.runtime, Box::pin(call.instrument(span))).await;
+        Self { id, kind, call }
+    }
+
+    /// The operation, and whether it is new; none if the store does not answer in time.
+    async fn answer(
+        &mut self,
+        inner: &Inner,
+        timeout: Duration,
+    ) -> Option<Result<(Box<Observed>, bool), Problem>> {
+        let Some(answer) = self.call.answer(timeout).await else {
             telemetry::store_failed(None, None);
-            Err(unavailable())
-        }
+            return None;
+        };
+        Some(match answer {
+            Ok(store::Acceptance::Created(observed)) => Ok((observed, true)),
+            Ok(store::Acceptance::Existing(observed)) => Ok((observed, false)),
+            Ok(store::Acceptance::Full(full)) => {
+                let problem = match full {
+                    Full::Owner => types::TOO_MANY_OPERATIONS,
+                    Full::Total => types::OVERLOADED,
+                };
+                Err(Problem::new(problem).with_retry_after(inner.overloaded(self.id, &self.kind)))
+            }
+            Ok(store::Acceptance::KeyReused) => Err(Problem::new(types::KEY_REUSED)),
+            Err(error) => {
+                telemetry::store_failed(None, Some(&error));
+                Err(store_problem(&error))
+            }
+        })
     }
 }

@@ -74,7 +74,7 @@ impl fmt::Debug for RunSpan {
     }
 }
 
-/// The span of an attempt if nothing else is said: a child of the request's while that is at hand.
+/// The default span of an attempt: a child of the request's while that is at hand.
 fn run_span(run: RunInfo<'_>) -> Span {
     info_span!(
         target: "respond_async",
@@ -143,6 +143,15 @@ pub(super) fn panicked(kind: &Kind) {
     error!(target: "respond_async", { operation.kind = kind.as_str() }, "the handler panicked");
     #[cfg(feature = "metrics")]
     metrics::counter!("respond_async_panics_total", "kind" => label(kind)).increment(1);
+}
+
+/// What follows from a change cannot be stored, and is left out.
+pub(super) fn follow_up_too_large(operation: &Operation, kind: &Kind, bytes: usize, most: usize) {
+    error!(
+        target: "respond_async",
+        { operation.id = %operation.id(), operation.kind = kind.as_str(), bytes, most },
+        "what follows from a change is larger than the store takes"
+    );
 }
 
 /// An attempt failed, and another follows.

@@ -11,10 +11,11 @@ use tokio::time::{Instant, sleep};
 use tracing::Instrument;
 
 use super::admission::Place;
-use super::attempt::{Attempt, End, RunGuard};
-use super::context::{Context, Run};
+use super::attempt::{Attempt, End};
+use super::context::Context;
 use super::job::{Registered, Work};
 use super::pulse::PulseGuard;
+use super::run::Run;
 use super::{Inner, Operations, telemetry};
 use crate::operation::{IntoOutcome, OperationId, Outcome};
 use crate::problem::{Problem, types};
@@ -104,7 +105,7 @@ async fn run(inner: Arc<Inner>, job: Arc<Registered>, observed: Observed, place:
     let left = operation.deadline().map(|deadline| deadline.duration_since(*now));
     let deadline = left.and_then(|left| Instant::now().checked_add(left));
     let run = Run::new(operation.id(), operation.attempt(), deadline, operation.trace().cloned());
-    let _guard = RunGuard::new(&inner, &run);
+    let _running = inner.runs.enter(&run);
     let attempt = Attempt::new(&inner, &run, &observed, Some(job.policy));
     if inner.is_closing() {
         return attempt.finish(End::NotBegun).await;

@@ -38,6 +38,8 @@ use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::text::floor_char_boundary;
+
 /// The media type of a problem document
 /// ([RFC 9457 §6.1](https://www.rfc-editor.org/rfc/rfc9457#section-6.1)).
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -145,8 +147,8 @@ impl Problem {
             uri.take_if(|uri| uri.len() > TEXT);
         }
         for text in [&mut members.title, &mut members.detail].into_iter().flatten() {
-            let end = (0..=TEXT.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-            text.to_mut().truncate(end.unwrap_or(0));
+            let end = floor_char_boundary(text, TEXT);
+            text.to_mut().truncate(end);
         }
         self
     }

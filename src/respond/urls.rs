@@ -15,7 +15,7 @@ pub struct MonitorUrls {
 }
 
 impl MonitorUrls {
-    /// The path at which monitors are if nothing else is said.
+    /// The default base, the path at which monitors are.
     pub const DEFAULT_BASE: &'static str = "/operations";
 
     /// Monitors are below `base`: a path of this origin (`/operations`), or an absolute URL where the
@@ -58,7 +58,7 @@ impl MonitorUrls {
         self.below(id, "/cancel")
     }
 
-    /// How the telling of an operation's last change to its callback goes.
+    /// The state of the delivery of an operation's last change to its callback.
     pub(crate) fn callback(&self, id: OperationId) -> UriReference {
         self.below(id, "/callback")
     }

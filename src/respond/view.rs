@@ -49,7 +49,7 @@ pub struct OperationView<'a> {
 }
 
 impl<'a> OperationView<'a> {
-    /// After how long a client should ask again if nothing else is said.
+    /// The default of [`retry_after`](Self::retry_after).
     pub const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
     /// The operation as it is seen at `now`, a time of the store's clock.
@@ -78,13 +78,18 @@ impl<'a> OperationView<'a> {
     /// The 202 to the request that began the operation. Its content is what a GET of the monitor
     /// gives ([RFC 9110 §8.7](https://www.rfc-editor.org/rfc/rfc9110#section-8.7)).
     pub fn accepted(&self, preferences: &Preferences) -> Response {
+        self.accepted_with(preferences, self.operation.callback().is_some())
+    }
+
+    /// The same, and whether it is the client's `callback` that the operation has.
+    pub(crate) fn accepted_with(&self, preferences: &Preferences, callback: bool) -> Response {
         let monitor = self.urls.monitor(self.operation.id());
         let document = OperationDocument::at(monitor.clone(), self.operation, self.urls);
         match write(&document) {
             Ok(content) => Accepted::at(monitor)
                 .content(content)
                 .retry_after(self.retry_after)
-                .applied_with(preferences, self.operation.callback().is_some())
+                .applied_with(preferences, callback)
                 .into_response(),
             Err(problem) => problem.into_response(),
         }

@@ -93,27 +93,27 @@ struct Bounds {
 }
 
 impl Server {
-    /// How long a request's head may take if nothing else is said.
+    /// The default of [`header_timeout`](Self::header_timeout).
     pub const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-    /// How long content may take however slow it is if nothing else is said.
+    /// The default of [`body_grace`](Self::body_grace).
     pub const DEFAULT_BODY_GRACE: Duration = Duration::from_secs(30);
-    /// How many bytes a second content must bring after that if nothing else is said.
+    /// The default of [`body_rate`](Self::body_rate).
     pub const DEFAULT_BODY_RATE: u32 = 1024;
-    /// How long a client may take nothing of its answer if nothing else is said.
+    /// The default of [`write_timeout`](Self::write_timeout).
     pub const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-    /// How often an HTTP/2 connection is pinged if nothing else is said.
+    /// The default of [`ping_interval`](Self::ping_interval).
     pub const DEFAULT_PING_INTERVAL: Duration = Duration::from_secs(20);
-    /// How long a connection may have no request if nothing else is said.
+    /// The default of [`idle_timeout`](Self::idle_timeout).
     pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-    /// How large a request's head may be if nothing else is said: 64 KiB.
+    /// The default of [`max_head_bytes`](Self::max_head_bytes): 64 KiB.
     pub const DEFAULT_MAX_HEAD_BYTES: usize = 64 << 10;
-    /// How many fields a request may have if nothing else is said.
+    /// The default of [`max_headers`](Self::max_headers).
     pub const DEFAULT_MAX_HEADERS: usize = 100;
-    /// How many requests an HTTP/2 connection may have at once if nothing else is said.
+    /// The default of [`max_streams`](Self::max_streams).
     pub const DEFAULT_MAX_STREAMS: u32 = 200;
-    /// How many connections are served at once if nothing else is said.
+    /// The default of [`max_connections`](Self::max_connections).
     pub const DEFAULT_MAX_CONNECTIONS: usize = 20_000;
-    /// How long requests that run may go on once the server is told to stop if nothing else is said.
+    /// The default of [`shutdown_grace`](Self::shutdown_grace).
     pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 
     /// The smallest [`max_head_bytes`](Self::max_head_bytes).
@@ -137,70 +137,79 @@ impl Server {
         Self { listener, router, bounds }
     }
 
-    /// How long a request's head may take to arrive, from when the connection is made or its last request
-    /// has been answered.
+    /// How long a request's head may take to arrive, from when the connection is made or its last request has
+    /// been answered. The default is [10 s](Self::DEFAULT_HEADER_TIMEOUT).
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.bounds.header_timeout = timeout;
         self
     }
 
-    /// How long a request's content may take, however slow it is.
+    /// How long a request's content may take, however slow it is. The default is
+    /// [30 s](Self::DEFAULT_BODY_GRACE).
     pub fn body_grace(mut self, grace: Duration) -> Self {
         self.bounds.body_grace = grace;
         self
     }
 
     /// How many bytes a second a request's content must bring once its grace is over, on average; at least 1.
+    /// The default is [1,024](Self::DEFAULT_BODY_RATE).
     pub fn body_rate(mut self, bytes: u32) -> Self {
         self.bounds.body_rate = bytes.max(1);
         self
     }
 
-    /// How long a client may take nothing of an answer that is there for it.
+    /// How long a client may take nothing of an answer that is there for it. The default is
+    /// [30 s](Self::DEFAULT_WRITE_TIMEOUT).
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.bounds.write_timeout = timeout;
         self
     }
 
-    /// How often an HTTP/2 connection is pinged. One that does not answer for as long is cut off.
+    /// How often an HTTP/2 connection is pinged. One that does not answer for as long is cut off. The default
+    /// is [20 s](Self::DEFAULT_PING_INTERVAL).
     pub fn ping_interval(mut self, interval: Duration) -> Self {
         self.bounds.ping_interval = interval;
         self
     }
 
     /// How long a connection may have no request; then it is told to end, and if it does not agree and takes no
-    /// answer either it is cut off after another [write timeout](Self::write_timeout). (One of HTTP/1 also has to
-    /// begin its next request within the [header timeout](Self::header_timeout).)
+    /// answer either it is cut off after another [write timeout](Self::write_timeout). (One of HTTP/1 also has
+    /// to begin its next request within the [header timeout](Self::header_timeout).) The default is
+    /// [60 s](Self::DEFAULT_IDLE_TIMEOUT).
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.bounds.idle_timeout = timeout;
         self
     }
 
-    /// How large a request's head may be, at least 8 KiB.
+    /// How large a request's head may be, at least 8 KiB. The default is
+    /// [64 KiB](Self::DEFAULT_MAX_HEAD_BYTES).
     pub fn max_head_bytes(mut self, bytes: usize) -> Self {
         self.bounds.head_bytes = bytes.max(Self::LEAST_HEAD_BYTES);
         self
     }
 
-    /// How many fields a request may have.
+    /// How many fields a request may have. The default is [100](Self::DEFAULT_MAX_HEADERS).
     pub fn max_headers(mut self, fields: usize) -> Self {
         self.bounds.headers = fields;
         self
     }
 
-    /// How many requests an HTTP/2 connection may have at once.
+    /// How many requests an HTTP/2 connection may have at once. The default is
+    /// [200](Self::DEFAULT_MAX_STREAMS).
     pub fn max_streams(mut self, streams: u32) -> Self {
         self.bounds.streams = streams;
         self
     }
 
-    /// How many connections are served at once, at least 1. More wait until one ends.
+    /// How many connections are served at once, at least 1. More wait until one ends. The default is
+    /// [20,000](Self::DEFAULT_MAX_CONNECTIONS).
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.bounds.connections = connections.clamp(1, Semaphore::MAX_PERMITS);
         self
     }
 
-    /// How long requests that run may go on once the server is told to stop.
+    /// How long requests that run may go on once the server is told to stop. The default is
+    /// [30 s](Self::DEFAULT_SHUTDOWN_GRACE).
     pub fn shutdown_grace(mut self, grace: Duration) -> Self {
         self.bounds.shutdown_grace = grace;
         self

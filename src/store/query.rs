@@ -21,7 +21,7 @@ pub struct ListQuery {
 }
 
 impl ListQuery {
-    /// How many operations a page has if nothing else is said.
+    /// The default of `limit`.
     pub const DEFAULT_LIMIT: usize = 50;
     /// How many operations a page has at the most.
     pub const MAX_LIMIT: usize = 200;

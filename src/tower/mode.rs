@@ -28,7 +28,7 @@ pub struct AsyncMode {
 }
 
 impl AsyncMode {
-    /// How large the content of a request may be if nothing else is said: 2 MiB.
+    /// The default of [`max_request_bytes`](Self::max_request_bytes): 2 MiB.
     pub const DEFAULT_MAX_REQUEST_BYTES: usize = 2 << 20;
 
     /// These routes opt in. Of several that match a request, the first counts.
@@ -53,6 +53,7 @@ impl AsyncMode {
     }
 
     /// How large the content of a request may be that is to be stored; a larger one is answered 413.
+    /// The default is [2 MiB](Self::DEFAULT_MAX_REQUEST_BYTES).
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.max_request_bytes = bytes;
         self

@@ -16,6 +16,8 @@ use crate::problem::types;
 
 /// How often one delivery is begun at the most; its deadline comes long before.
 const ATTEMPTS: u32 = 10_000;
+/// How long one waits at the most before it looks again whether its host has room for it.
+const LONGEST_WAIT_FOR_ROOM: Duration = Duration::from_secs(60);
 
 /// Sets what may be called and how. Each bound has a name and a default.
 #[must_use]
@@ -40,21 +42,21 @@ pub struct WebhooksBuilder {
 type SetClient = dyn FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send;
 
 impl WebhooksBuilder {
-    /// How many calls are made at once if nothing else is said.
+    /// The default of [`concurrency`](Self::concurrency).
     pub const DEFAULT_CONCURRENCY: usize = 256;
-    /// How many calls are made to one host at once if nothing else is said.
+    /// The default of [`host_concurrency`](Self::host_concurrency).
     pub const DEFAULT_HOST_CONCURRENCY: usize = 8;
-    /// How many calls a second are made to one host if nothing else is said.
+    /// The default of [`host_rate`](Self::host_rate).
     pub const DEFAULT_HOST_RATE: u32 = 50;
-    /// For how long a delivery is tried if nothing else is said: three days.
+    /// The default of [`deadline`](Self::deadline): three days.
     pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(3 * 24 * 60 * 60);
-    /// The longest pause before the second try if nothing else is said.
+    /// The default of `first` in [`backoff`](Self::backoff).
     pub const DEFAULT_FIRST_BACKOFF: Duration = Duration::from_secs(5);
-    /// The longest pause before any try if nothing else is said: six hours.
+    /// The default of `longest` in [`backoff`](Self::backoff): six hours.
     pub const DEFAULT_LONGEST_BACKOFF: Duration = Duration::from_secs(6 * 60 * 60);
-    /// How long a connection may take to be made if nothing else is said.
+    /// The default of [`connect_timeout`](Self::connect_timeout).
     pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-    /// How long a call may take in all if nothing else is said.
+    /// The default of [`timeout`](Self::timeout).
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
 
     pub(super) fn new(secrets: Secrets) -> Self {
@@ -90,7 +92,8 @@ impl WebhooksBuilder {
         self
     }
 
-    /// Lets `http` URLs be called too: anybody on the way reads and changes what is sent.
+    /// Lets `http` URLs be called too: anybody on the way reads and changes what is sent. By default only
+    /// `https` is called.
     pub fn allow_http(mut self) -> Self {
         self.rules.allows_http = true;
         self
@@ -98,7 +101,7 @@ impl WebhooksBuilder {
 
     /// Lets addresses be called that are not of the public internet. Whoever can name a callback can then have
     /// this process call whatever it reaches: for networks whose receivers are all your own, together with
-    /// [`allow`](Self::allow).
+    /// [`allow`](Self::allow). By default only public addresses are called.
     pub fn allow_private_addresses(mut self) -> Self {
         self.rules.allows_private = true;
         self
@@ -110,46 +113,51 @@ impl WebhooksBuilder {
         self
     }
 
-    /// How many calls this process makes at once, at least 1.
+    /// How many calls this process makes at once, at least 1. The default is [256](Self::DEFAULT_CONCURRENCY).
     pub fn concurrency(mut self, calls: usize) -> Self {
         self.concurrency = calls.max(1);
         self
     }
 
     /// How many calls this process makes to one host at once, at least 1; what is more is tried later. Keep it
-    /// well below the [concurrency](Self::concurrency), so that a slow host holds up no other.
+    /// well below the [concurrency](Self::concurrency), so that a slow host holds up no other. The default is
+    /// [8](Self::DEFAULT_HOST_CONCURRENCY).
     pub fn host_concurrency(mut self, calls: usize) -> Self {
         self.host_concurrency = calls.max(1);
         self
     }
 
-    /// How many calls a second this process makes to one host, at least 1; what is more is tried later.
+    /// How many calls a second this process makes to one host, at least 1; what is more is tried later. The
+    /// default is [50](Self::DEFAULT_HOST_RATE).
     pub fn host_rate(mut self, calls_per_second: u32) -> Self {
         self.host_rate = calls_per_second.max(1);
         self
     }
 
     /// For how long a delivery is tried; then it is dead. Until then it counts as an unfinished operation of
-    /// the [store's](crate::operations::OperationsBuilder::live_limit).
+    /// the [store's](crate::operations::OperationsBuilder::live_limit). The default is
+    /// [three days](Self::DEFAULT_DEADLINE).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// The longest pauses before the second and before any try: they double in between, and each is a random part of
-    /// that. A `Retry-After` of the receiver is kept to up to the second.
+    /// The longest pauses before the second and before any try: they double in between, and each is a random
+    /// part of that. A `Retry-After` of the receiver is kept to up to the second. The defaults are
+    /// [5 s](Self::DEFAULT_FIRST_BACKOFF) and [six hours](Self::DEFAULT_LONGEST_BACKOFF).
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         (self.first_backoff, self.longest_backoff) = (first, longest);
         self
     }
 
-    /// How long a connection may take to be made, the look-up of its name included.
+    /// How long a connection may take to be made, the look-up of its name included. The default is
+    /// [5 s](Self::DEFAULT_CONNECT_TIMEOUT).
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long a call may take in all.
+    /// How long a call may take in all. The default is [20 s](Self::DEFAULT_TIMEOUT).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -161,9 +169,9 @@ impl WebhooksBuilder {
         self
     }
 
-    /// Has all calls, of both schemes, made by the HTTP proxy of that URL, which then has to see to it where they go:
-    /// this process connects to the proxy alone. Its scheme is `http` or `https`, and it may have a user name and a
-    /// password. No proxy is taken from the environment.
+    /// Has all calls, of both schemes, made by the HTTP proxy of that URL, which then has to see to it where
+    /// they go: this process connects to the proxy alone. Its scheme is `http` or `https`, and it may have a
+    /// user name and a password. No proxy is taken from the environment. By default there is none.
     ///
     /// # Panics
     /// If it is of another scheme, or names no host: calls would be made without it.
@@ -217,7 +225,10 @@ impl WebhooksBuilder {
             .with_concurrency(self.concurrency)
             .with_attempt_limit(ATTEMPTS)
             .with_backoff(self.first_backoff, self.longest_backoff)
-            .with_retry_if(|problem| problem.is(types::CALLBACK_FAILED))
+            .with_longest_wait_for_room(LONGEST_WAIT_FOR_ROOM)
+            .with_retry_if(|problem| {
+                problem.is(types::CALLBACK_FAILED) || problem.is(types::OVERLOADED)
+            })
             .with_deadline(self.deadline);
         let sender = Sender {
             client: client.build()?,

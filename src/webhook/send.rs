@@ -57,7 +57,8 @@ impl Sender {
         };
         let url = self.rules.check(&job.url).map_err(refused)?;
         let _place = self.hosts.enter(url.host_str().unwrap_or_default()).map_err(|pause| {
-            failed("The endpoint has as many calls as it gets at once.").with_retry_after(pause)
+            let detail = "The endpoint has as many calls as it gets at once.";
+            Problem::new(types::OVERLOADED).with_detail(detail).with_retry_after(pause)
         })?;
         let owner = job.owner.as_deref().map_or(Ok(Owner::anonymous()), Owner::new);
         let secrets = owner.map(|owner| self.secrets.of(&owner)).unwrap_or_default();

@@ -170,7 +170,7 @@ pub enum VerifyError {
 }
 
 impl Verifier {
-    /// How far from now a call's time may be, in both directions, if nothing else is said.
+    /// The default of [`tolerance`](Self::tolerance).
     pub const DEFAULT_TOLERANCE: Duration = Duration::from_secs(300);
 
     /// Believes who knows one of the secrets.
@@ -178,7 +178,7 @@ impl Verifier {
         Self { secrets: secrets.into_iter().collect(), tolerance: Self::DEFAULT_TOLERANCE }
     }
 
-    /// How far from now a call's time may be, in both directions.
+    /// How far from now a call's time may be, in both directions. The default is [5 min](Self::DEFAULT_TOLERANCE).
     #[must_use]
     pub fn with_tolerance(mut self, tolerance: Duration) -> Self {
         self.tolerance = tolerance;

@@ -11,6 +11,7 @@ mod ends;
 mod idempotency;
 mod leases;
 mod negotiation;
+mod room;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -22,7 +22,7 @@ pub struct FileCache {
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl FileCache {
-    /// How much is kept if nothing else is said: 256 MiB.
+    /// The default of [`max_bytes`](Self::max_bytes): 256 MiB.
     pub const DEFAULT_MAX_BYTES: u64 = 256 << 20;
 
     /// Keeps answers in that folder, which is made if it is not there. It is for this cache alone, and
@@ -41,7 +41,7 @@ impl FileCache {
         Ok(Self { folder, max_bytes: Self::DEFAULT_MAX_BYTES })
     }
 
-    /// How much is kept.
+    /// How much is kept, in bytes. The default is [256 MiB](Self::DEFAULT_MAX_BYTES).
     #[must_use]
     pub fn with_max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;

@@ -22,7 +22,7 @@ struct Kept {
 }
 
 impl MemoryCache {
-    /// How much is kept if nothing else is said: 32 MiB.
+    /// How much [`new`](Self::new) keeps: 32 MiB.
     pub const DEFAULT_MAX_BYTES: usize = 32 << 20;
 
     /// With the default bound.

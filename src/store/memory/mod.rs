@@ -51,11 +51,11 @@ pub struct MemoryStoreBuilder {
 }
 
 impl MemoryStore {
-    /// How many operations there may be, finished ones included, if nothing else is said.
+    /// The default of [`max_operations`](MemoryStoreBuilder::max_operations).
     pub const DEFAULT_MAX_OPERATIONS: usize = 1_000_000;
-    /// How many bytes of inputs and outcomes there may be if nothing else is said: 1 GiB.
+    /// The default of [`max_bytes`](MemoryStoreBuilder::max_bytes): 1 GiB.
     pub const DEFAULT_MAX_BYTES: usize = 1 << 30;
-    /// How large one input or outcome may be if nothing else is said: 64 MiB.
+    /// The default of [`max_body_bytes`](MemoryStoreBuilder::max_body_bytes): 64 MiB.
     pub const DEFAULT_MAX_BODY_BYTES: usize = 64 << 20;
 
     /// An empty store with the default bounds and the operating system's clock.
@@ -97,25 +97,26 @@ impl fmt::Debug for MemoryStore {
 }
 
 impl MemoryStoreBuilder {
-    /// Judges time by this clock.
+    /// Judges time by this clock. The default is the operating system's.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Box::new(clock);
         self
     }
 
-    /// Bounds how many operations there may be, finished ones included.
+    /// Bounds how many operations there may be, finished ones included. The default is
+    /// [1,000,000](MemoryStore::DEFAULT_MAX_OPERATIONS).
     pub fn max_operations(mut self, count: usize) -> Self {
         self.max_operations = count;
         self
     }
 
-    /// Bounds the bytes of all inputs and outcomes.
+    /// Bounds the bytes of all inputs and outcomes. The default is [1 GiB](MemoryStore::DEFAULT_MAX_BYTES).
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Bounds one input or outcome.
+    /// Bounds one input or outcome. The default is [64 MiB](MemoryStore::DEFAULT_MAX_BODY_BYTES).
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.max_body_bytes = bytes;
         self

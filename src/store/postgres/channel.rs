@@ -10,6 +10,7 @@ use tokio_postgres::{AsyncMessage, Client};
 use super::lane::Line;
 use super::open::Driver;
 use crate::store::server::{self, Ear, Heard, ear};
+use crate::text::floor_char_boundary;
 
 /// How many bytes the name of anything may have.
 const MAX_NAME: usize = 63;
@@ -21,11 +22,7 @@ impl Channel {
     fn name(&self) -> String {
         let mut name = format!("ra_{}", self.0.settings.schema);
         // Who has the same beginning hears more than is for it, and nothing less.
-        let mut length = name.len().min(MAX_NAME);
-        while !name.is_char_boundary(length) {
-            length -= 1;
-        }
-        name.truncate(length);
+        name.truncate(floor_char_boundary(&name, MAX_NAME));
         name
     }
 }

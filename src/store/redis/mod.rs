@@ -1,6 +1,7 @@
 //! [`RedisStore`]: operations in Redis, for services on many machines.
 
 mod answers;
+mod builder;
 mod call;
 mod channel;
 mod error;
@@ -16,16 +17,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::Client;
 
+pub use self::builder::RedisStoreBuilder;
 use self::call::{Accept, Call, Found, observe, value};
-use self::channel::Channel;
-use self::lane::{Connected, Line};
-use self::open::Settings;
+use self::lane::Line;
 pub use self::open::{RedisOpenError, RedisOpenErrorKind};
-use self::scripts::Scripts;
 use super::ext::next_write_id;
-use super::server::{
-    Calls, ServerClock, Wire, names, settable, settable_connections, settable_queue,
-};
+use super::server::{Calls, Wire, names};
 use super::{
     Acceptance, Capabilities, ClaimRequest, DueQuery, Durability, Hints, ListQuery, Observed,
     OperationStore, Page, StoreError, StoreErrorKind, Submission, Swap, Swapped,
@@ -37,9 +34,6 @@ use crate::time::Timestamp;
 const MAX_STEP: usize = 200;
 /// How many operations a list or a search for what is due looks at before it gives what it found.
 const MAX_LOOKED_AT: usize = 2_000;
-/// For how long one connection that is at work keeps the others from it: calls that go together cost less
-/// than calls that go at once, and no large body holds up the others for longer.
-const STAGGER: Duration = Duration::from_millis(10);
 /// For how long those that a worker is about to claim are kept from the others.
 const RESERVED: Duration = Duration::from_millis(100);
 
@@ -63,8 +57,8 @@ const RESERVED: Duration = Duration::from_millis(100);
 /// For TLS (`rediss://…`) the crate `redis` must be built with it: depend on it by yourself, in the same
 /// version, with one of its features for tokio, such as `tokio-rustls-comp`.
 ///
-/// All keys of a store begin with its [prefix](RedisStoreBuilder::prefix), which is a hash tag: they lie in
-/// one slot, on one node of a cluster. To spread over nodes, use stores with other prefixes.
+/// All keys of a store begin with its [prefix](RedisStoreBuilder::prefix), which is a hash tag: they would lie
+/// in one slot of a cluster. Redis Cluster was not tried.
 ///
 /// A clone is another handle on the same connections, which end with the last one.
 ///
@@ -92,35 +86,20 @@ struct Shared {
     max_body_bytes: usize,
 }
 
-/// Sets what a [`RedisStore`] keeps to, and opens it.
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct RedisStoreBuilder {
-    settings: Settings,
-    prefix: String,
-    least: Durability,
-    assumed: Option<Durability>,
-    replicas: Option<(usize, Duration)>,
-    connections: usize,
-    queue: usize,
-    max_body_bytes: usize,
-    watch_interval: Duration,
-}
-
 impl RedisStore {
-    /// What all keys begin with if nothing else is said.
+    /// The default of [`prefix`](RedisStoreBuilder::prefix).
     pub const DEFAULT_PREFIX: &str = "respond-async";
-    /// How long to wait for a connection if nothing else is said.
+    /// The default of [`connect_timeout`](RedisStoreBuilder::connect_timeout).
     pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-    /// How long a call may take if nothing else is said.
+    /// The default of [`call_timeout`](RedisStoreBuilder::call_timeout).
     pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(2);
-    /// How many connections there are if nothing else is said.
+    /// The default of [`connections`](RedisStoreBuilder::connections).
     pub const DEFAULT_CONNECTIONS: usize = 2;
-    /// How many calls may wait if nothing else is said.
+    /// The default of [`queue`](RedisStoreBuilder::queue).
     pub const DEFAULT_QUEUE: usize = 10_000;
-    /// How large one input or outcome may be if nothing else is said: 64 MiB.
+    /// The default of [`max_body_bytes`](RedisStoreBuilder::max_body_bytes): 64 MiB.
     pub const DEFAULT_MAX_BODY_BYTES: usize = 64 << 20;
-    /// How often changes are looked for where no word of them comes, if nothing else is said.
+    /// The default of [`watch_interval`](RedisStoreBuilder::watch_interval).
     pub const DEFAULT_WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
     /// Opens the store with the defaults.
@@ -140,22 +119,7 @@ impl RedisStore {
     /// If the URL cannot be understood.
     pub fn builder(url: &str) -> Result<RedisStoreBuilder, RedisOpenError> {
         let client = Client::open(url).map_err(|error| RedisOpenError::config(url, error))?;
-        Ok(RedisStoreBuilder {
-            settings: Settings {
-                client,
-                client_name: "respond-async".to_owned(),
-                connect_timeout: Self::DEFAULT_CONNECT_TIMEOUT,
-                call_timeout: Self::DEFAULT_CALL_TIMEOUT,
-            },
-            prefix: Self::DEFAULT_PREFIX.to_owned(),
-            least: Durability::ProcessCrash,
-            assumed: None,
-            replicas: None,
-            connections: Self::DEFAULT_CONNECTIONS,
-            queue: Self::DEFAULT_QUEUE,
-            max_body_bytes: Self::DEFAULT_MAX_BODY_BYTES,
-            watch_interval: Self::DEFAULT_WATCH_INTERVAL,
-        })
+        Ok(RedisStoreBuilder::new(client))
     }
 
     /// Whether word of other processes' changes comes.
@@ -201,130 +165,6 @@ impl fmt::Debug for RedisStore {
             .field("prefix", &self.shared.line.prefix)
             .field("durability", &self.shared.durability)
             .finish_non_exhaustive()
-    }
-}
-
-impl RedisStoreBuilder {
-    /// What all keys begin with (default: [`DEFAULT_PREFIX`](RedisStore::DEFAULT_PREFIX)). Each prefix is a
-    /// store of its own.
-    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
-        self
-    }
-
-    /// What the connections are called in the server's list of clients (default: `respond-async`), all but the
-    /// one that listens, which the driver gives no name.
-    pub fn client_name(mut self, name: impl Into<String>) -> Self {
-        self.settings.client_name = name.into();
-        self
-    }
-
-    /// The least that the server must keep (default: [`Durability::ProcessCrash`]); otherwise the store is
-    /// not opened.
-    pub fn require(mut self, least: Durability) -> Self {
-        self.least = least;
-        self
-    }
-
-    /// What the server keeps, where it does not tell (`CONFIG GET` is forbidden). It is not looked at then,
-    /// nor whether the server evicts keys. By default the server is asked.
-    pub fn assume(mut self, durability: Durability) -> Self {
-        self.assumed = Some(durability);
-        self
-    }
-
-    /// Waits after each write until so many replicas have it (`WAIT`). If they have not in that time, the
-    /// call is [`Ambiguous`](super::StoreErrorKind::Ambiguous). This is no guarantee: a replica that has not got a
-    /// write may still be made the primary.
-    ///
-    /// The patience is at least a millisecond and at most three quarters of the
-    /// [call timeout](Self::call_timeout). By default, and for 0 replicas, nothing is waited for.
-    pub fn replicas(mut self, replicas: usize, patience: Duration) -> Self {
-        self.replicas = (replicas > 0).then_some((replicas, patience));
-        self
-    }
-
-    /// How long to wait for a connection, from a millisecond to a day (default:
-    /// [`DEFAULT_CONNECT_TIMEOUT`](RedisStore::DEFAULT_CONNECT_TIMEOUT)).
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = settable(timeout);
-        self
-    }
-
-    /// How long one call of the server may take, its wait for its turn included; from a millisecond to a day
-    /// (default: [`DEFAULT_CALL_TIMEOUT`](RedisStore::DEFAULT_CALL_TIMEOUT)). After it a call that reads or
-    /// was not begun is [`Unavailable`](super::StoreErrorKind::Unavailable), one that writes
-    /// [`Ambiguous`](super::StoreErrorKind::Ambiguous).
-    ///
-    /// A method of the store may be several, one after the other: `accept` asks for the time if it was not
-    /// heard of for a second, `claim` looks, writes, and may look again, and `list`, `due` and `purge` go
-    /// step by step.
-    pub fn call_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.call_timeout = settable(timeout);
-        self
-    }
-
-    /// How many connections there are for calls, from 1 to 1,000 (default:
-    /// [`DEFAULT_CONNECTIONS`](RedisStore::DEFAULT_CONNECTIONS)); two more speak and listen.
-    pub fn connections(mut self, connections: usize) -> Self {
-        self.connections = settable_connections(connections);
-        self
-    }
-
-    /// How many calls may wait, from 1 to 1,000,000 (default: [`DEFAULT_QUEUE`](RedisStore::DEFAULT_QUEUE)).
-    /// One more is [`Unavailable`](super::StoreErrorKind::Unavailable).
-    pub fn queue(mut self, calls: usize) -> Self {
-        self.queue = settable_queue(calls);
-        self
-    }
-
-    /// Bounds one input or outcome, in bytes (default:
-    /// [`DEFAULT_MAX_BODY_BYTES`](RedisStore::DEFAULT_MAX_BODY_BYTES)). Redis itself takes no more than
-    /// `proto-max-bulk-len`, 512 MiB.
-    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
-        self.max_body_bytes = bytes;
-        self
-    }
-
-    /// How long it is from one look for changes to the next where no word of them comes, while anybody
-    /// listens; from a millisecond to a day (default:
-    /// [`DEFAULT_WATCH_INTERVAL`](RedisStore::DEFAULT_WATCH_INTERVAL)).
-    pub fn watch_interval(mut self, interval: Duration) -> Self {
-        self.watch_interval = settable(interval);
-        self
-    }
-
-    /// Opens the store.
-    ///
-    /// # Errors
-    /// See [`RedisOpenErrorKind`].
-    ///
-    /// # Cancel safety
-    /// A future that is dropped leaves no connection behind; nothing was written.
-    pub async fn open(self) -> Result<RedisStore, RedisOpenError> {
-        let Self { settings, queue, max_body_bytes, .. } = self;
-        let (durability, has_flags) = settings.check(self.least, self.assumed).await?;
-        let bound = settings.call_timeout;
-        let line = Arc::new(Line {
-            settings,
-            prefix: format!("{{{}}}:", self.prefix),
-            scripts: Scripts::new(has_flags),
-            clock: ServerClock::default(),
-            // The server waits no longer than the connection does, and never without an end, which it takes
-            // 0 ms for.
-            replicas: self
-                .replicas
-                .map(|(replicas, patience)| (replicas, settable(patience.min(bound * 3 / 4)))),
-        });
-        let lanes = (0..self.connections).map(|_| Connected(Arc::clone(&line)));
-        let shared = Shared {
-            calls: Calls::start(lanes, queue, bound, STAGGER),
-            wire: Wire::start(Channel(Arc::clone(&line)), bound, self.watch_interval),
-            line,
-            durability,
-            max_body_bytes,
-        };
-        Ok(RedisStore { shared: Arc::new(shared) })
     }
 }
 

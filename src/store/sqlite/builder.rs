@@ -63,7 +63,7 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// Judges time by this clock.
+    /// Judges time by this clock. The default is the operating system's.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -72,48 +72,53 @@ impl SqliteStoreBuilder {
     /// How long a write may wait for another process's transaction, from the call on, up to some 24
     /// days; after it the write is [`Unavailable`](crate::store::StoreErrorKind::Unavailable). So is one that has
     /// waited as long for its turn, and no less than the
-    /// [default](SqliteStore::DEFAULT_BUSY_TIMEOUT): it is not made, for whoever asked may have asked
+    /// [default, 1.5 s](SqliteStore::DEFAULT_BUSY_TIMEOUT): it is not made, for whoever asked may have asked
     /// again.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.settings.busy_timeout = timeout.min(MAX_BUSY_TIMEOUT);
         self
     }
 
-    /// How much of the database the writer may keep in memory. Readers keep little.
+    /// How much of the database the writer may keep in memory. Readers keep little. The default is
+    /// [64 MiB](SqliteStore::DEFAULT_CACHE_BYTES).
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.settings.cache_bytes = bytes;
         self
     }
 
-    /// How many threads read, at least 1.
+    /// How many threads read, at least 1. The default is [2](SqliteStore::DEFAULT_READERS).
     pub fn readers(mut self, threads: usize) -> Self {
         self.readers = threads.max(1);
         self
     }
 
     /// How many writes, and how many reads, may wait, from 1 to 1,048,576. One more is
-    /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable).
+    /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable). The default is
+    /// [10,000](SqliteStore::DEFAULT_QUEUE).
     pub fn queue(mut self, calls: usize) -> Self {
         self.queue = calls.clamp(1, MAX_QUEUE);
         self
     }
 
-    /// Bounds one input or outcome. SQLite itself takes no more than about 1 GB.
+    /// Bounds one input or outcome. SQLite itself takes no more than about 1 GB. The default is
+    /// [64 MiB](SqliteStore::DEFAULT_MAX_BODY_BYTES).
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.max_body_bytes = bytes;
         self
     }
 
-    /// How much room is kept back in a file beside the database, `-reserve` after its name, so that on
-    /// a full disk work can still be ended and purged. It should be twice the log, which is about 4 MiB
-    /// unless bodies are larger. With 0 there is none; a file that another handle made stays.
+    /// How much room is kept back in a file beside the database, `-reserve` after its name, so that on a full
+    /// disk work can still be ended and purged. It should be twice the log, which is about 4 MiB unless bodies
+    /// are larger. With 0 there is none; a file that another handle made stays. The default is
+    /// [8 MiB](SqliteStore::DEFAULT_RESERVE_BYTES).
     pub fn reserve_bytes(mut self, bytes: usize) -> Self {
         self.reserve_bytes = bytes;
         self
     }
 
     /// How often to look for what other processes wrote, while anybody listens for
-    /// [hints](crate::store::OperationStore::hints); at least every millisecond.
+    /// [hints](crate::store::OperationStore::hints); at least every millisecond. The default is
+    /// [50 ms](SqliteStore::DEFAULT_WATCH_INTERVAL).
     pub fn watch_interval(mut self, interval: Duration) -> Self {
         self.watch_interval = interval.max(Duration::from_millis(1));
         self

@@ -108,19 +108,19 @@ impl Drop for Shared {
 }
 
 impl SqliteStore {
-    /// How long to wait for another process's transaction if nothing else is said.
+    /// The default of [`busy_timeout`](SqliteStoreBuilder::busy_timeout).
     pub const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_millis(1_500);
-    /// How much of the database the writer keeps in memory if nothing else is said: 64 MiB.
+    /// The default of [`cache_bytes`](SqliteStoreBuilder::cache_bytes): 64 MiB.
     pub const DEFAULT_CACHE_BYTES: usize = 64 << 20;
-    /// How many threads read if nothing else is said.
+    /// The default of [`readers`](SqliteStoreBuilder::readers).
     pub const DEFAULT_READERS: usize = 2;
-    /// How many writes, and how many reads, may wait if nothing else is said.
+    /// The default of [`queue`](SqliteStoreBuilder::queue).
     pub const DEFAULT_QUEUE: usize = 10_000;
-    /// How large one input or outcome may be if nothing else is said: 64 MiB.
+    /// The default of [`max_body_bytes`](SqliteStoreBuilder::max_body_bytes): 64 MiB.
     pub const DEFAULT_MAX_BODY_BYTES: usize = 64 << 20;
-    /// How much room is kept back for a full disk if nothing else is said: 8 MiB.
+    /// The default of [`reserve_bytes`](SqliteStoreBuilder::reserve_bytes): 8 MiB.
     pub const DEFAULT_RESERVE_BYTES: usize = 8 << 20;
-    /// How often other processes' writes are looked for if nothing else is said.
+    /// The default of [`watch_interval`](SqliteStoreBuilder::watch_interval).
     pub const DEFAULT_WATCH_INTERVAL: Duration = Duration::from_millis(50);
 
     /// Opens the database in that file with the defaults, and makes it if it is not there. Blocks while
