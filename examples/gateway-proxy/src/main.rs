@@ -14,7 +14,6 @@
 
 mod proxy;
 mod slow;
-#[path = "../../images/src/stop.rs"]
 mod stop;
 mod upload;
 

@@ -1,4 +1,4 @@
-//! For any service, and shared by these examples: waits until it is told to stop.
+//! For any service: waits until it is told to stop.
 
 use std::future::pending;
 

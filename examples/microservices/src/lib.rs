@@ -12,7 +12,6 @@
 
 pub mod gateway;
 pub mod messages;
-#[path = "../../images/src/stop.rs"]
 mod stop;
 pub mod users;
 
