@@ -265,3 +265,71 @@ async fn a_host_that_takes_connections_and_says_nothing_is_passed_over() {
     let opened = builder.open().await.unwrap();
     opened.accept(Submission::new(new())).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn what_ends_with_followers_waits_for_nobody_in_a_circle() {
+    const COUNT: usize = 300;
+    // What the server counts it counts by database.
+    let (url, name) = (servers::shared("POSTGRES_URL"), unique("circle"));
+    let client = client(&url).await;
+    client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+    let own = format!("{}/{name}", url.rsplit_once('/').unwrap().0);
+    // Nobody gives up before the server has found the circle, and the others write in all parts.
+    let builder = PostgresStore::builder(&own).unwrap().call_timeout(Duration::from_secs(20));
+    let (ending, writing) =
+        (builder.clone().open().await.unwrap(), builder.writers(16).open().await.unwrap());
+    let owned = |name: &str| new().with_owner(Owner::new(name).unwrap());
+    let accept = async |store: &PostgresStore, owner: &'static str| {
+        let new = owned(owner);
+        let id = new.id();
+        store.accept(Submission::new(new)).await.unwrap();
+        id
+    };
+    // One of them stays, so that its owner's row does.
+    for owner in ["follow-up", "user"] {
+        accept(&ending, owner).await;
+    }
+    let mut ids = Vec::new();
+    for _ in 0..COUNT {
+        ids.push(accept(&ending, "user").await);
+    }
+    let end = async || {
+        for id in ids {
+            let follows = |_: &_| vec![Submission::new(owned("follow-up"))];
+            let ended = ending.apply_with(id, Change::Cancel, None, follows).await;
+            assert_eq!(ended.unwrap().operation.status(), Status::Canceled);
+        }
+    };
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let write = async |owners: &[&'static str]| {
+        while !is_over.load(Ordering::SeqCst) {
+            // They go together if they can.
+            let calls = owners.iter().map(|owner| accept(&writing, owner));
+            for id in futures_util::future::join_all(calls).await {
+                writing.apply(id, Change::Cancel).await.unwrap();
+            }
+        }
+    };
+    let both = ["follow-up", "user", "follow-up", "user"];
+    tokio::join!(
+        async {
+            end().await;
+            is_over.store(true, Ordering::SeqCst);
+        },
+        write(&both),
+        write(&both),
+        write(&both[..1]),
+        write(&both[..1]),
+    );
+    drop((ending, writing));
+    // A session tells what it counted when it ends.
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1";
+    while client.query_one(sessions, &[&name]).await.unwrap().get::<_, i64>(0) > 0 {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let counted = "SELECT deadlocks FROM pg_stat_database WHERE datname = $1";
+    let deadlocks: i64 = client.query_one(counted, &[&name]).await.unwrap().get(0);
+    client.batch_execute(&format!("DROP DATABASE {name}")).await.unwrap();
+    assert_eq!(deadlocks, 0);
+}

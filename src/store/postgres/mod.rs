@@ -28,7 +28,7 @@ use self::error::Failure;
 use self::lane::{Foreign, Line, Run};
 pub use self::open::{PostgresOpenError, PostgresOpenErrorKind};
 use self::read::Read;
-use self::sql::PARTS;
+use self::sql::FOREIGN_PARTS;
 use self::step::Step;
 use self::write::{Accept, Write};
 use super::server::{Calls, Wire};
@@ -154,8 +154,11 @@ impl PostgresStore {
     /// finds it with its next look.
     ///
     /// Commit soon. Until then whatever is accepted or ends for the same owner waits, and fails once its time
-    /// is over, and so do acceptances with the same idempotency key. The anonymous owner has nothing to wait
-    /// for.
+    /// is over, and so do acceptances with the same idempotency key. For the anonymous owner only another such
+    /// transaction may have to wait: one
+    /// whose session's process on the server has a number that differs by a multiple of 256, which sessions
+    /// that were opened one after the other have not. One transaction that accepts for several owners takes
+    /// them in the order of their names, or two may wait for each other, and PostgreSQL ends one of them.
     ///
     /// It is as durable as the caller's session says: with its `synchronous_commit` off the last moments
     /// before a crash may be lost, whatever the store's own connections do.
@@ -217,7 +220,8 @@ impl PostgresStore {
 /// In which part a transaction of that process of the server's counts: in none of the store's own, which
 /// would wait for its end.
 fn foreign_part(process: i32) -> i16 {
-    PARTS + i16::try_from(process.rem_euclid(i32::from(PARTS))).unwrap_or(0)
+    let count = i32::from(FOREIGN_PARTS.end - FOREIGN_PARTS.start);
+    FOREIGN_PARTS.start + i16::try_from(process.rem_euclid(count)).unwrap_or(0)
 }
 
 impl fmt::Debug for PostgresStore {

@@ -1,4 +1,10 @@
 //! All SQL of the store.
+//!
+//! Whoever writes locks in one order, so that nobody waits in a circle: keys and operations, then the
+//! counts of owners by their names, then one part of the count of all. What PostgreSQL does last of a
+//! statement (`WITH`) stands first in its text.
+
+use std::ops::Range;
 
 use tokio_postgres::types::Type;
 
@@ -69,9 +75,13 @@ const MIGRATIONS: [&str; VERSION] = ["
     ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 "];
 
-/// In how many parts all live operations are counted by the store's own connections. Those of a caller's
-/// transactions follow, as many again: they are held until it commits.
+/// In how many parts all live operations are counted by connections that commit with each statement.
 pub(super) const PARTS: i16 = 16;
+/// The parts of those that hold theirs for several statements, which no other waits for. The ones between
+/// are of processes of an earlier version.
+pub(super) const STEP_PARTS: Range<i16> = 32..48;
+/// The parts of callers' transactions, which hold theirs until they commit.
+pub(super) const FOREIGN_PARTS: Range<i16> = 256..512;
 
 /// The schema's name as it stands in a statement.
 pub(super) fn quoted(schema: &str) -> String {
@@ -289,6 +299,14 @@ statements! {
             WHERE k.owner = n.owner AND k.scope = sha256(n.scope) AND k.key = n.key LIMIT 1
         ) o";
     now() = "SELECT {now}";
+    // What a transaction of several statements is about to lock, in the order in which all lock. An owner
+    // who has no count gets one: others could make it meanwhile.
+    hold(UUID) = "SELECT {now} FROM {s}.operations WHERE id = $1 FOR UPDATE";
+    hold_owners(TEXT_ARRAY) = "INSERT INTO {s}.live AS l (owner, part, count)
+        SELECT DISTINCT owner, 0, 0 FROM unnest($1::text[]) AS n (owner) ORDER BY owner
+        ON CONFLICT (owner, part) DO UPDATE SET count = l.count WHERE false";
+    // Counts that were made so, of nothing.
+    tidy(TEXT_ARRAY) = "DELETE FROM {s}.live WHERE owner = ANY ($1) AND part = 0 AND count <= 0";
     now_and_process() = "SELECT {now}, pg_backend_pid()";
     // What another worker looks at now is passed over: it will be that worker's.
     claim(TEXT_ARRAY, UUID_ARRAY) = to_claim!("FOR UPDATE SKIP LOCKED");

@@ -5,13 +5,13 @@ use std::time::Instant;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::accept::{existing, insert};
+use super::accept::{Verdict, existing, insert};
 use super::error::Failure;
 use super::lane::{Run, Serve, Session, give};
 use super::read::{MAX_DUE, MAX_PASSED_OVER, all_kinds, at, get, learn, understood};
 use super::transaction::{Last, end};
 use super::write::{Accept, TRIES, Writer, again, signed};
-use crate::operation::{Change, Due, OperationId};
+use crate::operation::{Change, Due, OperationId, Owner};
 use crate::store::server::{Answer, Grouped, names};
 use crate::store::{ClaimRequest, Limits, Observed, Submission, Swap, Swapped};
 
@@ -76,7 +76,7 @@ impl Serve<Step> for Stepper {
 
 impl Stepper {
     pub(super) fn new() -> Self {
-        Self { writer: Writer::new(), purged_at_once: MAX_PURGED }
+        Self { writer: Writer::of_steps(), purged_at_once: MAX_PURGED }
     }
 
     /// Claims, and gives back what nobody waits for any more: an attempt that does not take place may be
@@ -199,27 +199,64 @@ impl Stepper {
         session: &mut Session,
         swap: &Swap,
     ) -> Result<Swapped, Failure> {
-        let written = again!({
-            session.say("BEGIN").await?;
-            let written = self.write_with_outbox(session, swap).await;
-            end(session, written).await
-        })?;
-        if written { Ok(Swapped::Swapped) } else { conflict(session, swap.next.id()).await }
+        let written = again!(self.write_with_outbox(session, swap).await);
+        if written? { Ok(Swapped::Swapped) } else { conflict(session, swap.next.id()).await }
     }
 
+    /// Writes it with what follows from it, in a transaction of its own.
     async fn write_with_outbox(&self, session: &mut Session, swap: &Swap) -> Result<bool, Failure> {
+        let (of_operation, of_owners) = (
+            session.prepare(|sql| &sql.hold).await?,
+            session.prepare(|sql| &sql.hold_owners).await?,
+        );
+        let followers = swap.outbox.iter().map(|submission| submission.operation.owner());
+        let owners: Vec<&str> =
+            followers.chain([swap.next.owner()]).filter_map(Owner::name).collect();
+        let id = swap.next.id().as_uuid();
+        let (operation, counts): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 1]) =
+            ([&id], [&owners]);
+        // All that others may wait for, in the one order.
+        let (begun, held, owners_held) = tokio::join!(
+            biased;
+            session.say("BEGIN"),
+            session.run(&of_operation, &operation),
+            session.run(&of_owners, &counts),
+        );
+        let written = match begun.and(held).and(owners_held) {
+            Ok(_) => self.write_held(session, swap, &owners).await,
+            Err(failure) => Err(failure),
+        };
+        match written {
+            // Nor are there counts of nothing then.
+            Ok(false) => session.say("ROLLBACK").await.map(|()| false),
+            written => end(session, written).await,
+        }
+    }
+
+    async fn write_held(
+        &self,
+        session: &mut Session,
+        swap: &Swap,
+        owners: &[&str],
+    ) -> Result<bool, Failure> {
         let record = swap.next.to_record();
         if self.writer.swap(session, &[(swap, &record)]).await? != [true] {
             return Ok(false);
         }
         let rows = session.query(|sql| &sql.now, &[]).await?;
         let now = rows.first().map_or(swap.next.updated(), at);
+        let mut left_out = 0;
         for submission in &swap.outbox {
             // Not limited, and left out if its key or id is in use.
             let submission = Submission { limits: Limits::default(), ..submission.clone() };
-            if existing(session, &[&submission]).await?.remove(0)?.is_none() {
-                insert(session, &[&Accept::new(submission, now)], 0, self.writer.part).await?;
+            let is_new = existing(session, &[&submission]).await?.remove(0)?.is_none();
+            let new = [&Accept::new(submission, now)];
+            if !is_new || insert(session, &new, 0, self.writer.part).await? != [Verdict::Inserted] {
+                left_out += 1;
             }
+        }
+        if left_out > 0 {
+            session.query(|sql| &sql.tidy, &[&owners]).await?;
         }
         Ok(true)
     }

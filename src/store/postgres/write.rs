@@ -1,5 +1,6 @@
 //! What is written: groups of swaps in one statement each, and beside them those of acceptances.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI16, Ordering};
 
@@ -10,7 +11,7 @@ use uuid::Uuid;
 use super::error::{Failure, Left};
 use super::lane::{Run, Serve, Session};
 use super::read::get;
-use super::sql::PARTS;
+use super::sql::{PARTS, STEP_PARTS};
 use crate::operation::{Due, Operation, Outcome};
 use crate::store::server::{Answer, Grouped};
 use crate::store::{Acceptance, Submission, Swap, Swapped};
@@ -71,14 +72,26 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// For statements that are committed each by itself.
     pub(super) fn new() -> Self {
+        Self::counting_in(0..PARTS)
+    }
+
+    /// For transactions of several.
+    pub(super) fn of_steps() -> Self {
+        Self::counting_in(STEP_PARTS)
+    }
+
+    fn counting_in(parts: Range<i16>) -> Self {
         // From anywhere on, or all processes would count in the same few.
         static NEXT: LazyLock<AtomicI16> = LazyLock::new(|| {
             let mut start = [0; 2];
             let _ = getrandom::fill(&mut start);
             AtomicI16::new(i16::from_ne_bytes(start))
         });
-        Self { part: NEXT.fetch_add(1, Ordering::Relaxed).rem_euclid(PARTS) }
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let part = parts.start + next.rem_euclid(parts.end - parts.start);
+        Self { part }
     }
 }
 
