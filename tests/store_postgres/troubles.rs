@@ -129,13 +129,25 @@ async fn a_transaction_that_stays_open_holds_up_its_owner_alone() {
     let url = servers::shared("POSTGRES_URL");
     let mut client = client(&url).await;
     let open = || async {
-        PostgresStore::builder(&url).unwrap().schema(&place.schema).open().await.unwrap()
+        let builder = PostgresStore::builder(&url).unwrap().schema(&place.schema);
+        builder.call_timeout(Duration::from_secs(4)).open().await.unwrap()
     };
     let store = open().await;
-    let owned = |name: &str| {
-        let limits = Limits::default().with_owner(1_000).with_total(1_000_000);
-        Submission::new(new().with_owner(Owner::new(name).unwrap())).with_limits(limits)
+    let new_of = |name: &str| new().with_owner(Owner::new(name).unwrap());
+    let limited = |name: &str, is_limited: bool| {
+        let limits = Limits::default().with_total(1_000_000);
+        let limits = if is_limited { limits.with_owner(1_000) } else { limits };
+        Submission::new(new_of(name)).with_limits(limits)
     };
+    // What is there before, to end while the transaction is open.
+    let (mut anns, mut bobs) = (Vec::new(), Vec::new());
+    for _ in 0..8 {
+        for (name, ids) in [("ann", &mut anns), ("bob", &mut bobs)] {
+            let new = new_of(name);
+            ids.push(new.id());
+            store.accept(Submission::new(new)).await.unwrap();
+        }
+    }
     let transaction = client.transaction().await.unwrap();
     store.accept_in(&transaction, Submission::new(new())).await.unwrap();
     // In whichever parts their connections count.
@@ -147,21 +159,32 @@ async fn a_transaction_that_stays_open_holds_up_its_owner_alone() {
             call.unwrap();
         }
     }
-    store.accept_in(&transaction, owned("ann")).await.unwrap();
-    let ann = tokio::spawn({
-        let (store, call) = (store.clone(), owned("ann"));
-        async move { store.accept(call).await }
-    });
-    sleep(Duration::from_millis(100)).await;
-    for _ in 0..3 {
-        let accepted = open().await.accept(owned("bob")).await.unwrap();
-        assert!(matches!(accepted, Acceptance::Created(_)), "{accepted:?}");
+    store.accept_in(&transaction, limited("ann", true)).await.unwrap();
+    for is_limited in [true, false] {
+        // What is ann's goes together with what is bob's, acceptances and ends.
+        let mut calls = Vec::new();
+        for (ann, bob) in anns.drain(..4).zip(bobs.drain(..4)) {
+            let (at, call) = (store.clone(), limited("ann", is_limited));
+            calls.push(tokio::spawn(async move {
+                let error = at.accept(call).await.unwrap_err();
+                assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+                assert!(at.apply(ann, Change::Cancel).await.unwrap_err().is_retryable());
+            }));
+            let (at, call) = (store.clone(), limited("bob", is_limited));
+            calls.push(tokio::spawn(async move {
+                let accepted = at.accept(call).await.unwrap();
+                assert!(matches!(accepted, Acceptance::Created(_)), "{accepted:?}");
+                at.apply(bob, Change::Cancel).await.unwrap();
+            }));
+        }
+        for call in calls {
+            call.await.unwrap();
+        }
     }
-    assert_eq!(ann.await.unwrap().unwrap_err().kind(), StoreErrorKind::Unavailable);
     transaction.commit().await.unwrap();
-    store.accept(owned("ann")).await.unwrap();
+    store.accept(limited("ann", true)).await.unwrap();
     let counts = format!(
-        "SELECT (SELECT count(*) FROM {0}.operations),
+        "SELECT (SELECT count(*) FROM {0}.operations WHERE expire_at_ms IS NULL),
             (SELECT sum(count)::int8 FROM {0}.live WHERE owner = '')",
         place.schema
     );

@@ -1,6 +1,7 @@
 //! Acceptances: groups of them in one statement, and what becomes of each.
 
-use std::time::Instant;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -30,7 +31,7 @@ pub(super) enum Verdict {
 
 impl Writer {
     pub(super) async fn accept_all(
-        &self,
+        &mut self,
         session: &mut Session,
         mut calls: Vec<(Box<Accept>, Answer<Acceptance>)>,
     ) -> Result<(), Failure> {
@@ -54,50 +55,91 @@ impl Writer {
         fatal
     }
 
-    /// What becomes of each.
+    /// What becomes of each: together of what nobody holds up, and apart of the rest.
     async fn accept_group(
-        &self,
+        &mut self,
         session: &mut Session,
         group: Vec<Accept>,
     ) -> Vec<Result<Acceptance, Failure>> {
         let until = Instant::now() + session.line.settings.call_timeout;
+        let patience = session.line.settings.wait_together();
         let mut results: Vec<_> = group.iter().map(|_| None).collect();
-        let mut left: Vec<(usize, &Accept)> = group.iter().enumerate().collect();
-        let mut failed = self.accept_some(session, &mut left, &mut results).await.err();
-        let in_company = group.len() > 1;
-        // The failure that has ended the connection while each was tried alone: the others were not sent.
+        let is_held_up = |(_, new): &(_, &Accept)| self.held_up.contains(new.operation.owner());
+        let (mut apart, mut left): (Vec<_>, Vec<_>) =
+            group.iter().enumerate().partition(is_held_up);
+        let in_company = left.len() > 1;
         let mut is_lost = false;
-        for (at, accept) in left {
-            let fatal = failed.as_ref().filter(|failure| failure.is_fatal()).map(Failure::again);
-            let result = match fatal {
-                // What the driver said is told to one of them.
-                Some(again) => Err(failed.replace(again).unwrap_or(Failure::TimedOut)),
-                None if is_lost => Err(Failure::NotConnected),
-                // Nobody waits for it any more.
-                None if failed.is_some() && Instant::now() >= until => Err(Failure::Contended),
-                // Each alone, so that one that fails fails no other.
-                None if failed.is_some() && in_company => {
-                    let (mut alone, mut result) = (vec![(0, accept)], [None]);
-                    match self.accept_some(session, &mut alone, &mut result).await {
-                        Ok(()) => result[0].take().unwrap_or(Err(Failure::Contended)),
-                        Err(failure) => Err(failure),
-                    }
+        match self.accept_some(session, &mut left, &mut results, patience).await {
+            Err(failure) if failure.is_fatal() => {
+                for (at, _) in &left {
+                    results[*at] = Some(Err(failure.again()));
                 }
-                None => Err(failed.take().unwrap_or(Failure::Contended)),
-            };
-            is_lost |= result.as_ref().is_err_and(Failure::is_fatal);
-            results[at] = Some(result);
+                // What the driver said is told to one of them.
+                if let Some((at, _)) = left.first() {
+                    results[*at] = Some(Err(failure));
+                }
+                is_lost = true;
+            }
+            Err(failure) if in_company || failure.is_held_up() => {
+                apart.splice(..0, left);
+            }
+            Err(failure) => {
+                if let Some((at, _)) = left.first() {
+                    results[*at] = Some(Err(failure));
+                }
+            }
+            Ok(()) => {}
         }
+        self.accept_each(session, apart, &mut results, until, is_lost).await;
         results.into_iter().map(|result| result.unwrap_or(Err(Failure::Contended))).collect()
     }
 
-    /// Accepts together what is left, and takes away from it what has its result.
+    /// Accepts each alone, so that one that fails fails no other; and none waits long for a row, so that it
+    /// keeps no other waiting. Nothing more is sent once the connection is lost.
+    async fn accept_each(
+        &mut self,
+        session: &mut Session,
+        calls: Vec<(usize, &Accept)>,
+        results: &mut [Option<Result<Acceptance, Failure>>],
+        until: Instant,
+        mut is_lost: bool,
+    ) {
+        let patience = session.line.settings.wait_alone();
+        let mut waited_for = HashSet::new();
+        for (at, accept) in calls {
+            let owner = accept.operation.owner();
+            results[at] = Some(if is_lost {
+                Err(Failure::NotConnected)
+            } else if Instant::now() >= until || waited_for.contains(owner) {
+                // Nobody waits for it any more, or it would be in vain.
+                Err(Failure::Contended)
+            } else {
+                let (mut alone, mut result) = (vec![(0, accept)], [None]);
+                let done = self.accept_some(session, &mut alone, &mut result, patience).await;
+                if self.note(session, owner, done.as_ref().err()) {
+                    waited_for.insert(owner);
+                }
+                match done {
+                    Ok(()) => result[0].take().unwrap_or(Err(Failure::Contended)),
+                    Err(failure) => Err(failure),
+                }
+            });
+            is_lost |= matches!(&results[at], Some(Err(failure)) if failure.is_fatal());
+        }
+    }
+
+    /// Accepts together what is left, and takes away from it what has its result. It waits so long for a row.
     async fn accept_some(
         &self,
         session: &mut Session,
         left: &mut Vec<(usize, &Accept)>,
         results: &mut [Option<Result<Acceptance, Failure>>],
+        patience: Duration,
     ) -> Result<(), Failure> {
+        if left.is_empty() {
+            return Ok(());
+        }
+        session.set_patience(patience).await?;
         // An owner's limit is near for most of its life; the count of all is not.
         let has_limit = |new: &Accept| {
             new.submission.limits.owner.is_some() && new.operation.owner().name().is_some()

@@ -73,6 +73,11 @@ impl Failure {
             || code == Some(&SqlState::T_R_SERIALIZATION_FAILURE)
     }
 
+    /// Whether somebody held a row for longer than was waited.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    }
+
     pub(super) fn left(&self) -> Left {
         match self {
             Self::TimedOut => Left::InDoubt,

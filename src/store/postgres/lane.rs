@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
@@ -18,6 +19,11 @@ const MAX_PREPARED: usize = 200;
 
 /// What a connection does with the calls that it takes.
 pub(super) trait Serve<C>: Send + 'static {
+    /// Does what is to be done first on a new connection.
+    fn begin(&mut self, _: &mut Session) -> impl Future<Output = Result<(), Failure>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Makes all of them. An error that ends the connection is given back after they are answered.
     fn serve(
         &mut self,
@@ -33,9 +39,13 @@ impl<C: Grouped, S: Serve<C>> Lane<C> for Connected<S> {
     type Session = Session;
 
     async fn connect(&mut self) -> Option<Session> {
-        let Self(line, _) = self;
+        let Self(line, serves) = self;
         let (client, driver) = line.settings.open(|_| ()).await.ok()?;
-        Some(Session { line: Arc::clone(line), client, driver, prepared: HashMap::new() })
+        let patience = line.settings.longest_wait();
+        let line = Arc::clone(line);
+        let mut session = Session { line, client, driver, patience, prepared: HashMap::new() };
+        serves.begin(&mut session).await.ok()?;
+        Some(session)
     }
 
     async fn lost(session: &mut Session) {
@@ -79,6 +89,8 @@ pub(super) struct Session {
     pub(super) line: Arc<Line>,
     pub(super) client: Client,
     driver: Driver,
+    /// How long it waits for a row that somebody holds.
+    patience: Duration,
     /// By their name, and how many rows they are for.
     prepared: HashMap<(&'static str, usize), Statement>,
 }
@@ -165,6 +177,20 @@ impl Session {
         self.in_time(self.client.batch_execute(word)).await
     }
 
+    /// How long it waits for a row that somebody holds.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Waits so long for a row from now on.
+    pub(super) async fn set_patience(&mut self, patience: Duration) -> Result<(), Failure> {
+        if self.patience != patience {
+            self.say(&wait("SET", patience)).await?;
+            self.patience = patience;
+        }
+        Ok(())
+    }
+
     async fn in_time<T>(
         &self,
         call: impl Future<Output = Result<T, tokio_postgres::Error>>,
@@ -177,4 +203,9 @@ impl Session {
             Err(_) => Err(Failure::TimedOut),
         }
     }
+}
+
+/// What sets how long to wait for a row, by `SET` or `SET LOCAL`.
+pub(super) fn wait(set: &str, patience: Duration) -> String {
+    format!("{set} lock_timeout = {}", patience.as_millis())
 }

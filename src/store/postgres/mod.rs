@@ -7,6 +7,7 @@ mod error;
 mod hosts;
 mod lane;
 mod open;
+mod patience;
 mod read;
 mod sql;
 mod step;
@@ -153,9 +154,9 @@ impl PostgresStore {
     /// pass one together. Nobody is told of it: after the commit call [`wake`](Self::wake), or a worker
     /// finds it with its next look.
     ///
-    /// Commit soon. Until then whatever is accepted or ends for the same owner waits, and fails once its time
-    /// is over, and so do acceptances with the same idempotency key. For the anonymous owner only another such
-    /// transaction may have to wait: one
+    /// Commit soon. Until then whatever is accepted or ends for the same owner waits, and fails after a quarter
+    /// of the [call timeout](PostgresStoreBuilder::call_timeout) or somewhat more, and so do acceptances with
+    /// the same idempotency key. For the anonymous owner only another such transaction may have to wait: one
     /// whose session's process on the server has a number that differs by a multiple of 256, which sessions
     /// that were opened one after the other have not. One transaction that accepts for several owners takes
     /// them in the order of their names, or two may wait for each other, and PostgreSQL ends one of them.

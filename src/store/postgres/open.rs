@@ -21,6 +21,7 @@ use tokio_postgres::{
 use super::hosts::{addresses, hosts};
 use super::sql::{self, VERSION};
 use crate::store::Durability;
+use crate::store::server::settable;
 
 /// Why a database could not be opened. What the driver said is its source.
 #[derive(Debug, thiserror::Error)]
@@ -203,6 +204,22 @@ impl Settings {
         Arc::new(By(NoTls))
     }
 
+    /// How long the server may be at a statement, or wait for somebody: nobody waits for its answer for
+    /// longer than a call may take, and it gives up somewhat earlier, so that what it says comes in time.
+    pub(super) fn longest_wait(&self) -> Duration {
+        settable(self.call_timeout * 3 / 4)
+    }
+
+    /// How long a group waits for a row that somebody holds.
+    pub(super) fn wait_together(&self) -> Duration {
+        settable(self.call_timeout / 4)
+    }
+
+    /// How long a call waits for it that is tried alone, with others behind it.
+    pub(super) fn wait_alone(&self) -> Duration {
+        settable(self.call_timeout / 20)
+    }
+
     /// Opens a connection to the first address of the first host that lets the user in, in time, and takes
     /// writes if it has to. What the server says unasked is told to `hear`.
     pub(super) async fn open(
@@ -234,11 +251,10 @@ impl Settings {
                 hear(message);
             }
         }));
-        // Nobody waits for longer than a call may take, so the server need not either; it gives up somewhat
-        // earlier, so that its answer, which leaves no doubt, comes before the caller's. What was
-        // acknowledged is on its disk; and each statement is planned once, perhaps while the tables are
-        // empty, so that it must not take them for small ever after.
-        let millis = (self.call_timeout * 3 / 4).as_millis().max(1);
+        // What the server gives up leaves no doubt. What was acknowledged is on its disk; and each statement
+        // is planned once, perhaps while the tables are empty, so that it must not take them for small ever
+        // after.
+        let millis = self.longest_wait().as_millis();
         client
             .batch_execute(&format!(
                 "SET statement_timeout = {millis}; SET lock_timeout = {millis};

@@ -43,8 +43,15 @@ pub(super) struct Stepper {
 }
 
 impl Serve<Step> for Stepper {
+    async fn begin(&mut self, session: &mut Session) -> Result<(), Failure> {
+        session.set_patience(session.line.settings.wait_together()).await
+    }
+
     async fn serve(&mut self, session: &mut Session, calls: Vec<Step>) -> Result<(), Failure> {
-        for call in calls {
+        // Claims wait for nobody's rows, so they come first.
+        let (claims, others): (Vec<_>, Vec<_>) =
+            calls.into_iter().partition(|call| matches!(call, Step::Claim(..)));
+        for call in claims.into_iter().chain(others) {
             // What is left once the connection is lost has not begun.
             match call {
                 Step::Claim(request, answer) if answer.begin() => {
@@ -195,11 +202,21 @@ impl Stepper {
     }
 
     async fn swap_with_outbox(
-        &self,
+        &mut self,
         session: &mut Session,
         swap: &Swap,
     ) -> Result<Swapped, Failure> {
+        let owner = swap.next.owner();
+        let settings = &session.line.settings;
+        // Whose rows were waited for in vain a moment ago is not waited for as long again: others wait here.
+        let patience = if self.writer.held_up.contains(owner) {
+            settings.wait_alone()
+        } else {
+            settings.wait_together()
+        };
+        session.set_patience(patience).await?;
         let written = again!(self.write_with_outbox(session, swap).await);
+        self.writer.note(session, owner, written.as_ref().err());
         if written? { Ok(Swapped::Swapped) } else { conflict(session, swap.next.id()).await }
     }
 

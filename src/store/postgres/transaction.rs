@@ -4,12 +4,12 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::error::Failure;
-use super::lane::{Run, Session};
+use super::lane::{Run, Session, wait};
 use super::sql::{Sql, Text, quoted};
 
 /// A connection that says a statement while nobody else does, all in one go: begins, takes the turn, says
-/// it, and commits. Whoever has the turn waits for a row only for a quarter of the time of a call: the
-/// others wait for the turn, and somebody's open transaction may hold the row.
+/// it, and commits. For the turn it waits as long as a statement may take; for a row only for as long as the
+/// session is set to, since the others wait for the turn, and somebody's open transaction may hold the row.
 pub(super) struct Alone<'a>(pub(super) &'a mut Session);
 
 impl Run for Alone<'_> {
@@ -24,11 +24,11 @@ impl Run for Alone<'_> {
         let settings = &session.line.settings;
         let name = format!("{}.live", quoted(&settings.schema));
         let lock_params: [&(dyn ToSql + Sync); 1] = [&name];
-        let patience = (settings.call_timeout / 4).as_millis().max(1);
-        let patience = format!("SET LOCAL lock_timeout = {patience}");
+        let first = format!("BEGIN; {}", wait("SET LOCAL", settings.longest_wait()));
+        let patience = wait("SET LOCAL", session.patience());
         let (begun, locked, bounded, rows, committed) = tokio::join!(
             biased;
-            session.say("BEGIN"),
+            session.say(&first),
             session.run(&lock, &lock_params),
             session.say(&patience),
             session.run(&statement, params),

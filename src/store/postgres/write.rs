@@ -1,20 +1,24 @@
 //! What is written: groups of swaps in one statement each, and beside them those of acceptances.
 
+use std::collections::HashSet;
 use std::ops::Range;
+use std::slice;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI16, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::error::{Failure, Left};
+use super::error::Failure;
 use super::lane::{Run, Serve, Session};
+use super::patience::HeldUp;
 use super::read::get;
 use super::sql::{PARTS, STEP_PARTS};
-use crate::operation::{Due, Operation, Outcome};
+use crate::operation::{Due, Operation, Outcome, Owner};
 use crate::store::server::{Answer, Grouped};
-use crate::store::{Acceptance, Submission, Swap, Swapped};
+use crate::store::{Acceptance, StoreError, Submission, Swap, Swapped};
 use crate::time::Timestamp;
 
 /// How often a statement is tried that others were in the way of.
@@ -69,6 +73,7 @@ impl Grouped for Write {
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) part: i16,
+    pub(super) held_up: HeldUp,
 }
 
 impl Writer {
@@ -91,7 +96,7 @@ impl Writer {
         });
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
         let part = parts.start + next.rem_euclid(parts.end - parts.start);
-        Self { part }
+        Self { part, held_up: HeldUp::default() }
     }
 }
 
@@ -113,72 +118,141 @@ impl Serve<Write> for Writer {
     }
 }
 
+/// A swap, its record, and where its answer goes.
+type SwapCall = (Box<Swap>, Vec<u8>, Answer<Swapped>);
+
+/// What to say to each of a group that was written; and why the connection is lost, if it is.
+type Answered = (Vec<Result<Swapped, StoreError>>, Result<(), Failure>);
+
 impl Writer {
+    /// Writes together what nobody holds up, and the rest apart.
     async fn swap_all(
+        &mut self,
+        session: &mut Session,
+        swaps: Vec<SwapCall>,
+    ) -> Result<(), Failure> {
+        let (mut apart, group): (Vec<_>, Vec<_>) =
+            swaps.into_iter().partition(|(swap, ..)| self.held_up.contains(swap.next.owner()));
+        let patience = session.line.settings.wait_together();
+        let mut ended = Ok(());
+        match self.swap_some(session, &group, patience).await {
+            Ok((answers, is_sound)) => {
+                for ((.., answer), said) in group.into_iter().zip(answers) {
+                    answer.send(said);
+                }
+                ended = is_sound;
+            }
+            Err(failure) if !failure.is_fatal() && (group.len() > 1 || failure.is_held_up()) => {
+                apart.splice(..0, group);
+            }
+            Err(failure) => {
+                for (.., answer) in group {
+                    answer.send(Err(failure.to_write_error()));
+                }
+                if failure.is_fatal() {
+                    ended = Err(failure);
+                }
+            }
+        }
+        self.swap_each(session, apart, ended).await
+    }
+
+    /// Writes each alone, so that one that fails fails no other; and none waits long for a row, so that it
+    /// keeps no other waiting. Nothing more is sent once the connection has ended.
+    async fn swap_each(
+        &mut self,
+        session: &mut Session,
+        swaps: Vec<SwapCall>,
+        mut ended: Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let patience = session.line.settings.wait_alone();
+        let mut waited_for = HashSet::new();
+        for swap in swaps {
+            if ended.is_err() {
+                swap.2.send(Err(Failure::NotConnected.to_error()));
+                continue;
+            }
+            let owner = swap.0.next.owner().clone();
+            if waited_for.contains(&owner) {
+                swap.2.send(Err(Failure::Contended.to_error()));
+                continue;
+            }
+            if !swap.2.is_awaited() {
+                continue;
+            }
+            let result = self.swap_some(session, slice::from_ref(&swap), patience).await;
+            if self.note(session, &owner, result.as_ref().err()) {
+                waited_for.insert(owner);
+            }
+            match result {
+                Ok((mut answers, is_sound)) => {
+                    swap.2
+                        .send(answers.pop().unwrap_or_else(|| Err(Failure::Contended.to_error())));
+                    ended = is_sound;
+                }
+                Err(failure) => {
+                    swap.2.send(Err(failure.to_write_error()));
+                    if failure.is_fatal() {
+                        ended = Err(failure);
+                    }
+                }
+            }
+        }
+        ended
+    }
+
+    /// Notes what became of a call of that owner's alone: whether the owner's others need not be tried now.
+    pub(super) fn note(
+        &mut self,
+        session: &Session,
+        owner: &Owner,
+        failure: Option<&Failure>,
+    ) -> bool {
+        self.held_up.note(owner, failure, session.line.settings.call_timeout);
+        self.held_up.contains(owner)
+    }
+
+    /// Writes a group in one statement that waits so long for a row. If it fails, nothing is written.
+    async fn swap_some(
         &self,
         session: &mut Session,
-        swaps: Vec<(Box<Swap>, Vec<u8>, Answer<Swapped>)>,
-    ) -> Result<(), Failure> {
+        swaps: &[SwapCall],
+        patience: Duration,
+    ) -> Result<Answered, Failure> {
         if swaps.is_empty() {
-            return Ok(());
+            return Ok((Vec::new(), Ok(())));
         }
+        session.set_patience(patience).await?;
         let group: Vec<(&Swap, &[u8])> =
             swaps.iter().map(|(swap, record, _)| (&**swap, &record[..])).collect();
-        let result = again!(self.swap(session, &group).await);
+        let written = again!(self.swap(session, &group).await)?;
         // Whether the ones that were not written are gone or have changed.
-        let others = match &result {
-            Ok(written) => {
-                let missing = swaps.iter().zip(written).filter(|(_, is_written)| !**is_written);
-                let ids: Vec<_> = missing.map(|((swap, ..), _)| swap.next.id()).collect();
-                if ids.is_empty() { Ok(None) } else { get(session, &ids).await.map(Some) }
+        let missing = swaps.iter().zip(&written).filter(|(_, is_written)| !**is_written);
+        let ids: Vec<_> = missing.map(|((swap, ..), _)| swap.next.id()).collect();
+        let others = if ids.is_empty() { Ok(None) } else { get(session, &ids).await.map(Some) };
+        let answer = |((swap, ..), is_written): (&SwapCall, bool)| {
+            if is_written {
+                return Ok(Swapped::Swapped);
             }
-            Err(_) => Ok(None),
-        };
-        match (result, others) {
-            (Ok(written), Ok(mut others)) => {
-                for ((swap, _, answer), is_written) in swaps.into_iter().zip(written) {
-                    let id = swap.next.id();
-                    let other = others.as_mut().and_then(|others| others.get(&id));
-                    answer.send(match other {
-                        _ if is_written => Ok(Swapped::Swapped),
+            match &others {
+                Ok(others) => {
+                    match others.as_ref().and_then(|others| others.get(&swap.next.id())) {
                         Some(Ok(observed)) => Ok(Swapped::Conflict(Box::new(observed.clone()))),
                         Some(Err(failure)) => Err(failure.to_error()),
                         None => Ok(Swapped::Gone),
-                    });
-                }
-                Ok(())
-            }
-            (Ok(written), Err(failure)) => {
-                for ((_, _, answer), is_written) in swaps.into_iter().zip(written) {
-                    answer.send(if is_written {
-                        Ok(Swapped::Swapped)
-                    } else {
-                        Err(failure.to_error())
-                    });
-                }
-                if failure.is_fatal() { Err(failure) } else { Ok(()) }
-            }
-            (Err(failure), _)
-                if swaps.len() > 1 && failure.left() == Left::Nothing && !failure.is_fatal() =>
-            {
-                // Each alone, so that one that fails fails no other.
-                let mut last = Ok(());
-                for swap in swaps {
-                    if last.is_err() {
-                        swap.2.send(Err(Failure::NotConnected.to_error()));
-                    } else if swap.2.is_awaited() {
-                        last = Box::pin(self.swap_all(session, vec![swap])).await;
                     }
                 }
-                last
+                Err(failure) => Err(failure.to_error()),
             }
-            (Err(failure), _) => {
-                for (_, _, answer) in swaps {
-                    answer.send(Err(failure.to_write_error()));
-                }
-                if failure.is_fatal() { Err(failure) } else { Ok(()) }
-            }
-        }
+        };
+        let answers = swaps.iter().zip(written).map(answer).collect();
+        Ok((
+            answers,
+            match others {
+                Err(failure) if failure.is_fatal() => Err(failure),
+                _ => Ok(()),
+            },
+        ))
     }
 
     /// Writes a group in one statement, and says which of it took place.
