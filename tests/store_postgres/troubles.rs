@@ -9,7 +9,7 @@ use std::error::Error;
 use tokio::time::{sleep, timeout};
 
 use super::on_server::new;
-use super::on_server::proxy::Way;
+use super::on_server::proxy::{Loss, Way};
 use super::*;
 
 /// The processes of the server that the store's connections lead to.
@@ -248,6 +248,43 @@ async fn a_claim_that_nobody_waits_for_is_undone_or_given_back() {
         let operation = &claimed.operation;
         assert_eq!((operation.id(), operation.status()), (id, Status::Running));
         assert_eq!(operation.attempt(), attempt);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn a_claim_whose_answer_is_lost_is_found_out() {
+    let place = InSchema::<PostgresStore>::empty().await;
+    let store = place.open().await;
+    for is_awaited in [true, false, true] {
+        let mut ids = Vec::new();
+        for _ in 0..3 {
+            let new = new().with_attempt_limit(1);
+            ids.push(new.id());
+            store.submit(Submission::new(new)).await.unwrap();
+        }
+        place.way.lock().unwrap().0.lose(&PostgresStore::needle(ids[1]), Loss::Answer(0));
+        let mut attempt = 1;
+        if !is_awaited {
+            // Whoever asked goes away while nobody knows.
+            let store = store.clone();
+            let claim = tokio::spawn(async move {
+                store.claim(&ClaimRequest::new(5, Duration::from_secs(600))).await
+            });
+            while !place.way.lock().unwrap().0.has_lost() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            claim.abort();
+            attempt = 2;
+        }
+        let request = ClaimRequest::new(5, Duration::from_secs(600));
+        let claimed = store.claim(&request).await.unwrap();
+        assert!(place.way.lock().unwrap().0.has_lost());
+        let found: Vec<_> = claimed
+            .iter()
+            .map(|observed| (observed.operation.id(), observed.operation.attempt()))
+            .collect();
+        assert_eq!(found, ids.iter().map(|id| (*id, attempt)).collect::<Vec<_>>());
     }
 }
 

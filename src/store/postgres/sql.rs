@@ -307,6 +307,9 @@ statements! {
         ON CONFLICT (owner, part) DO UPDATE SET count = l.count WHERE false";
     // Counts that were made so, of nothing.
     tidy(TEXT_ARRAY) = "DELETE FROM {s}.live WHERE owner = ANY ($1) AND part = 0 AND count <= 0";
+    // Waits for whoever is at it.
+    settled(UUID_ARRAY) = "SELECT {now}, id, record, write_id FROM {s}.operations
+        WHERE id = ANY ($1) ORDER BY id FOR SHARE";
     now_and_process() = "SELECT {now}, pg_backend_pid()";
     // What another worker looks at now is passed over: it will be that worker's.
     claim(TEXT_ARRAY, UUID_ARRAY) = to_claim!("FOR UPDATE SKIP LOCKED");

@@ -6,12 +6,13 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::accept::{Verdict, existing, insert};
-use super::error::Failure;
+use super::error::{Failure, Left};
 use super::lane::{Run, Serve, Session, give};
-use super::read::{MAX_DUE, MAX_PASSED_OVER, all_kinds, at, get, learn, understood};
+use super::read::{MAX_DUE, MAX_PASSED_OVER, all_kinds, at, get, learn, observe, understood};
 use super::transaction::{Last, end};
 use super::write::{Accept, TRIES, Writer, again, signed};
 use crate::operation::{Change, Due, OperationId, Owner};
+use crate::store::ext::next_write_id;
 use crate::store::server::{Answer, Grouped, names};
 use crate::store::{ClaimRequest, Limits, Observed, Submission, Swap, Swapped};
 
@@ -40,14 +41,29 @@ pub(super) struct Stepper {
     writer: Writer,
     /// How many are purged by one statement: fewer than at first once that took too long.
     purged_at_once: usize,
+    /// What a claim that has just failed may have claimed all the same.
+    in_doubt: Vec<Observed>,
+    unsure: Vec<Unsure>,
+}
+
+/// What was claimed, or not: the connection was lost before the answer came.
+#[derive(Debug)]
+struct Unsure {
+    claimed: Vec<Observed>,
+    /// Who waits for it; if nobody, it is to be given back.
+    answer: Option<Answer<Vec<Observed>>>,
+    /// Until then its leases hold.
+    until: Instant,
 }
 
 impl Serve<Step> for Stepper {
     async fn begin(&mut self, session: &mut Session) -> Result<(), Failure> {
-        session.set_patience(session.line.settings.wait_together()).await
+        session.set_patience(session.line.settings.wait_together()).await?;
+        self.make_sure(session).await
     }
 
     async fn serve(&mut self, session: &mut Session, calls: Vec<Step>) -> Result<(), Failure> {
+        self.make_sure(session).await?;
         // Claims wait for nobody's rows, so they come first.
         let (claims, others): (Vec<_>, Vec<_>) =
             calls.into_iter().partition(|call| matches!(call, Step::Claim(..)));
@@ -83,24 +99,95 @@ impl Serve<Step> for Stepper {
 
 impl Stepper {
     pub(super) fn new() -> Self {
-        Self { writer: Writer::of_steps(), purged_at_once: MAX_PURGED }
+        Self {
+            writer: Writer::of_steps(),
+            purged_at_once: MAX_PURGED,
+            in_doubt: Vec::new(),
+            unsure: Vec::new(),
+        }
     }
 
     /// Claims, and gives back what nobody waits for any more: an attempt that does not take place may be
-    /// the only one.
+    /// the only one. If it is not known whether it took place, whoever waits does so until it is.
     async fn claim_for(
-        &self,
+        &mut self,
         session: &mut Session,
         request: &ClaimRequest,
         answer: Answer<Vec<Observed>>,
     ) -> Result<(), Failure> {
-        match self.claim(session, request, &answer).await {
-            Ok(claimed) => match answer.try_send(Ok(claimed)) {
-                Ok(()) => Ok(()),
-                Err(unheard) => self.release(session, &unheard.unwrap_or_default()).await,
-            },
+        let result = self.claim(session, request, &answer).await;
+        let in_doubt = std::mem::take(&mut self.in_doubt);
+        let until = Instant::now() + request.lease();
+        match result {
+            Ok(claimed) => {
+                self.hand_out(session, Unsure { claimed, answer: Some(answer), until }).await
+            }
+            Err(failure) if !in_doubt.is_empty() => {
+                self.unsure.push(Unsure { claimed: in_doubt, answer: Some(answer), until });
+                Err(failure)
+            }
             failed => give(answer, failed, Failure::to_write_error),
         }
+    }
+
+    /// Gives what was claimed to whoever waits for it, or back.
+    async fn hand_out(&mut self, session: &mut Session, sure: Unsure) -> Result<(), Failure> {
+        let Unsure { claimed, answer, until } = sure;
+        let unheard = match answer {
+            Some(answer) => match answer.try_send(Ok(claimed)) {
+                Ok(()) => return Ok(()),
+                Err(unheard) => unheard.unwrap_or_default(),
+            },
+            None => claimed,
+        };
+        let released = self.release(session, &unheard).await;
+        if released.is_err() {
+            self.unsure.push(Unsure { claimed: unheard, answer: None, until });
+        }
+        released
+    }
+
+    /// Finds out what became of claims that got no answer. Those of which it cannot be found out yet stay.
+    async fn make_sure(&mut self, session: &mut Session) -> Result<(), Failure> {
+        let mut left = std::mem::take(&mut self.unsure).into_iter();
+        while let Some(unsure) = left.next() {
+            let result = self.make_one_sure(session, unsure).await;
+            if result.is_err() {
+                self.unsure.extend(left);
+                return result;
+            }
+        }
+        Ok(())
+    }
+
+    async fn make_one_sure(
+        &mut self,
+        session: &mut Session,
+        unsure: Unsure,
+    ) -> Result<(), Failure> {
+        if Instant::now() >= unsure.until {
+            // Others claim it now.
+            return Ok(());
+        }
+        let operations = unsure.claimed.iter().map(|observed| &observed.operation);
+        let ids: Vec<Uuid> = operations.map(|operation| operation.id().as_uuid()).collect();
+        let rows = match session.query(|sql| &sql.settled, &[&ids]).await {
+            Ok(rows) => rows,
+            Err(failure) => {
+                self.unsure.push(unsure);
+                return if failure.is_fatal() { Err(failure) } else { Ok(()) };
+            }
+        };
+        // As it is now, so that whoever gets it knows the time.
+        let found: Vec<Observed> = rows.iter().filter_map(|row| observe(row).ok()).collect();
+        let sure = unsure.claimed.iter().filter_map(|claimed| {
+            let is_it = |it: &&Observed| {
+                it.operation.id() == claimed.operation.id() && it.write_id == claimed.write_id
+            };
+            found.iter().find(is_it).cloned()
+        });
+        let claimed = sure.collect();
+        self.hand_out(session, Unsure { claimed, ..unsure }).await
     }
 
     /// Gives back what was claimed.
@@ -127,7 +214,7 @@ impl Stepper {
     }
 
     async fn claim(
-        &self,
+        &mut self,
         session: &mut Session,
         request: &ClaimRequest,
         answer: &Answer<Vec<Observed>>,
@@ -174,7 +261,7 @@ impl Stepper {
 
     /// Claims what is held by the transaction that has begun, and ends it.
     async fn take(
-        &self,
+        &mut self,
         session: &mut Session,
         due: Vec<Observed>,
         change: &Change,
@@ -184,8 +271,10 @@ impl Stepper {
         for Observed { operation, now, .. } in due {
             // What is due may be claimed: the two are one rule of the operation's.
             let Ok(next) = operation.apply(change, now) else { continue };
-            swaps.push((Swap::new(next.clone(), operation.version()), next.to_record()));
-            claimed.push(Observed { operation: next, now, write_id: 0 });
+            let write_id = next_write_id();
+            let swap = Swap::new(next.clone(), operation.version()).with_write_id(write_id);
+            swaps.push((swap, next.to_record()));
+            claimed.push(Observed { operation: next, now, write_id });
         }
         if swaps.is_empty() {
             return end(session, Ok(claimed)).await;
@@ -194,7 +283,12 @@ impl Stepper {
             swaps.iter().map(|(swap, record)| (swap, &record[..])).collect();
         let written = match self.writer.swap(&mut Last(session), &group).await {
             Ok(written) => written,
-            failed => return end(session, failed.map(|_| Vec::new())).await,
+            Err(failure) => {
+                if failure.left() == Left::InDoubt {
+                    self.in_doubt = claimed;
+                }
+                return end(session, Err(failure)).await;
+            }
         };
         let mut written = written.into_iter();
         claimed.retain(|_| written.next().unwrap_or(false));
