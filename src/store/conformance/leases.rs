@@ -13,7 +13,7 @@ use super::samples::{
     is_refused, new_operation, new_running, nothing, reported, retried, succeed, succeeded,
     swap_of, whole,
 };
-use crate::operation::{Change, Operation, OperationId, Status, TransitionError};
+use crate::operation::{Change, Kind, Operation, OperationId, Status, TransitionError};
 use crate::store::{ClaimRequest, OperationStore, OperationStoreExt, Swapped};
 
 /// Every claim has an attempt larger than all before it: after a retry, a release, a lease that
@@ -223,6 +223,15 @@ pub async fn c37_what_is_released_can_be_claimed_at_once<F: Fixture>(fixture: &F
     let last = store.apply(id, Change::Release { attempt: 3 }).await.unwrap().operation;
     assert_eq!(last.status(), Status::Failed, "no attempt is left");
     assert_eq!(claim(&*other, 1, LONG).await, []);
+
+    // Nor was it one for whoever accepted it and held it, without another to be claimed for; it is found by
+    // a claim of any kind, the first of its own.
+    let kind = Kind::new("conformance.held").expect("it is a kind");
+    let held = new_operation().with_kind(kind).with_attempt_limit(1).held(LONG, true);
+    let id = accept(&*store, held).await.operation.id();
+    store.apply(id, Change::Release { attempt: 1 }).await.unwrap();
+    let taken = claim_one(&*other, LONG).await;
+    assert_eq!((taken.id(), taken.attempt()), (id, 2));
 }
 
 /// A worker that was paused for longer than its lease, and goes on while its successor works, is

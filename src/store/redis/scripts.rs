@@ -199,7 +199,8 @@ local function accept(at, is_limited)
     if ARGV[at + 4] ~= '-' then
         move(p .. 's', id, ARGV[at + 4])
     end
-    if ARGV[at + 3] ~= '-' and not kinds[kind] then
+    -- Also of one that cannot be claimed yet: given back it can.
+    if not kinds[kind] then
         kinds[kind] = true
         kinds[#kinds + 1] = kind
     end
