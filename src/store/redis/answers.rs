@@ -13,10 +13,10 @@ use crate::time::Timestamp;
 
 /// What the server answered, each in the order of the calls.
 pub(super) struct Answers {
-    pub(super) now: Timestamp,
+    pub(super) now: Result<Timestamp, Failure>,
     pub(super) accepted: Told,
     pub(super) changed: Told,
-    pub(super) found: HashMap<OperationId, Vec<u8>>,
+    pub(super) found: Result<HashMap<OperationId, Vec<u8>>, Failure>,
     pub(super) rest: std::vec::IntoIter<Result<Value, Failure>>,
     /// Why what was written may be lost after all.
     pub(super) doubt: Option<Failure>,
@@ -26,9 +26,8 @@ impl Answers {
     /// Gives a call its answer; false if the connection is to be given up.
     pub(super) fn give(&mut self, call: Call) -> bool {
         let Self { now, accepted, changed, found, rest, doubt } = self;
-        let now = *now;
         let mut next = || rest.next().unwrap_or(Err(Failure::Unexpected));
-        let mut goes_on = true;
+        let goes_on;
         // Of a read, and of a write.
         macro_rules! read {
             ($answer:ident, $result:expr) => {{
@@ -49,9 +48,7 @@ impl Answers {
         }
         match call {
             Call::Get(id, answer) => {
-                let found = found.get(&id).map(|value| observe(value, now)).transpose();
-                let is_visible = |observed: &Observed| !observed.operation.is_expired(now);
-                read!(answer, found.map(|found| found.filter(is_visible)));
+                read!(answer, found_as(found, id, now));
             }
             Call::Input(_, answer) => {
                 let (operation, body) = (next(), next());
@@ -62,7 +59,7 @@ impl Answers {
                 let outcome = body_of(operation, body, now);
                 read!(answer, outcome.and_then(|body| body.as_ref().map(unpacked).transpose()));
             }
-            Call::Now(answer) => answer.send(Ok(now)),
+            Call::Now(answer) => read!(answer, now.clone()),
             Call::Accept(accept, answer) => {
                 write!(answer, accepted.next().and_then(|told| acceptance(&accept, told, now)));
             }
@@ -101,12 +98,25 @@ pub(super) fn parsed<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
     T::from_redis_value(value).map_err(|_| Failure::Unexpected)
 }
 
+/// An operation that was read, if it is there and has not expired.
+fn found_as(
+    found: &Result<HashMap<OperationId, Vec<u8>>, Failure>,
+    id: OperationId,
+    now: &Result<Timestamp, Failure>,
+) -> Result<Option<Observed>, Failure> {
+    let found = found.as_ref().map_err(Clone::clone)?;
+    let now = now.clone()?;
+    let found = found.get(&id).map(|value| observe(value, now)).transpose()?;
+    Ok(found.filter(|observed| !observed.operation.is_expired(now)))
+}
+
 /// A body, if its operation is there and has not expired.
 fn body_of(
     operation: Result<Value, Failure>,
     body: Result<Value, Failure>,
-    now: Timestamp,
+    now: &Result<Timestamp, Failure>,
 ) -> Result<Option<Bytes>, Failure> {
+    let now = now.clone()?;
     let operation: Option<Vec<u8>> = parsed(operation?)?;
     let body: Option<Vec<u8>> = parsed(body?)?;
     let (Some(operation), Some(body)) = (operation, body) else { return Ok(None) };
@@ -123,7 +133,8 @@ fn unpacked(packed: &Bytes) -> Result<Outcome, Failure> {
     Ok(Outcome::from_record(head, packed.slice(4 + length..))?)
 }
 
-/// A word, and an operation where there is one to tell of.
+/// A word, and an operation where there is one to tell of. That takes the time; without one, nothing was
+/// written, and so the time's failure is the call's.
 fn told(value: Value) -> Result<(String, Option<Vec<u8>>), Failure> {
     match value {
         Value::Array(_) => parsed(value),
@@ -131,7 +142,11 @@ fn told(value: Value) -> Result<(String, Option<Vec<u8>>), Failure> {
     }
 }
 
-fn acceptance(accept: &Accept, value: Value, now: Timestamp) -> Result<Acceptance, Failure> {
+fn acceptance(
+    accept: &Accept,
+    value: Value,
+    now: &Result<Timestamp, Failure>,
+) -> Result<Acceptance, Failure> {
     let (word, value) = told(value)?;
     Ok(match (word.as_str(), value) {
         ("created", _) => {
@@ -139,7 +154,7 @@ fn acceptance(accept: &Accept, value: Value, now: Timestamp) -> Result<Acceptanc
             let now = operation.created();
             Acceptance::Created(Box::new(Observed { operation, now, write_id: 0 }))
         }
-        ("existing", Some(value)) => Acceptance::Existing(Box::new(observe(&value, now)?)),
+        ("existing", Some(value)) => Acceptance::Existing(Box::new(observe(&value, now.clone()?)?)),
         ("reused", _) => Acceptance::KeyReused,
         ("full", _) => Acceptance::Full(Full::Total),
         ("owner is full", _) => Acceptance::Full(Full::Owner),
@@ -147,12 +162,12 @@ fn acceptance(accept: &Accept, value: Value, now: Timestamp) -> Result<Acceptanc
     })
 }
 
-fn swapped(value: Value, now: Timestamp) -> Result<Swapped, Failure> {
+fn swapped(value: Value, now: &Result<Timestamp, Failure>) -> Result<Swapped, Failure> {
     let (word, value) = told(value)?;
     Ok(match (word.as_str(), value) {
         ("changed", _) => Swapped::Swapped,
         ("gone", _) => Swapped::Gone,
-        ("conflict", Some(value)) => Swapped::Conflict(Box::new(observe(&value, now)?)),
+        ("conflict", Some(value)) => Swapped::Conflict(Box::new(observe(&value, now.clone()?)?)),
         _ => return Err(Failure::Unexpected),
     })
 }

@@ -138,12 +138,13 @@ pub(super) fn value(operation: &Operation, write_id: u64) -> Vec<u8> {
 
 /// The operation of such a value.
 pub(super) fn observe(value: &[u8], now: Timestamp) -> Result<Observed, Failure> {
-    let end = value.iter().position(|byte| *byte == b'\n').ok_or(Failure::Unexpected)?;
+    let damaged = || Failure::Record("the line before a record is not as it should be".to_owned());
+    let end = value.iter().position(|byte| *byte == b'\n').ok_or_else(damaged)?;
     let (line, record) = value.split_at(end + 1);
-    let line = std::str::from_utf8(line).map_err(|_| Failure::Unexpected)?;
+    let line = std::str::from_utf8(line).map_err(|_| damaged())?;
     let write_id = line.split(' ').nth(1).and_then(|text| text.parse().ok());
     let operation = Operation::from_record(record)?;
-    Ok(Observed { operation, now, write_id: write_id.ok_or(Failure::Unexpected)? })
+    Ok(Observed { operation, now, write_id: write_id.ok_or_else(damaged)? })
 }
 
 fn due_at(operation: &Operation, due: Due) -> String {

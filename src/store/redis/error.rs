@@ -73,14 +73,15 @@ impl Failure {
 
     /// The error of a call that was to write.
     pub(super) fn to_write_error(&self) -> StoreError {
-        match self {
-            Self::Driver(_) if self.code().is_none() => StoreError::new(
-                StoreErrorKind::Ambiguous,
-                "the connection was lost before the server answered",
-            )
-            .with_source(self.to_string()),
-            _ => self.to_error(),
-        }
+        let message = match self {
+            Self::Driver(_) if self.code().is_none() => {
+                "the connection was lost before the server answered"
+            }
+            // It says not even that nothing was written.
+            Self::Unexpected => "the server answers something else",
+            _ => return self.to_error(),
+        };
+        StoreError::new(StoreErrorKind::Ambiguous, message).with_source(self.to_string())
     }
 }
 

@@ -155,39 +155,58 @@ impl Batch {
             answer.as_ref().is_err_and(Failure::is_unknown_script)
         };
         if answers.iter().any(is_forgotten) {
-            load(line, connection).await?;
+            // Of what is done already, nothing is taken back by a failure here.
+            let loaded = load(line, connection).await;
             let wait = if self.waits { answers.len() - 1 } else { usize::MAX };
             for (at, (answer, command)) in answers.iter_mut().zip(self.pipe.cmd_iter()).enumerate()
             {
                 if is_forgotten(answer) || at == wait {
-                    *answer = command.query_async(connection).await.map_err(Failure::from);
+                    let again = match &loaded {
+                        Ok(()) => command.query_async(connection).await,
+                        Err(error) => Err(error.clone()),
+                    };
+                    *answer = again.map_err(Failure::from);
                 }
             }
         }
+        Ok(self.understand(line, asked, answers))
+    }
+
+    /// Which answer is whose. One that is an error, or of another form, fails nothing but what it is of.
+    fn understand(
+        self,
+        line: &Line,
+        asked: Instant,
+        mut answers: Vec<Result<Value, Failure>>,
+    ) -> Answers {
         let mut doubt = None;
         if let Some((replicas, _)) = line.replicas.filter(|_| self.waits) {
             let count = answers.pop().and_then(|count| parsed::<usize>(count.ok()?).ok());
             doubt = count.is_none_or(|count| count < replicas).then_some(Failure::TooFewReplicas);
         }
         let mut answers = answers.into_iter();
-        let (seconds, micros): (i64, i64) = parsed(answers.next().ok_or(Failure::Unexpected)??)?;
-        let now = Timestamp::from_unix_millis(seconds * 1_000 + micros / 1_000);
-        line.clock.learn(now, asked);
+        let time = answers.next().unwrap_or(Err(Failure::Unexpected));
+        let now = time
+            .and_then(parsed::<(i64, i64)>)
+            .map(|(seconds, micros)| Timestamp::from_unix_millis(seconds * 1_000 + micros / 1_000));
+        if let Ok(now) = now {
+            line.clock.learn(now, asked);
+        }
         let [accepted, changed, found] =
             self.has.map(|has| if has { answers.next() } else { None });
-        let found: Vec<Option<Vec<u8>>> = match found {
-            Some(found) => parsed(found?)?,
-            None => Vec::new(),
-        };
-        let found = self.ids.into_iter().zip(found);
-        Ok(Answers {
+        let found = found.unwrap_or_else(|| Ok(Value::Array(Vec::new())));
+        let found = found.and_then(parsed::<Vec<Option<Vec<u8>>>>).map(|found| {
+            let found = self.ids.into_iter().zip(found);
+            found.filter_map(|(id, value)| Some((id, value?))).collect()
+        });
+        Answers {
             now,
             accepted: Told::new(accepted),
             changed: Told::new(changed),
-            found: found.filter_map(|(id, value)| Some((id, value?))).collect(),
+            found,
             rest: answers.collect::<Vec<_>>().into_iter(),
             doubt,
-        })
+        }
     }
 }
 
@@ -245,5 +264,96 @@ impl Line {
             }
         }
         vec![cmd]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::call::Accept;
+    use super::*;
+    use crate::operation::{Change, NewOperation};
+    use crate::store::server::Calls;
+    use crate::store::{Acceptance, StoreErrorKind, Submission, Swap, Swapped};
+    use crate::time::{Clock, SystemClock};
+
+    /// A server that gives these answers to whatever it is asked at once.
+    struct Scripted(Arc<Line>, Vec<Result<Value, Failure>>);
+
+    impl Lane<Call> for Scripted {
+        type Session = ();
+
+        async fn connect(&mut self) -> Option<()> {
+            Some(())
+        }
+
+        async fn lost((): &mut ()) {
+            std::future::pending::<()>().await;
+        }
+
+        async fn serve(&mut self, (): &mut (), calls: Vec<Call>) -> bool {
+            let Self(line, answers) = self;
+            assert!(calls.iter().all(Call::begin));
+            let batch = Batch::new(line, &calls);
+            let mut answers = batch.understand(line, Instant::now(), answers.clone());
+            calls.into_iter().fold(true, |goes_on, call| answers.give(call) && goes_on)
+        }
+    }
+
+    fn error(line: &str) -> Result<Value, Failure> {
+        let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+        let Value::ServerError(error) = value else { panic!("{line}") };
+        Err(Failure::Driver(error.into()))
+    }
+
+    fn said(word: &str) -> Result<Value, Failure> {
+        Ok(Value::Array(vec![Value::BulkString(word.into())]))
+    }
+
+    #[tokio::test]
+    async fn an_error_to_one_question_is_not_the_answer_to_another() {
+        let time = || Ok(Value::Array(vec![Value::Int(1_800_000_000), Value::Int(0)]));
+        let busy = || error("BUSY Redis is busy running a script.");
+        // To TIME, to the script that accepts, to the one that changes, to MGET; and what comes of it: of the
+        // two writes, of the read, and of a question for the time.
+        let (fine, away, doubt) =
+            (None, Some(StoreErrorKind::Unavailable), Some(StoreErrorKind::Ambiguous));
+        let told = [
+            ([time(), said("created"), said("changed"), busy()], [fine, fine, away, fine]),
+            ([busy(), said("created"), said("changed"), busy()], [fine, fine, away, away]),
+            ([busy(), busy(), said("changed"), busy()], [away, fine, away, away]),
+            ([time(), Ok(Value::Nil), busy(), busy()], [doubt, away, away, fine]),
+        ];
+        for (answers, expected) in told {
+            let line = Arc::new(Line {
+                settings: Settings {
+                    client: redis::Client::open("redis://127.0.0.1").unwrap(),
+                    client_name: String::new(),
+                    connect_timeout: Duration::from_secs(1),
+                    call_timeout: Duration::from_secs(1),
+                },
+                prefix: String::new(),
+                scripts: Scripts::new(true),
+                clock: ServerClock::default(),
+                replicas: None,
+            });
+            let lane = Scripted(line, answers.to_vec());
+            let calls = Calls::start([lane], 9, Duration::from_secs(1), Duration::ZERO);
+            let now = SystemClock.now();
+            let id = OperationId::generate(now).unwrap();
+            let accept = Accept::new(Submission::new(NewOperation::new(id)), now);
+            let next = accept.operation.apply(&Change::Cancel, now).unwrap();
+            let swap = Box::new(Swap::new(next, 1));
+            let (accepted, swapped, found, time) = tokio::join!(
+                calls.ask(true, |answer| Call::Accept(Box::new(accept), answer)),
+                calls.ask(true, |answer| Call::Swap(swap, Vec::new(), Vec::new(), answer)),
+                calls.ask(false, |answer| Call::Get(id, answer)),
+                calls.ask(false, Call::Now),
+            );
+            assert!(matches!(accepted, Ok(Acceptance::Created(_)) | Err(_)), "{accepted:?}");
+            assert!(matches!(swapped, Ok(Swapped::Swapped) | Err(_)), "{swapped:?}");
+            let kinds = [accepted.err(), swapped.err(), found.err(), time.err()]
+                .map(|error| error.map(|error| error.kind()));
+            assert_eq!(kinds, expected);
+        }
     }
 }
