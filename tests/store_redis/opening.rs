@@ -59,6 +59,46 @@ async fn a_replica_and_a_stranger_are_refused() {
 
 #[tokio::test]
 #[ignore = "needs Redis: run ./tests/all"]
+async fn an_acceptance_that_too_few_replicas_have_is_refused() {
+    let (primary, replica) = (Server::start(Sort::Redis), Server::start(Sort::Redis));
+    let mut client = client(&replica.url());
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(primary.port()).exec(&mut client).unwrap();
+    let builder = RedisStore::builder(&primary.url()).unwrap();
+    let store = builder.replicas(1, Duration::from_millis(300)).open().await.unwrap();
+    // It answers `WAIT` once it has all that was there before.
+    while store.submit(Submission::new(new())).await.is_err() {}
+    let running = new().held(Duration::from_secs(600), true);
+    let known = running.id();
+    store.submit(Submission::new(running)).await.unwrap();
+
+    replica.pause(true);
+    for _ in 0..4 {
+        let refused = new();
+        let id = refused.id();
+        let error = store.submit(Submission::new(refused)).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Ambiguous);
+        // It is there, as whoever asks later sees.
+        assert!(store.get(id).await.unwrap().is_some());
+    }
+    // Other changes take longer, and take place; so costs no claim an attempt in vain.
+    let head = Outcome::new(http::StatusCode::OK).head();
+    let change = respond_async::operation::Change::Succeed { attempt: 1, head };
+    store.apply(known, change).await.unwrap();
+    let request = respond_async::store::ClaimRequest::new(1, Duration::from_secs(60));
+    assert_eq!(store.claim(&request).await.unwrap().len(), 1);
+
+    // One that comes back in time is asked in time.
+    let late = tokio::spawn({
+        let store = store.clone();
+        async move { store.submit(Submission::new(new())).await }
+    });
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    replica.pause(false);
+    late.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run ./tests/all"]
 async fn where_nobody_may_look_the_caller_says_what_is_kept() {
     let server = Server::start(Sort::Redis);
     let mut client = client(&server.url());

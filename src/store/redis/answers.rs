@@ -20,12 +20,14 @@ pub(super) struct Answers {
     pub(super) rest: std::vec::IntoIter<Result<Value, Failure>>,
     /// Why what was written may be lost after all.
     pub(super) doubt: Option<Failure>,
+    /// Acceptances that it says this of too.
+    pub(super) doubtful: Vec<OperationId>,
 }
 
 impl Answers {
     /// Gives a call its answer; false if the connection is to be given up.
     pub(super) fn give(&mut self, call: Call) -> bool {
-        let Self { now, accepted, changed, found, rest, doubt } = self;
+        let Self { now, accepted, changed, found, rest, doubt, doubtful } = self;
         let mut next = || rest.next().unwrap_or(Err(Failure::Unexpected));
         let goes_on;
         // Of a read, and of a write.
@@ -47,8 +49,9 @@ impl Answers {
             }};
         }
         match call {
-            Call::Get(id, answer) => {
-                read!(answer, found_as(found, id, now));
+            Call::Get(id, decides, answer) => {
+                let doubt = doubt.clone().filter(|_| decides && doubtful.contains(&id));
+                read!(answer, doubt.map_or_else(|| found_as(found, id, now), Err));
             }
             Call::Input(_, answer) => {
                 let (operation, body) = (next(), next());

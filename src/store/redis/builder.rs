@@ -4,7 +4,7 @@ use std::time::Duration;
 use redis::Client;
 
 use super::channel::Channel;
-use super::lane::{Connected, Line};
+use super::lane::{Connected, Doubtful, Line};
 use super::open::{RedisOpenError, Settings};
 use super::scripts::Scripts;
 use super::{RedisStore, Shared};
@@ -81,8 +81,13 @@ impl RedisStoreBuilder {
     }
 
     /// Waits after each write until so many replicas have it (`WAIT`). If they have not in that time, the
-    /// call is [`Ambiguous`](crate::store::StoreErrorKind::Ambiguous). This is no guarantee: a replica that has not got a
-    /// write may still be made the primary.
+    /// call is [`Ambiguous`](crate::store::StoreErrorKind::Ambiguous).
+    ///
+    /// An acceptance is then refused, unless they have it by the time it is asked for
+    /// ([`submit`](crate::store::OperationStoreExt::submit) does so at once, and waits as long again). The
+    /// primary keeps it all the same, and it may be done. All other changes are only delayed, since what the
+    /// primary has decides them: to refuse a claim, a renewal or an end would cost attempts and leases. This is
+    /// no guarantee: a replica that has not got a write may still be made the primary.
     ///
     /// The patience is at least a millisecond and at most three quarters of the
     /// [call timeout](Self::call_timeout). By default, and for 0 replicas, nothing is waited for.
@@ -162,6 +167,7 @@ impl RedisStoreBuilder {
             replicas: self
                 .replicas
                 .map(|(replicas, patience)| (replicas, settable(patience.min(bound * 3 / 4)))),
+            doubtful: Doubtful::default(),
         });
         let lanes = (0..self.connections).map(|_| Connected(Arc::clone(&line)));
         let shared = Shared {

@@ -16,7 +16,8 @@ pub(super) type Found = (Timestamp, Vec<Vec<u8>>);
 
 /// A call.
 pub(super) enum Call {
-    Get(OperationId, Answer<Option<Observed>>),
+    /// Which, and whether it decides what became of an acceptance if one is in doubt.
+    Get(OperationId, bool, Answer<Option<Observed>>),
     Input(OperationId, Answer<Option<Bytes>>),
     Outcome(OperationId, Answer<Option<Outcome>>),
     Now(Answer<Timestamp>),
@@ -50,7 +51,7 @@ impl Call {
     /// Whether it is to be made.
     pub(super) fn begin(&self) -> bool {
         match self {
-            Self::Get(_, answer) => answer.begin(),
+            Self::Get(.., answer) => answer.begin(),
             Self::Input(_, answer) => answer.begin(),
             Self::Outcome(_, answer) => answer.begin(),
             Self::Now(answer) => answer.begin(),
@@ -70,7 +71,7 @@ impl Call {
     pub(super) fn fail(self, failure: &Failure) {
         let (read, written) = (failure.to_error(), failure.to_write_error());
         match self {
-            Self::Get(_, answer) => answer.send(Err(read)),
+            Self::Get(.., answer) => answer.send(Err(read)),
             Self::Input(_, answer) => answer.send(Err(read)),
             Self::Outcome(_, answer) => answer.send(Err(read)),
             Self::Now(answer) => answer.send(Err(read)),

@@ -55,7 +55,9 @@ impl Failure {
                 (StoreErrorKind::Corrupt, "what the server holds cannot be understood")
             }
             Self::Unexpected => (StoreErrorKind::Corrupt, "the server answers something else"),
-            Self::TooFewReplicas => (StoreErrorKind::Ambiguous, "too few replicas have it in time"),
+            Self::TooFewReplicas => {
+                (StoreErrorKind::Unavailable, "too few replicas have it in time")
+            }
             Self::Driver(_) => match self.code() {
                 Some("OOM") => (StoreErrorKind::OutOfSpace, "the server's memory is used up"),
                 Some("MISCONF") => {
@@ -77,6 +79,7 @@ impl Failure {
             Self::Driver(_) if self.code().is_none() => {
                 "the connection was lost before the server answered"
             }
+            Self::TooFewReplicas => "too few replicas have it in time",
             // It says not even that nothing was written.
             Self::Unexpected => "the server answers something else",
             _ => return self.to_error(),

@@ -1,6 +1,7 @@
 //! A connection, and the calls that go over it together.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
@@ -11,6 +12,7 @@ use super::call::{Call, add_due, name, packed};
 use super::error::Failure;
 use super::open::Settings;
 use super::scripts::Scripts;
+use crate::lock::lock;
 use crate::operation::{Due, OperationId};
 use crate::store::server::{Lane, ServerClock};
 use crate::time::Timestamp;
@@ -24,6 +26,31 @@ pub(super) struct Line {
     pub(super) clock: ServerClock,
     /// How many replicas must have a write, and for how long to wait for them.
     pub(super) replicas: Option<(usize, Duration)>,
+    pub(super) doubtful: Doubtful,
+}
+
+/// Acceptances that too few replicas had in time, until somebody asks what became of one. That waits for the
+/// replicas too: what the primary alone has is no answer.
+#[derive(Debug, Default)]
+pub(super) struct Doubtful(Mutex<VecDeque<OperationId>>);
+
+impl Doubtful {
+    /// As many as can wait to be asked for; of more, those that were not for the longest time are let go.
+    const MAX: usize = 10_000;
+
+    fn add(&self, id: OperationId) {
+        let mut ids = lock(&self.0);
+        if ids.len() >= Self::MAX {
+            ids.pop_front();
+        }
+        ids.push_back(id);
+    }
+
+    fn take(&self, id: OperationId) -> bool {
+        let mut ids = lock(&self.0);
+        let place = ids.iter().rposition(|doubtful| *doubtful == id);
+        place.is_some_and(|place| ids.remove(place).is_some())
+    }
 }
 
 /// A lane of its own for a connection.
@@ -60,6 +87,13 @@ impl Lane<Call> for Connected {
                 return false;
             }
         };
+        if answers.doubt.is_some() {
+            for call in &calls {
+                if let Call::Accept(accept, _) = call {
+                    line.doubtful.add(accept.operation.id());
+                }
+            }
+        }
         let mut goes_on = true;
         for call in calls {
             goes_on &= answers.give(call);
@@ -77,6 +111,8 @@ struct Batch {
     has: [bool; 3],
     /// Whether the last command waits for replicas.
     waits: bool,
+    /// Acceptances of which the reads decide; then the last command but one is a write.
+    doubtful: Vec<OperationId>,
 }
 
 async fn load(line: &Line, connection: &mut MultiplexedConnection) -> RedisResult<()> {
@@ -92,7 +128,7 @@ impl Batch {
         let [mut accept, mut change] =
             [&line.scripts.accept, &line.scripts.change].map(|script| line.script(script));
         let (mut ids, mut rest, mut has) = (Vec::new(), Vec::new(), [false; 3]);
-        let mut waits = false;
+        let (mut waits, mut doubtful) = (false, Vec::new());
         for call in calls {
             waits |= line.replicas.is_some() && call.writes();
             match call {
@@ -118,8 +154,12 @@ impl Batch {
                         change.arg(nothing);
                     }
                 }
-                Call::Get(id, _) => {
+                Call::Get(id, decides, _) => {
                     has[2] = true;
+                    if *decides && line.replicas.is_some() && line.doubtful.take(*id) {
+                        doubtful.push(*id);
+                        waits = true;
+                    }
                     ids.push(*id);
                 }
                 other => rest.extend(line.commands(other)),
@@ -135,10 +175,14 @@ impl Batch {
         for command in shared.filter_map(|(command, has)| has.then_some(command)).chain(rest) {
             pipe.add_command(command);
         }
+        if !doubtful.is_empty() {
+            // Another connection may have written: who waits does so for what its own wrote, and all before.
+            pipe.cmd("SET").arg(format!("{}w", line.prefix)).arg("");
+        }
         if let Some((replicas, patience)) = line.replicas.filter(|_| waits) {
             pipe.cmd("WAIT").arg(replicas).arg(millis(patience));
         }
-        Self { pipe, ids, has, waits }
+        Self { pipe, ids, has, waits, doubtful }
     }
 
     /// Sends all in one go. What fails only because the server has forgotten its scripts is sent again.
@@ -182,7 +226,9 @@ impl Batch {
         let mut doubt = None;
         if let Some((replicas, _)) = line.replicas.filter(|_| self.waits) {
             let count = answers.pop().and_then(|count| parsed::<usize>(count.ok()?).ok());
-            doubt = count.is_none_or(|count| count < replicas).then_some(Failure::TooFewReplicas);
+            let is_written = self.doubtful.is_empty() || answers.pop().is_some_and(|it| it.is_ok());
+            let is_sure = is_written && count.is_some_and(|count| count >= replicas);
+            doubt = (!is_sure).then_some(Failure::TooFewReplicas);
         }
         let mut answers = answers.into_iter();
         let time = answers.next().unwrap_or(Err(Failure::Unexpected));
@@ -206,6 +252,7 @@ impl Batch {
             found,
             rest: answers.collect::<Vec<_>>().into_iter(),
             doubt,
+            doubtful: self.doubtful,
         }
     }
 }
@@ -335,6 +382,7 @@ mod tests {
                 scripts: Scripts::new(true),
                 clock: ServerClock::default(),
                 replicas: None,
+                doubtful: Doubtful::default(),
             });
             let lane = Scripted(line, answers.to_vec());
             let calls = Calls::start([lane], 9, Duration::from_secs(1), Duration::ZERO);
@@ -346,7 +394,7 @@ mod tests {
             let (accepted, swapped, found, time) = tokio::join!(
                 calls.ask(true, |answer| Call::Accept(Box::new(accept), answer)),
                 calls.ask(true, |answer| Call::Swap(swap, Vec::new(), Vec::new(), answer)),
-                calls.ask(false, |answer| Call::Get(id, answer)),
+                calls.ask(false, |answer| Call::Get(id, true, answer)),
                 calls.ask(false, Call::Now),
             );
             assert!(matches!(accepted, Ok(Acceptance::Created(_)) | Err(_)), "{accepted:?}");

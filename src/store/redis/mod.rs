@@ -135,6 +135,10 @@ impl RedisStore {
         }
     }
 
+    async fn read(&self, id: OperationId, decides: bool) -> Result<Option<Observed>, StoreError> {
+        self.shared.calls.ask(false, |answer| Call::Get(id, decides, answer)).await
+    }
+
     /// What may be claimed, longest due first; and kept from others for so long.
     async fn to_claim(
         &self,
@@ -189,7 +193,7 @@ impl OperationStore for RedisStore {
     }
 
     async fn get(&self, id: OperationId) -> Result<Option<Observed>, StoreError> {
-        self.shared.calls.ask(false, |answer| Call::Get(id, answer)).await
+        self.read(id, true).await
     }
 
     async fn input(&self, id: OperationId) -> Result<Option<Bytes>, StoreError> {
@@ -313,7 +317,7 @@ impl OperationStore for RedisStore {
                 let swapped = match self.swap(swap).await {
                     // An attempt that nobody knows of would never take place.
                     Err(error) if error.kind() == StoreErrorKind::Ambiguous => {
-                        match self.get(next.id()).await {
+                        match self.read(next.id(), false).await {
                             Ok(Some(found)) if found.write_id == write_id => Ok(Swapped::Swapped),
                             _ => Err(error),
                         }
