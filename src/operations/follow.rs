@@ -21,7 +21,8 @@ pub(crate) struct Held {
 
 impl Operations {
     /// Waits until the operation has finished, or that time or a shutdown's grace is over, and gives it as it
-    /// then stands. If as many wait as [may](super::OperationsBuilder::waiters), it is given at once.
+    /// then stands. If it `needs_place`, for the work has none in this process, and as many wait as
+    /// [may](super::OperationsBuilder::waiters), it is given at once.
     ///
     /// Its request is answered from the store, so that the first answer and each replay are the same
     /// bytes.
@@ -29,11 +30,13 @@ impl Operations {
         &self,
         observed: Arc<Observed>,
         wait: Option<Duration>,
+        needs_place: bool,
     ) -> Result<Arc<Observed>, Problem> {
         if observed.operation.status().is_finished() || wait == Some(Duration::ZERO) {
             return Ok(observed);
         }
-        let Ok(_place) = self.inner().waiters.try_acquire() else { return Ok(observed) };
+        let place = needs_place.then(|| self.inner().waiters.try_acquire()).transpose();
+        let Ok(_place) = place else { return Ok(observed) };
         let mut watch = self.inner().watch(observed.operation.id());
         let finished = async {
             let mut seen = observed.operation.revision();

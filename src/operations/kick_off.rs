@@ -329,7 +329,10 @@ impl<'a> KickOff<'a> {
         };
         let accepted = Arc::new(*observed);
         let answer = async {
-            let observed = self.operations.follow(Arc::clone(&accepted), wait).await?;
+            let observed = self
+                .operations
+                .follow(Arc::clone(&accepted), wait, !is_new || is_elsewhere)
+                .await?;
             let answer = self.answer(&observed).await?;
             // Who is called is told of links.
             let is_told = observed.operation.callback().is_some();

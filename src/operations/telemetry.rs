@@ -248,7 +248,7 @@ pub(super) fn describe() {
     let gauges = [
         ("running", "Tasks that run in this process"),
         ("waiting", "Tasks of this process that wait for their turn"),
-        ("held_polls", "Polls that are held until something changes"),
+        ("held_polls", "Polls that are held, and requests that wait for work elsewhere"),
         ("open_streams", "Event streams that are open"),
     ];
     for (name, meaning) in gauges {

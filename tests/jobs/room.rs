@@ -124,6 +124,11 @@ async fn requests_that_wait_for_others_are_bounded() {
     accepted(&ask("b").await);
     assert!(began.elapsed() < seconds(1));
     assert_eq!(first.await.unwrap().status(), StatusCode::CREATED);
+    // Work that has a place here needs no other.
+    let own = place.process_with("own", JobPolicy::new(), |builder| builder.waiters(0));
+    let none = Preferences::default();
+    let kick_off = ann(own.kick_off(&none)).idempotency(named("c"));
+    assert_eq!(kick_off.respond(act("work", 5)).await.status(), StatusCode::CREATED);
 }
 
 /// It is the first request's that is called.
