@@ -21,7 +21,7 @@ pub(crate) struct Held {
 
 impl Operations {
     /// Waits until the operation has finished, or that time or a shutdown's grace is over, and gives it as it
-    /// then stands. If it `needs_place`, for the work has none in this process, and as many wait as
+    /// then stands. If it `needs_place`, or is left to whoever claims it, and as many wait as
     /// [may](super::OperationsBuilder::waiters), it is given at once.
     ///
     /// Its request is answered from the store, so that the first answer and each replay are the same
@@ -35,14 +35,25 @@ impl Operations {
         if observed.operation.status().is_finished() || wait == Some(Duration::ZERO) {
             return Ok(observed);
         }
-        let place = needs_place.then(|| self.inner().waiters.try_acquire()).transpose();
-        let Ok(_place) = place else { return Ok(observed) };
+        // What has no lease has no place among the tasks of a process that could be this one.
+        let mut place = None;
+        let may_wait = |place: &mut Option<_>, observed: &Observed| {
+            let is_left = needs_place || observed.operation.lease_expires().is_none();
+            if is_left && place.is_none() {
+                *place = self.inner().waiters.try_acquire().ok();
+            }
+            !is_left || place.is_some()
+        };
+        if !may_wait(&mut place, &observed) {
+            return Ok(observed);
+        }
         let mut watch = self.inner().watch(observed.operation.id());
         let finished = async {
             let mut seen = observed.operation.revision();
             loop {
                 match watch.newer_than(seen).await? {
                     Some(now) if now.operation.status().is_finished() => return Ok(now),
+                    Some(now) if !may_wait(&mut place, &now) => return Ok(now),
                     Some(now) => seen = now.operation.revision(),
                     None => return Err(self.absent(observed.operation.id())),
                 }

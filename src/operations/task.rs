@@ -91,11 +91,8 @@ impl Task {
                     admitted.ran(began.elapsed());
                     let kind = submission.operation.kind();
                     telemetry::answered_in_time(kind);
-                    if outcome.is_err() {
-                        telemetry::panicked(kind);
-                    }
                     // If nobody waits any more, the answer has no reader.
-                    let _ = answer.send(Answer::Ready(outcome.unwrap_or_else(Problem::into_outcome)));
+                    let _ = answer.send(ready(kind, outcome));
                     return;
                 }
                 () = over => {}
@@ -110,11 +107,24 @@ impl Task {
             submission.operation = operation.held(inner.settings.lease, place.is_some());
         }
         let mut client = Client(Some(answer));
-        let late_work = (place.is_some() && !wait.is_zero()).then_some(&mut work);
-        let Some((observed, is_late)) =
-            stored(&inner, &run, submission, &mut client, late_work).await
-        else {
-            return;
+        let has_begun = place.is_some() && !wait.is_zero();
+        let kind = submission.operation.kind().clone();
+        let (observed, is_late) = match stored(&inner, submission, &mut client).await {
+            Stored::New { observed, is_late } => (observed, is_late),
+            // There is no room for what has begun: its client gets its answer, late as it is.
+            Stored::Not(_) if has_begun => {
+                tokio::select! {
+                    biased;
+                    () = run.interrupted() => client.tell(Answer::Refused(shutting_down())),
+                    outcome = without_panic(work.as_mut()) => {
+                        admitted.ran(began.elapsed());
+                        client.tell(ready(&kind, outcome));
+                    }
+                }
+                return;
+            }
+            Stored::Not(problem) => return client.tell(Answer::Refused(problem)),
+            Stored::Over => return,
         };
         let policy = job.as_ref().map(|job| job.policy);
         let attempt = is_held.then(|| Attempt::new(&inner, &run, &observed, policy));
@@ -164,15 +174,25 @@ impl Client {
     }
 }
 
-/// Stores work, and gives its operation if it is new, and whether its client is told something else already. None if
-/// that is all; then the client is told why. `begun` is work that has begun.
-async fn stored(
-    inner: &Arc<Inner>,
-    run: &Run,
-    submission: Submission,
-    client: &mut Client,
-    begun: Option<&mut Work>,
-) -> Option<(Box<Observed>, bool)> {
+/// The answer of work that nothing was stored of.
+fn ready(kind: &Kind, outcome: Result<Outcome, Problem>) -> Answer {
+    if outcome.is_err() {
+        telemetry::panicked(kind);
+    }
+    Answer::Ready(outcome.unwrap_or_else(Problem::into_outcome))
+}
+
+/// What became of work that was to be stored.
+enum Stored {
+    /// Its operation is new. If that was late, its client has been told something else.
+    New { observed: Box<Observed>, is_late: bool },
+    /// The store does not take it.
+    Not(Problem),
+    /// It is not this process's to do, and its client has been told.
+    Over,
+}
+
+async fn stored(inner: &Arc<Inner>, submission: Submission, client: &mut Client) -> Stored {
     let mut accepting = Accepting::begin(inner, submission).await;
     let mut accepted = accepting.answer(inner, inner.settings.store_timeout).await;
     let is_late = accepted.is_none();
@@ -181,26 +201,19 @@ async fn stored(
         client.tell(Answer::Refused(unavailable()));
         accepted = accepting.answer(inner, inner.settings.lease).await;
     }
-    let (answer, begun) = match accepted? {
-        Ok((observed, true)) => return Some((observed, is_late)),
-        Ok((observed, false)) => (Answer::Existing(observed), None),
-        Err(problem) => {
-            let begun = begun.filter(|_| !is_late && !problem.is(types::STORE_UNAVAILABLE));
-            (Answer::Refused(problem), begun)
+    match accepted {
+        Some(Ok((observed, true))) => Stored::New { observed, is_late },
+        Some(Ok((observed, false))) => {
+            client.tell(Answer::Existing(observed));
+            Stored::Over
         }
-    };
-    // There is no room for what has begun: its client gets its answer, late as it is.
-    client.tell(match begun {
-        None => answer,
-        Some(work) => tokio::select! {
-            biased;
-            () = run.interrupted() => Answer::Refused(shutting_down()),
-            outcome = without_panic(work.as_mut()) => {
-                Answer::Ready(outcome.unwrap_or_else(Problem::into_outcome))
-            }
-        },
-    });
-    None
+        Some(Err(Refusal { problem, is_away: false })) if !is_late => Stored::Not(problem),
+        Some(Err(Refusal { problem, .. })) => {
+            client.tell(Answer::Refused(problem));
+            Stored::Over
+        }
+        None => Stored::Over,
+    }
 }
 
 /// Waits for a place for work whose operation is stored, and begins. The error is how that ended before.
@@ -227,8 +240,17 @@ pub(super) async fn accept(
     submission: Submission,
 ) -> Result<(Box<Observed>, bool), Problem> {
     let mut accepting = Accepting::begin(inner, submission).await;
-    let accepted = accepting.answer(inner, inner.settings.store_timeout).await;
-    accepted.unwrap_or_else(|| Err(unavailable()))
+    match accepting.answer(inner, inner.settings.store_timeout).await {
+        Some(accepted) => accepted.map_err(|refusal| refusal.problem),
+        None => Err(unavailable()),
+    }
+}
+
+/// Why the store has not taken an operation, and whether that is for it is away. Then it may have it all the same, and
+/// its client is told soon.
+struct Refusal {
+    problem: Problem,
+    is_away: bool,
 }
 
 /// An operation on its way into the store.
@@ -270,11 +292,12 @@ impl Accepting {
         &mut self,
         inner: &Inner,
         timeout: Duration,
-    ) -> Option<Result<(Box<Observed>, bool), Problem>> {
+    ) -> Option<Result<(Box<Observed>, bool), Refusal>> {
         let Some(answer) = self.call.answer(timeout).await else {
             telemetry::store_failed(None, None);
             return None;
         };
+        let refused = |problem| Err(Refusal { problem, is_away: false });
         Some(match answer {
             Ok(store::Acceptance::Created(observed)) => Ok((observed, true)),
             Ok(store::Acceptance::Existing(observed)) => Ok((observed, false)),
@@ -283,12 +306,14 @@ impl Accepting {
                     Full::Owner => types::TOO_MANY_OPERATIONS,
                     Full::Total => types::OVERLOADED,
                 };
-                Err(Problem::new(problem).with_retry_after(inner.overloaded(self.id, &self.kind)))
+                let delay = inner.overloaded(self.id, &self.kind);
+                refused(Problem::new(problem).with_retry_after(delay))
             }
-            Ok(store::Acceptance::KeyReused) => Err(Problem::new(types::KEY_REUSED)),
+            Ok(store::Acceptance::KeyReused) => refused(Problem::new(types::KEY_REUSED)),
             Err(error) => {
                 telemetry::store_failed(None, Some(&error));
-                Err(store_problem(&error))
+                let is_away = error.is_retryable();
+                Err(Refusal { problem: store_problem(&error), is_away })
             }
         })
     }

@@ -8,7 +8,9 @@ use respond_async::operation::Callback;
 use respond_async::operations::{Job, JobPolicy};
 use respond_async::prefer::Preferences;
 use respond_async::respond::{Created, Response};
-use respond_async::store::{IDEMPOTENCY_KEY, Idempotency, MemoryStore, OperationStore};
+use respond_async::store::{
+    IDEMPOTENCY_KEY, Idempotency, MemoryStore, OperationStore, StoreError, StoreErrorKind,
+};
 use respond_async::{Operations, Outcome, Owner, Status};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
@@ -176,4 +178,28 @@ async fn what_follows_and_cannot_be_stored_keeps_nothing_from_its_end() {
     sleep(seconds(1)).await;
     one.cancel(&Owner::anonymous(), canceled).await.unwrap();
     assert_eq!(store.len(), 2, "nothing follows");
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_has_begun_is_answered_if_the_disk_is_full() {
+    let place = Place::new();
+    let store = Interposed::new(&place.store, |when, call| async move {
+        let full = StoreError::new(StoreErrorKind::OutOfSpace, "the disk is full");
+        if (when, call) == (When::Before, Call::Accept) { Err(full) } else { Ok(()) }
+    });
+    let one = place.builder(store).job(place.handler("one")).start();
+    let answer = ask(&one, "respond-async, wait=2", act("work", 7)).await;
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    let refused = ask(&one, "respond-async", act("work", 7)).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// They give their place back between two attempts.
+#[tokio::test(start_paused = true)]
+async fn requests_that_wait_for_another_attempt_are_bounded() {
+    let place = Place::new();
+    let one = place.process_with("one", JobPolicy::new(), |builder| builder.waiters(0));
+    let none = Preferences::default();
+    let kick_off = ann(one.kick_off(&none)).idempotency(named("k"));
+    accepted(&kick_off.respond(act("busy until 3", 0)).await);
 }
