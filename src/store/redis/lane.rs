@@ -29,8 +29,8 @@ pub(super) struct Line {
     pub(super) doubtful: Doubtful,
 }
 
-/// Acceptances that too few replicas had in time, until somebody asks what became of one. That waits for the
-/// replicas too: what the primary alone has is no answer.
+/// Acceptances of which it is not known that enough replicas have them, until somebody asks what became of one. That
+/// waits for the replicas too: what the primary alone has is no answer.
 #[derive(Debug, Default)]
 pub(super) struct Doubtful(Mutex<VecDeque<OperationId>>);
 
@@ -38,12 +38,14 @@ impl Doubtful {
     /// As many as can wait to be asked for; of more, those that were not for the longest time are let go.
     const MAX: usize = 10_000;
 
-    fn add(&self, id: OperationId) {
-        let mut ids = lock(&self.0);
-        if ids.len() >= Self::MAX {
-            ids.pop_front();
+    fn add(&self, new: &[OperationId]) {
+        if new.is_empty() {
+            return;
         }
-        ids.push_back(id);
+        let mut ids = lock(&self.0);
+        ids.extend(new);
+        let over = ids.len().saturating_sub(Self::MAX);
+        ids.drain(..over);
     }
 
     fn take(&self, id: OperationId) -> bool {
@@ -78,20 +80,27 @@ impl Lane<Call> for Connected {
             return true;
         }
         let batch = Batch::new(line, &calls);
+        // Whoever finds no answer asks at once, maybe over the other connection.
+        let accepted = calls.iter().filter_map(|call| match call {
+            Call::Accept(accept, _) if line.replicas.is_some() => Some(accept.operation.id()),
+            _ => None,
+        });
+        let accepted: Vec<OperationId> = accepted.collect();
+        line.doubtful.add(&accepted);
+        let asked_for = batch.doubtful.clone();
         let mut answers = match batch.send(line, connection).await {
             Ok(answers) => answers,
             Err(failure) => {
+                line.doubtful.add(&asked_for);
                 for call in calls {
                     call.fail(&failure);
                 }
                 return false;
             }
         };
-        if answers.doubt.is_some() {
-            for call in &calls {
-                if let Call::Accept(accept, _) = call {
-                    line.doubtful.add(accept.operation.id());
-                }
+        if answers.doubt.is_none() {
+            for id in accepted {
+                line.doubtful.take(id);
             }
         }
         let mut goes_on = true;
