@@ -165,10 +165,14 @@ impl Writer {
                 }
             }
             let is_full = |(_, _, verdict): &(_, _, Verdict)| matches!(verdict, Verdict::Full(_));
+            // Where there may be none at all, it is full for certain.
+            let may_have_room = |(_, new, _): &(_, &Accept, _)| {
+                new.submission.limits.total.is_none_or(|total| total > 0)
+            };
             if rest.is_empty() {
                 return Ok(());
             }
-            if !is_near && rest.iter().any(is_full) {
+            if !is_near && rest.iter().any(|call| is_full(call) && may_have_room(call)) {
                 is_near = true;
                 left.extend(rest.into_iter().map(|(at, accept, _)| (at, accept)));
                 continue;

@@ -1,7 +1,8 @@
 //! All SQL of the store.
 //!
 //! Whoever writes locks in one order, so that nobody waits in a circle: keys and operations, then the
-//! counts of owners by their names, then one part of the count of all. What PostgreSQL does last of a
+//! counts of owners by their names, then one part of the count of all. (But for the keys of what follows from an end,
+//! which come after the owners: this crate's own have none.) What PostgreSQL does last of a
 //! statement (`WITH`) stands first in its text.
 
 use std::ops::Range;
