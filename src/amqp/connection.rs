@@ -43,7 +43,7 @@ impl Amqp {
     pub const FIRST_PAUSE: Duration = Duration::from_millis(100);
     /// How long it waits before it connects again, at the most.
     pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-    /// The default of [`max_message_bytes`](Self::max_message_bytes): a little less than the 16 MiB that RabbitMQ
+    /// The default of [`with_max_message_bytes`](Self::with_max_message_bytes): a little less than the 16 MiB that RabbitMQ
     /// takes from its version 4 on.
     pub const DEFAULT_MAX_MESSAGE_BYTES: usize = (16 << 20) - (64 << 10);
 

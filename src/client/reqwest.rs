@@ -23,7 +23,7 @@ pub struct ReqwestTransport {
 }
 
 impl ReqwestTransport {
-    /// The default of [`max_response_bytes`](Self::max_response_bytes): 64 MiB.
+    /// The default of [`with_max_response_bytes`](Self::with_max_response_bytes): 64 MiB.
     pub const DEFAULT_MAX_RESPONSE_BYTES: usize = 64 << 20;
     /// How long a connection may take to be made.
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -170,7 +170,7 @@ pub enum VerifyError {
 }
 
 impl Verifier {
-    /// The default of [`tolerance`](Self::tolerance).
+    /// The default of [`with_tolerance`](Self::with_tolerance).
     pub const DEFAULT_TOLERANCE: Duration = Duration::from_secs(300);
 
     /// Believes who knows one of the secrets.

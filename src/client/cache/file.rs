@@ -22,7 +22,7 @@ pub struct FileCache {
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl FileCache {
-    /// The default of [`max_bytes`](Self::max_bytes): 256 MiB.
+    /// The default of [`with_max_bytes`](Self::with_max_bytes): 256 MiB.
     pub const DEFAULT_MAX_BYTES: u64 = 256 << 20;
 
     /// Keeps answers in that folder, which is made if it is not there. It is for this cache alone, and

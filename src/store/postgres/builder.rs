@@ -144,7 +144,7 @@ impl PostgresStoreBuilder {
     /// Opens the store.
     ///
     /// # Errors
-    /// See [`PostgresOpenErrorKind`].
+    /// See [`PostgresOpenErrorKind`](crate::store::PostgresOpenErrorKind).
     ///
     /// # Cancel safety
     /// A future that is dropped leaves no connection behind; the tables were made or not, never half.

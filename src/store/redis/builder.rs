@@ -149,7 +149,7 @@ impl RedisStoreBuilder {
     /// Opens the store.
     ///
     /// # Errors
-    /// See [`RedisOpenErrorKind`].
+    /// See [`RedisOpenErrorKind`](crate::store::RedisOpenErrorKind).
     ///
     /// # Cancel safety
     /// A future that is dropped leaves no connection behind; nothing was written.
