@@ -269,7 +269,9 @@ impl AnswerComponent {
             Self::MethodNotAllowed => "The resource does not know this method.",
             Self::Canceled => "The work was canceled.",
             Self::Expired => "The operation ended, and its retention has passed.",
-            Self::Changed => "The operation is not as `If-Match` has it. Nothing was done.",
+            Self::Changed => {
+                "The operation is not as `If-Match` has it, or as `If-None-Match` will not have it. Nothing was done."
+            }
             Self::TooLarge => "The request is larger than can be kept. Nothing of it was stored.",
             Self::KeyReused => "The idempotency key was used before, for another request.",
             Self::TooManyOperations => "The client has as much unfinished work as one may have.",
@@ -352,6 +354,7 @@ impl AnswerComponent {
                 Self::BadQuery
                     | Self::CrossSite
                     | Self::NotFound
+                    | Self::Changed
                     | Self::NoList
                     | Self::Expired
                     | Self::TooManyPolls
