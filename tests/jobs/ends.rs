@@ -12,8 +12,7 @@ use respond_async::prefer::Preferences;
 use respond_async::problem::types;
 use respond_async::respond::Created;
 use respond_async::store::{
-    IDEMPOTENCY_KEY, Idempotency, ListQuery, OperationStore, OperationStoreExt, StoreError,
-    StoreErrorKind,
+    ListQuery, OperationStore, OperationStoreExt, StoreError, StoreErrorKind,
 };
 use respond_async::time::Clock;
 use respond_async::{OperationId, Operations, Outcome, Owner, Status};
@@ -21,18 +20,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::interposed::{Call, Interposed, When};
-use super::{HOUR, Place, accepted, act, ann, ask, assert_failed, seconds, submit};
-
-fn elsewhere() -> JobPolicy {
-    JobPolicy::new().with_concurrency(0)
-}
-
-fn named(key: &str) -> Option<Idempotency> {
-    let mut headers = http::HeaderMap::new();
-    headers.insert(IDEMPOTENCY_KEY, key.parse().unwrap());
-    let (method, uri) = (http::Method::POST, "/things".parse().unwrap());
-    Idempotency::from_request(&method, &uri, &headers, b"payload").unwrap()
-}
+use super::{
+    HOUR, Place, accepted, act, ann, ask, assert_failed, elsewhere, named, seconds, submit,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_is_no_cancellation() {

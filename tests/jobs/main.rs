@@ -16,13 +16,13 @@ mod room;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderMap, Method, StatusCode};
 use respond_async::operation::{IntoOutcome, Operation, TraceContext};
 use respond_async::operations::{Job, JobPolicy, KickOff, OperationsBuilder};
 use respond_async::prefer::Preferences;
 use respond_async::problem::types;
 use respond_async::respond::{Created, Response};
-use respond_async::store::{MemoryStore, OperationStore};
+use respond_async::store::{IDEMPOTENCY_KEY, Idempotency, MemoryStore, OperationStore};
 use respond_async::time::{Clock, Timestamp};
 use respond_async::{Context, OperationId, Operations, Outcome, Owner, Problem, Status};
 use serde::{Deserialize, Serialize};
@@ -177,6 +177,19 @@ fn ann(kick_off: KickOff<'_>) -> KickOff<'_> {
 async fn submit(operations: &Operations, job: Act) -> OperationId {
     let none = Preferences::default();
     operations.kick_off(&none).submit(job).await.unwrap().operation.id()
+}
+
+/// For a process that leaves such jobs to others.
+fn elsewhere() -> JobPolicy {
+    JobPolicy::new().with_concurrency(0)
+}
+
+/// What a client calls a request of the same content.
+fn named(key: &str) -> Option<Idempotency> {
+    let mut headers = HeaderMap::new();
+    headers.insert(IDEMPOTENCY_KEY, key.parse().unwrap());
+    let (method, uri) = (Method::POST, "/things".parse().unwrap());
+    Idempotency::from_request(&method, &uri, &headers, b"payload").unwrap()
 }
 
 /// The operation that a 202 links to.

@@ -3,27 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use http::{HeaderMap, Method, StatusCode};
+use http::StatusCode;
 use respond_async::operation::Callback;
 use respond_async::operations::{Job, JobPolicy};
 use respond_async::prefer::Preferences;
 use respond_async::respond::{Created, Response};
-use respond_async::store::{
-    IDEMPOTENCY_KEY, Idempotency, MemoryStore, OperationStore, StoreError, StoreErrorKind,
-};
+use respond_async::store::{MemoryStore, OperationStore, StoreError, StoreErrorKind};
 use respond_async::{Operations, Outcome, Owner, Status};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::interposed::{Call, Interposed, When};
-use super::{Place, accepted, act, ann, ask, seconds, submit};
-
-fn named(key: &str) -> Option<Idempotency> {
-    let mut headers = HeaderMap::new();
-    headers.insert(IDEMPOTENCY_KEY, key.parse().unwrap());
-    let uri = "/things".parse().unwrap();
-    Idempotency::from_request(&Method::POST, &uri, &headers, b"payload").unwrap()
-}
+use super::{Place, accepted, act, ann, ask, elsewhere, named, seconds, submit};
 
 fn is_replayed(response: &Response) -> bool {
     response.headers().contains_key("idempotency-replayed")
@@ -109,8 +100,7 @@ async fn work_that_has_begun_is_answered_if_there_is_no_room_to_store_it() {
 #[tokio::test(start_paused = true)]
 async fn requests_that_wait_for_others_are_bounded() {
     let place = Place::new();
-    let elsewhere = JobPolicy::new().with_concurrency(0);
-    let gateway = place.process_with("gateway", elsewhere, |builder| builder.waiters(1));
+    let gateway = place.process_with("gateway", elsewhere(), |builder| builder.waiters(1));
     let _worker = place.process("worker");
     let ask = |key: &'static str| {
         let gateway = gateway.clone();
