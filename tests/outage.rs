@@ -15,7 +15,7 @@ use respond_async::prefer::Preferences;
 use respond_async::problem::types;
 use respond_async::respond::{Created, Response};
 use respond_async::store::{
-    Acceptance, ApplyError, MemoryStore, OperationStore, OperationStoreExt, StoreError,
+    Acceptance, ApplyError, ListQuery, MemoryStore, OperationStore, OperationStoreExt, StoreError,
     StoreErrorKind, Submission,
 };
 use respond_async::{OperationId, Operations, Outcome, Owner, Problem, Status, Timestamp};
@@ -29,6 +29,8 @@ enum Mode {
     Refusing,
     /// Never answers.
     Silent,
+    /// Writes what is accepted and loses the answer; of the rest says that it cannot.
+    Losing,
 }
 
 /// The switch of a store.
@@ -42,10 +44,15 @@ impl Switch {
 
     fn store(&self, store: &MemoryStore) -> Interposed {
         let mode = Arc::clone(&self.0);
-        Interposed::new(store, move |when, _| {
+        Interposed::new(store, move |when, call| {
             let mode = mode.load(Ordering::SeqCst);
             async move {
                 match mode {
+                    3 if call == Call::Accept => match when {
+                        When::Before => Ok(()),
+                        When::After => Err(StoreError::new(StoreErrorKind::Ambiguous, "lost")),
+                    },
+                    3 => Err(StoreError::new(StoreErrorKind::Unavailable, "away")),
                     1 if when == When::Before => {
                         Err(StoreError::new(StoreErrorKind::Unavailable, "away")
                             .with_source("secret"))
@@ -65,6 +72,10 @@ struct Service {
     switch: Switch,
 }
 
+fn ann() -> Owner {
+    Owner::new("ann").unwrap()
+}
+
 fn service() -> Service {
     let (store, switch) = (MemoryStore::new(), Switch::default());
     let operations = Operations::builder(switch.store(&store)).start();
@@ -78,11 +89,11 @@ impl Service {
             sleep(Duration::from_secs(seconds)).await;
             Created::at("/things/17")
         };
-        self.operations.respond_with(&preferences, work).await
+        self.operations.kick_off(&preferences).owner(ann()).respond_with(work).await
     }
 
     async fn get(&self, uri: &str) -> Response {
-        self.monitor.respond(&Owner::anonymous(), &Request::get(uri).body(()).unwrap()).await
+        self.monitor.respond(&ann(), &Request::get(uri).body(()).unwrap()).await
     }
 }
 
@@ -131,6 +142,23 @@ async fn what_ends_during_an_outage_is_recorded_after_it() {
             serde_json::from_slice(service.get(uri).await.body().as_bytes()).unwrap();
         assert_eq!((&body["status"], &body["attempt"]), (&"succeeded".into(), &1.into()));
         assert_eq!(service.store.len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_outage_leaves_in_doubt_is_done_if_it_was_accepted() {
+    for prefer in ["respond-async", "respond-async, wait=1"] {
+        let service = service();
+        service.switch.set(Mode::Losing);
+        let start = Instant::now();
+        is_unavailable(&service.post(prefer, 5).await);
+        assert!(start.elapsed().as_secs() <= 3, "{:?}", start.elapsed());
+        sleep(Duration::from_secs(4)).await;
+        service.switch.set(Mode::Well);
+        sleep(Duration::from_secs(15)).await;
+        let page = service.store.list(&ann(), &ListQuery::default()).await.unwrap();
+        let [operation] = &page.operations[..] else { panic!("{page:?}") };
+        assert_eq!((operation.status(), operation.attempt()), (Status::Succeeded, 1));
     }
 }
 

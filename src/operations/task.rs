@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::Instrument;
 
 use super::admission::Admitted;
@@ -20,7 +20,9 @@ use super::run::{Run, Signal};
 use super::{Inner, pace, telemetry};
 use crate::operation::{Change, IntoOutcome, Kind, OperationId, Outcome};
 use crate::problem::{Problem, types};
-use crate::store::{self, Full, Observed, OperationStoreExt, StoreError, Submission};
+use crate::store::{
+    self, Full, Observed, OperationStore, OperationStoreExt, StoreError, StoreErrorKind, Submission,
+};
 
 /// What the request that began the work is answered with.
 pub(super) enum Answer {
@@ -253,6 +255,23 @@ struct Refusal {
     is_away: bool,
 }
 
+impl Inner {
+    /// Looks for an operation whose acceptance got no clear answer, less and less often, for as long as a lease: the
+    /// store may have it, and then it is this process's to do.
+    async fn find_doubtful(&self, id: OperationId) -> Option<Box<Observed>> {
+        let over = Instant::now() + self.settings.lease;
+        let mut pause = pace::MIN;
+        while Instant::now() + pause < over {
+            sleep(pause).await;
+            if let Ok(Some(observed)) = self.store.get(id).await {
+                return Some(Box::new(observed));
+            }
+            pause *= 2;
+        }
+        None
+    }
+}
+
 /// An operation on its way into the store.
 struct Accepting {
     id: OperationId,
@@ -270,7 +289,12 @@ impl Accepting {
         let (id, kind) = (submission.operation.id(), submission.operation.kind().clone());
         let span = telemetry::accept_span(id, &kind);
         let call = async move {
-            let accepted = here.store.submit(submission).await;
+            let mut accepted = here.store.submit(submission).await;
+            if accepted.as_ref().is_err_and(|error| error.kind() == StoreErrorKind::Ambiguous)
+                && let Some(observed) = here.find_doubtful(id).await
+            {
+                accepted = Ok(store::Acceptance::Created(observed));
+            }
             // What comes of it comes also if its client hangs up.
             if let Ok(store::Acceptance::Created(observed)) = &accepted {
                 let operation = &observed.operation;
@@ -287,7 +311,7 @@ impl Accepting {
         Self { id, kind, call }
     }
 
-    /// The operation, and whether it is new; none if the store does not answer in time.
+    /// The operation, and whether it is new; none if the store does not say in time.
     async fn answer(
         &mut self,
         inner: &Inner,
