@@ -4,9 +4,11 @@ use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::Barrier;
+use tokio::task::JoinSet;
 
 /// Runs each future in a task of its own, begins them all at once, and gives their answers in the
-/// order in which the futures came.
+/// order in which the futures came. The first that panics ends the race: what the others wait for may
+/// never come then.
 pub(super) async fn race<T, R>(runners: impl IntoIterator<Item = R>) -> Vec<T>
 where
     T: Send + 'static,
@@ -14,21 +16,20 @@ where
 {
     let runners: Vec<R> = runners.into_iter().collect();
     let start = Arc::new(Barrier::new(runners.len()));
-    let running: Vec<_> = runners
-        .into_iter()
-        .map(|runner| {
-            let start = Arc::clone(&start);
-            tokio::spawn(async move {
-                start.wait().await;
-                runner.await
-            })
-        })
-        .collect();
-    let mut answers = Vec::with_capacity(running.len());
-    for runner in running {
-        answers.push(runner.await.expect("no task panics in a race"));
+    let mut running = JoinSet::new();
+    for (at, runner) in runners.into_iter().enumerate() {
+        let start = Arc::clone(&start);
+        running.spawn(async move {
+            start.wait().await;
+            (at, runner.await)
+        });
     }
-    answers
+    let mut answers = Vec::with_capacity(running.len());
+    while let Some(answer) = running.join_next().await {
+        answers.push(answer.expect("no task panics in a race"));
+    }
+    answers.sort_by_key(|(at, _)| *at);
+    answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
 /// The same for two futures that are not of one type.
@@ -41,16 +42,16 @@ where
     U: Send + 'static,
 {
     let start = Arc::new(Barrier::new(2));
-    let one = {
-        let start = Arc::clone(&start);
-        tokio::spawn(async move {
-            start.wait().await;
-            one.await
-        })
-    };
-    let other = tokio::spawn(async move {
+    let other_start = Arc::clone(&start);
+    let one = async move {
         start.wait().await;
+        one.await
+    };
+    let other = async move {
+        other_start.wait().await;
         other.await
-    });
-    (one.await.expect("no task panics in a race"), other.await.expect("no task panics in a race"))
+    };
+    let (one, other) =
+        tokio::try_join!(tokio::spawn(one), tokio::spawn(other)).expect("no task panics in a race");
+    (one, other)
 }
