@@ -12,7 +12,7 @@ use super::open::{Settings, SqliteOpenError};
 use super::reader::Readers;
 use super::reserve::Reserve;
 use super::sql::{self, Reads};
-use super::writer::Writer;
+use super::writer::{Pace, Writer};
 use super::{Shared, SqliteStore};
 use crate::lock::lock;
 use crate::store::Durability;
@@ -156,6 +156,7 @@ impl SqliteStoreBuilder {
             watch_interval: self.watch_interval,
             seen,
             is_closed: Arc::clone(&is_closed),
+            pace: Pace::default(),
         };
         let reads = Arc::new(Readers::new(readers.len(), self.queue));
         // From here on threads that were started end when this is dropped.

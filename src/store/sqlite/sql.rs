@@ -1,6 +1,6 @@
 //! All SQL of the store, and the statements that a connection keeps prepared.
 
-use rusqlite::{Connection, Statement};
+use rusqlite::{Connection, PrepFlags, Statement};
 
 /// Marks a database as one of ours: `rasy`.
 pub(super) const APPLICATION_ID: i64 = 0x7261_7379;
@@ -61,7 +61,10 @@ macro_rules! statements {
 
         impl<'a> $set<'a> {
             pub(super) fn prepare(connection: &'a Connection) -> rusqlite::Result<Self> {
-                Ok(Self { $($name: connection.prepare($sql)?,)* })
+                // Kept for long: without the flag they take the small memory of the connection (its lookaside), which
+                // each call then does without.
+                let persistent = PrepFlags::SQLITE_PREPARE_PERSISTENT;
+                Ok(Self { $($name: connection.prepare_with_flags($sql, persistent)?,)* })
             }
         }
     };

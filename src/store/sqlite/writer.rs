@@ -35,6 +35,7 @@ pub(super) struct Writer {
     pub(super) seen: i64,
     /// Whether there will be no more writes.
     pub(super) is_closed: Arc<AtomicBool>,
+    pub(super) pace: Pace,
 }
 
 /// The connection's statements.
@@ -53,13 +54,17 @@ const GROUPS_OF_DOUBT: usize = 15;
 
 /// How the last commit went, by which the next group is gathered.
 #[derive(Default)]
-struct Pace {
+pub(super) struct Pace {
     /// How many writes it answered.
     answered: usize,
     /// How long it took.
     took: Duration,
     /// How many groups are not to be waited for.
     doubt: usize,
+    /// How many writes the group that is gathered has if all come again.
+    expected: usize,
+    /// Once all who came are written: until when the others are waited for, and how many they were.
+    wait: Option<(Instant, usize)>,
 }
 
 /// Why a group was not committed.
@@ -88,12 +93,11 @@ impl Writer {
         connection.busy_timeout(Duration::ZERO)?;
         let mut looked = Instant::now();
         let mut group = Vec::new();
-        let mut pace = Pace::default();
         loop {
             self.take_waiting(&mut group);
             // Only then: whoever said so by a message that was just taken is heard of here.
             let is_listened_to = self.hub.is_listened_to();
-            let expected = group.len() + pace.answered;
+            self.pace.expected = MAX_GROUP.min(group.len() + self.pace.answered);
             if group.is_empty() {
                 if self.is_closed.load(Ordering::SeqCst) {
                     return Ok(());
@@ -110,11 +114,11 @@ impl Writer {
                 }
             }
             if !group.is_empty() {
-                self.gather(&mut group, expected, &mut pace);
                 let began = Instant::now();
-                self.commit(&mut statements, &mut group);
-                pace.took = began.elapsed();
-                pace.answered = group.len();
+                self.pace.wait = None;
+                self.commit(&mut statements, &mut group, true);
+                self.pace.took = began.elapsed();
+                self.pace.answered = group.len();
                 group.clear();
                 self.reserve.restore();
             }
@@ -141,38 +145,58 @@ impl Writer {
         }
     }
 
-    /// Waits a moment for those that the last commit answered. If they are about to write again, one
-    /// commit for them and for who waits already costs less than two; if not, nobody waits in vain for
-    /// long. Whoever is alone is never waited for.
-    fn gather(&self, group: &mut Vec<Box<dyn Write>>, expected: usize, pace: &mut Pace) {
-        if pace.doubt > 0 {
-            pace.doubt -= 1;
+    /// Takes those that came while the others were written. If there are none, it waits a moment for those that the
+    /// last commit answered: if they are about to write again, one commit for them and for who is in the group already
+    /// costs less than two; if not, nobody waits in vain for long. Whoever is alone is never waited for.
+    fn gather(&mut self, group: &mut Vec<Box<dyn Write>>) {
+        let had = group.len();
+        self.take_waiting(group);
+        if group.len() > had {
             return;
         }
-        let missing = expected.min(MAX_GROUP).saturating_sub(group.len());
-        let (began, patience) = (Instant::now(), MAX_PATIENCE.min(pace.took / 2));
-        let enough = group.len() + missing;
-        while group.len() < enough && began.elapsed() < patience {
+        if self.pace.doubt > 0 {
+            self.pace.doubt -= 1;
+            return;
+        }
+        let missing = self.pace.expected.saturating_sub(had);
+        if missing == 0 {
+            return;
+        }
+        let patience = MAX_PATIENCE.min(self.pace.took / 2);
+        let (until, of) =
+            *self.pace.wait.get_or_insert_with(|| (Instant::now() + patience, missing));
+        while group.len() == had && Instant::now() < until {
             thread::yield_now();
             self.take_waiting(group);
         }
-        if enough.saturating_sub(group.len()) * 2 > missing {
-            pace.doubt = GROUPS_OF_DOUBT;
+        if group.len() == had && missing * 2 > of {
+            self.pace.doubt = GROUPS_OF_DOUBT;
         }
     }
 
-    /// Commits all together; or each alone, if one of them fails, so that it fails no other.
-    fn commit(&mut self, statements: &mut Statements<'_>, mut group: &mut [Box<dyn Write>]) {
+    /// Commits all together, and if it `grows`, with those that come before the commit; or each alone, if one of them
+    /// fails, so that it fails no other.
+    fn commit(
+        &mut self,
+        statements: &mut Statements<'_>,
+        group: &mut Vec<Box<dyn Write>>,
+        grows: bool,
+    ) {
         // Whoever asked for these has gone away by now, and may have asked again.
-        group = answer_late(group, self.busy_timeout.max(MIN_PATIENCE));
+        answer_late(group, self.busy_timeout.max(MIN_PATIENCE));
         while let Some(first) = group.first() {
             let until = first.asked() + self.busy_timeout;
             let kept_bytes = self.reserve.lacking_bytes();
-            match statements.commit(group, until, kept_bytes) {
+            let more = |group: &mut Vec<_>| {
+                if grows {
+                    self.gather(group);
+                }
+            };
+            match statements.commit(group, until, kept_bytes, more) {
                 Ok(()) => return group.iter_mut().for_each(|write| write.answer(Ok(()))),
                 Err(Uncommitted::NotBegun(failure)) if failure.is_busy() => {
                     // Those who came later may wait on.
-                    group = answer_late(group, self.busy_timeout);
+                    answer_late(group, self.busy_timeout);
                 }
                 // Run again, one could be told that nothing was written.
                 Err(Uncommitted::InDoubt(failure)) => {
@@ -182,7 +206,9 @@ impl Writer {
                     return;
                 }
                 Err(_) if group.len() > 1 => {
-                    return group.chunks_mut(1).for_each(|write| self.commit(statements, write));
+                    for write in group.drain(..) {
+                        self.commit(statements, &mut vec![write], false);
+                    }
                 }
                 Err(failed) => return self.commit_on_full_disk(statements, group, failed),
             }
@@ -194,7 +220,7 @@ impl Writer {
     fn commit_on_full_disk(
         &mut self,
         statements: &mut Statements<'_>,
-        group: &mut [Box<dyn Write>],
+        group: &mut Vec<Box<dyn Write>>,
         mut failed: Uncommitted,
     ) {
         let Some(write) = group.first() else { return };
@@ -210,7 +236,7 @@ impl Writer {
                 break;
             }
             statements.empty_log();
-            match statements.commit(group, until, 0) {
+            match statements.commit(group, until, 0, |_| ()) {
                 Ok(()) => return group.iter_mut().for_each(|write| write.answer(Ok(()))),
                 Err(again) => failed = again,
             }
@@ -224,16 +250,14 @@ impl Writer {
     }
 }
 
-/// Tells those who have waited for so long that they waited in vain, and gives the others.
-fn answer_late(group: &mut [Box<dyn Write>], patience: Duration) -> &mut [Box<dyn Write>] {
+/// Tells those who have waited for so long that they waited in vain, and leaves the others.
+fn answer_late(group: &mut Vec<Box<dyn Write>>, patience: Duration) {
     // They come in the order in which they were asked for.
     let late = group.partition_point(|write| write.asked().elapsed() >= patience);
-    let (late, others) = group.split_at_mut(late);
-    for write in late {
+    for mut write in group.drain(..late) {
         let message = "another process keeps the database, or too many calls wait for it";
         write.answer(Err(StoreError::new(StoreErrorKind::Unavailable, message)));
     }
-    others
 }
 
 impl Uncommitted {
@@ -259,18 +283,24 @@ impl Uncommitted {
 
 impl Statements<'_> {
     /// Waits for the lock until then at the most. If the group takes in new operations, it has to leave
-    /// `kept_bytes` free inside the database.
+    /// `kept_bytes` free inside the database. Whoever `more` adds to it while it is written is written too.
     fn commit(
         &mut self,
-        group: &mut [Box<dyn Write>],
+        group: &mut Vec<Box<dyn Write>>,
         until: Instant,
         kept_bytes: usize,
+        mut more: impl FnMut(&mut Vec<Box<dyn Write>>),
     ) -> Result<(), Uncommitted> {
         self.begin(until).map_err(Uncommitted::NotBegun)?;
         let mut transaction =
             Transaction { reads: &mut self.reads, writes: &mut self.writes, live: HashMap::new() };
         let mut run = || {
-            group.iter_mut().try_for_each(|write| write.run(&mut transaction))?;
+            let mut written = 0;
+            while written < group.len() {
+                group[written..].iter_mut().try_for_each(|write| write.run(&mut transaction))?;
+                written = group.len();
+                more(group);
+            }
             transaction.write_counts()?;
             let accepts = group.iter().any(|write| write.purpose() == Purpose::Accept);
             Ok(accepts && kept_bytes > 0 && transaction.free_bytes()? < kept_bytes)
@@ -336,7 +366,7 @@ impl Statements<'_> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
-    use std::sync::mpsc::sync_channel;
+    use std::sync::mpsc::{SyncSender, sync_channel};
 
     use tokio::sync::oneshot;
 
@@ -365,6 +395,7 @@ mod tests {
             watch_interval: Duration::from_secs(1),
             seen: 0,
             is_closed: Arc::default(),
+            pace: Pace::default(),
         }
     }
 
@@ -413,23 +444,31 @@ mod tests {
         connection.execute_batch(fails_at_commit).unwrap();
         let (calls, queue) = sync_channel(10);
         let runs = Arc::new(AtomicUsize::new(0));
-        let answers = ["one", "orphan"].map(|owner| {
+        // Counts for that owner, and sends what comes while it is run.
+        let counted = |owner: &'static str, mut next: Option<(SyncSender<Message>, Message)>| {
             let runs = Arc::clone(&runs);
-            let (call, answered) = call(Instant::now(), move |transaction| {
+            call(Instant::now(), move |transaction| {
                 runs.fetch_add(1, Ordering::SeqCst);
                 transaction.live.insert(owner.to_owned(), 1);
+                if let Some((calls, next)) = next.take() {
+                    calls.send(next).unwrap();
+                }
                 Ok("made")
-            });
+            })
+        };
+        let (late, late_answered) = counted("orphan", None);
+        let (first, first_answered) = counted("one", Some((calls.clone(), late)));
+        let (second, second_answered) = counted("two", None);
+        for call in [first, second] {
             calls.send(call).unwrap();
-            answered
-        });
+        }
         drop(calls);
         writer(&settings, queue).run(&connection).unwrap();
-        for answered in answers {
+        for answered in [first_answered, second_answered, late_answered] {
             let error = answered.blocking_recv().unwrap().unwrap_err();
             assert_eq!(error.kind(), StoreErrorKind::Ambiguous);
         }
-        assert_eq!(runs.load(Ordering::SeqCst), 2);
+        assert_eq!(runs.load(Ordering::SeqCst), 3);
     }
 
     #[test]
