@@ -112,14 +112,19 @@ impl CacheControl {
 
     /// The directives as a header value; empty if there are none.
     pub fn to_header_value(self) -> HeaderValue {
-        // Directive names and digits are visible ASCII.
-        HeaderValue::try_from(self.to_string())
-            .unwrap_or_else(|_| HeaderValue::from_static("no-store"))
+        const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+        if self == Self::no_store() {
+            return NO_STORE;
+        }
+        let mut text = String::with_capacity(64);
+        // Directive names and digits are visible ASCII, and a string takes whatever is written.
+        match self.write(&mut text) {
+            Ok(()) => HeaderValue::try_from(text).unwrap_or(NO_STORE),
+            Err(fmt::Error) => NO_STORE,
+        }
     }
-}
 
-impl fmt::Display for CacheControl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write(&self, to: &mut impl fmt::Write) -> fmt::Result {
         let flags = [
             (self.scope == Some(Scope::Public), "public"),
             (self.scope == Some(Scope::Private), "private"),
@@ -130,25 +135,31 @@ impl fmt::Display for CacheControl {
             (self.immutable, "immutable"),
         ];
         let ages = [
-            (self.max_age, "max-age"),
-            (self.s_maxage, "s-maxage"),
-            (self.stale_while_revalidate, "stale-while-revalidate"),
-            (self.stale_if_error, "stale-if-error"),
+            (self.max_age, "max-age="),
+            (self.s_maxage, "s-maxage="),
+            (self.stale_while_revalidate, "stale-while-revalidate="),
+            (self.stale_if_error, "stale-if-error="),
         ];
         let mut separator = "";
-        for (_, name) in flags.iter().filter(|(set, _)| *set) {
-            write!(f, "{separator}{name}")?;
+        for (_, name) in flags.into_iter().filter(|(is_set, _)| *is_set) {
+            to.write_str(separator)?;
+            to.write_str(name)?;
             separator = ", ";
         }
-        for (age, name) in ages {
-            if let Some(age) = age {
-                f.write_str(separator)?;
-                // RFC 9111 §1.2.2: a larger number is read as 2³¹ anyway.
-                write!(f, "{name}={}", age.as_secs().min(1 << 31))?;
-                separator = ", ";
-            }
+        for (age, name) in ages.into_iter().filter_map(|(age, name)| Some((age?, name))) {
+            to.write_str(separator)?;
+            to.write_str(name)?;
+            // RFC 9111 §1.2.2: a larger number is read as 2³¹ anyway.
+            write!(to, "{}", age.as_secs().min(1 << 31))?;
+            separator = ", ";
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for CacheControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f)
     }
 }
 

@@ -184,6 +184,9 @@ impl Asked<'_> {
     /// what the client has already the answer is a 304, which the view gives.
     fn check_conditions(&self, operation: &Operation) -> Result<(), Problem> {
         let headers = self.headers;
+        if ![header::IF_MATCH, header::IF_NONE_MATCH].iter().any(|it| headers.contains_key(it)) {
+            return Ok(());
+        }
         let tags = [OperationView::tag(operation), OperationView::page_tag(operation)];
         let is_other = headers.contains_key(header::IF_MATCH)
             && !tags.iter().any(|tag| tag.is_in_if_match(headers));
@@ -321,13 +324,13 @@ impl Monitor {
         }
         let headers = asked.headers;
         let preferences = Preferences::from_headers(headers);
-        let tag = match asked.form {
+        let tag = || match asked.form {
             Form::Page => OperationView::page_tag(&observed.operation),
             Form::Json | Form::Events => OperationView::tag(&observed.operation),
         };
         // The client has another revision, so there is nothing to wait for.
         let is_known =
-            !headers.contains_key(header::IF_NONE_MATCH) || tag.is_in_if_none_match(headers);
+            !headers.contains_key(header::IF_NONE_MATCH) || tag().is_in_if_none_match(headers);
         let wait = preferences.wait().filter(|_| is_known).unwrap_or_default();
         let Held { observed, was_held } = self.operations.hold(asked.owner, observed, wait).await?;
         let urls = self.operations.urls();

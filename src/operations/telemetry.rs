@@ -264,8 +264,8 @@ pub(super) fn describe() {
 }
 
 #[cfg(feature = "metrics")]
-fn label(kind: &Kind) -> String {
-    kind.as_str().to_owned()
+fn label(kind: &Kind) -> metrics::SharedString {
+    kind.shared().into()
 }
 
 #[cfg(feature = "metrics")]

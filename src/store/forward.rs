@@ -1,19 +1,27 @@
 //! A shared or boxed store is a store. Every method is passed on, so that none falls back to its
 //! default where the store has a better one.
+//!
+//! They are written as `async_trait` writes them, so that a call is the store's own future and not a box
+//! around it.
 #![deny(clippy::missing_trait_methods)]
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use super::{
     Acceptance, Capabilities, ClaimRequest, DueQuery, Hints, ListQuery, Observed, OperationStore,
-    Page, StoreError, Submission, Swap, Swapped, async_trait,
+    Page, StoreError, Submission, Swap, Swapped,
 };
 use crate::operation::{OperationId, Outcome, Owner};
 use crate::time::Timestamp;
 
+type Call<'c, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'c>>;
+
 macro_rules! forward {
     ($($pointer:ident)*) => {$(
-        #[async_trait]
         impl<S: OperationStore + ?Sized> OperationStore for $pointer<S> {
             fn capabilities(&self) -> Capabilities {
                 (**self).capabilities()
@@ -23,48 +31,96 @@ macro_rules! forward {
                 (**self).now()
             }
 
-            async fn accept(&self, submission: Submission) -> Result<Acceptance, StoreError> {
-                (**self).accept(submission).await
+            fn accept<'s, 'c>(&'s self, submission: Submission) -> Call<'c, Acceptance>
+            where
+                's: 'c,
+                Self: 'c,
+            {
+                (**self).accept(submission)
             }
 
-            async fn get(&self, id: OperationId) -> Result<Option<Observed>, StoreError> {
-                (**self).get(id).await
+            fn get<'s, 'c>(&'s self, id: OperationId) -> Call<'c, Option<Observed>>
+            where
+                's: 'c,
+                Self: 'c,
+            {
+                (**self).get(id)
             }
 
-            async fn input(&self, id: OperationId) -> Result<Option<bytes::Bytes>, StoreError> {
-                (**self).input(id).await
+            fn input<'s, 'c>(&'s self, id: OperationId) -> Call<'c, Option<Bytes>>
+            where
+                's: 'c,
+                Self: 'c,
+            {
+                (**self).input(id)
             }
 
-            async fn outcome(&self, id: OperationId) -> Result<Option<Outcome>, StoreError> {
-                (**self).outcome(id).await
+            fn outcome<'s, 'c>(&'s self, id: OperationId) -> Call<'c, Option<Outcome>>
+            where
+                's: 'c,
+                Self: 'c,
+            {
+                (**self).outcome(id)
             }
 
-            async fn swap(&self, swap: Swap) -> Result<Swapped, StoreError> {
-                (**self).swap(swap).await
+            fn swap<'s, 'c>(&'s self, swap: Swap) -> Call<'c, Swapped>
+            where
+                's: 'c,
+                Self: 'c,
+            {
+                (**self).swap(swap)
             }
 
-            async fn remove(&self, id: OperationId, expected: u64) -> Result<Swapped, StoreError> {
-                (**self).remove(id, expected).await
+            fn remove<'s, 'c>(&'s self, id: OperationId, expected: u64) -> Call<'c, Swapped>
+            where
+                's: 'c,
+                Self: 'c,
+            {
+                (**self).remove(id, expected)
             }
 
-            async fn due(&self, query: &DueQuery) -> Result<Vec<Observed>, StoreError> {
-                (**self).due(query).await
+            fn due<'s, 'q, 'c>(&'s self, query: &'q DueQuery) -> Call<'c, Vec<Observed>>
+            where
+                's: 'c,
+                'q: 'c,
+                Self: 'c,
+            {
+                (**self).due(query)
             }
 
-            async fn list(&self, owner: &Owner, query: &ListQuery) -> Result<Page, StoreError> {
-                (**self).list(owner, query).await
+            fn list<'s, 'o, 'q, 'c>(
+                &'s self,
+                owner: &'o Owner,
+                query: &'q ListQuery,
+            ) -> Call<'c, Page>
+            where
+                's: 'c,
+                'o: 'c,
+                'q: 'c,
+                Self: 'c,
+            {
+                (**self).list(owner, query)
             }
 
-            async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
-                (**self).purge(limit).await
+            fn purge<'s, 'c>(&'s self, limit: usize) -> Call<'c, usize>
+            where
+                's: 'c,
+                Self: 'c,
+            {
+                (**self).purge(limit)
             }
 
             fn hints(&self) -> Option<Box<dyn Hints>> {
                 (**self).hints()
             }
 
-            async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Observed>, StoreError> {
-                (**self).claim(request).await
+            fn claim<'s, 'r, 'c>(&'s self, request: &'r ClaimRequest) -> Call<'c, Vec<Observed>>
+            where
+                's: 'c,
+                'r: 'c,
+                Self: 'c,
+            {
+                (**self).claim(request)
             }
         }
     )*};
