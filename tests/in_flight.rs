@@ -21,7 +21,7 @@ const OPERATIONS: usize = 100_000;
 const ROUNDS: usize = 3;
 /// The most that one operation in flight may take: its task and future, its entry in the store and
 /// in what finds it by time.
-const MOST_PER_OPERATION: usize = 8 << 10;
+const MOST_PER_OPERATION: usize = 5 << 10;
 /// What may stay behind of all of them together: the runtime's queue of a hundred thousand tasks,
 /// which it keeps, and the room that an empty store and registry have. A map of them that had not
 /// shrunk would take more.

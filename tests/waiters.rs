@@ -26,9 +26,8 @@ use tokio::time::{Instant, sleep};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const WAITERS: usize = 10_000;
-/// The most that one may take, with the task that stands for its connection: 8 KiB. Without optimisation futures
-/// have room for each value that they ever hold.
-const MOST_EACH: usize = if cfg!(debug_assertions) { 12 << 10 } else { 8 << 10 };
+/// The most that one may take, with the task that stands for its connection: 8 KiB.
+const MOST_EACH: usize = 8 << 10;
 /// What may stay behind of all of them: the room that a map, a queue and a timer keep.
 const MOST_LEFT: usize = 4 << 20;
 

@@ -149,7 +149,8 @@ impl Attempt {
                 continue;
             };
             let is_settle = change == Change::Settle;
-            let applied = self.apply(change.clone(), None).await;
+            // Boxed as it is seldom: the task waits here for as long as the work takes, and should be small.
+            let applied = Box::pin(self.apply(change.clone(), None)).await;
             // It may have taken long.
             let now = Instant::now();
             match applied {
@@ -187,8 +188,12 @@ impl Attempt {
         }
     }
 
-    /// Records how the work ended.
-    pub(super) async fn finish(&self, end: End) {
+    /// Records how the work ended. Boxed, as [`keep`](Self::keep) boxes what it does.
+    pub(super) fn finish(&self, end: End) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.record_end(end))
+    }
+
+    async fn record_end(&self, end: End) {
         let attempt = self.run.attempt();
         let fail = |kind| (Change::Fail { attempt, error: Problem::new(kind) }, None);
         let (change, outcome) = match end {
@@ -214,7 +219,7 @@ impl Attempt {
                         _ if self.run.is_cancel_requested() => {
                             (Change::ConfirmCancel { attempt }, None)
                         }
-                        _ => return Box::pin(self.finish(End::Interrupted)).await,
+                        _ => return self.finish(End::Interrupted).await,
                     },
                     Some(error) => self.failure(error, outcome),
                 }

@@ -128,15 +128,20 @@ impl Inner {
     }
 
     /// The same for a call whose failure a client is told of.
-    pub(super) async fn call<T: Send + 'static>(
+    pub(super) fn call<T: Send + 'static>(
         &self,
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-    ) -> Result<T, Problem> {
-        let answer = self.detached(Box::pin(call)).await;
-        if let None | Some(Err(_)) = answer {
-            telemetry::store_failed(None, answer.as_ref().and_then(|answer| answer.as_ref().err()));
+    ) -> impl Future<Output = Result<T, Problem>> + Send {
+        // Boxed before anything waits, so that no request has room for it.
+        let call: Call<_> = Box::pin(call);
+        async move {
+            let answer = self.detached(call).await;
+            if let None | Some(Err(_)) = answer {
+                let error = answer.as_ref().and_then(|answer| answer.as_ref().err());
+                telemetry::store_failed(None, error);
+            }
+            answer.map_or_else(|| Err(unavailable()), |it| it.map_err(|e| store_problem(&e)))
         }
-        answer.map_or_else(|| Err(unavailable()), |answer| answer.map_err(|e| store_problem(&e)))
     }
 
     /// Makes a change, and has follow what follows from it.

@@ -345,11 +345,11 @@ impl Operations {
         Arc::clone(&self.inner().store)
     }
 
-    async fn call<T: Send + 'static>(
+    fn call<T: Send + 'static>(
         &self,
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-    ) -> Result<T, Problem> {
-        self.inner().call(call).await
+    ) -> impl Future<Output = Result<T, Problem>> + Send {
+        self.inner().call(call)
     }
 
     fn apply_problem(&self, error: &ApplyError, id: OperationId) -> Problem {

@@ -60,15 +60,20 @@ impl Task {
         let runtime = self.inner.runtime.clone();
         let span =
             self.inner.settings.run_span.make(self.run.info(self.submission.operation.kind()));
-        // Boxed, because the runtime moves a task several times before it stands still.
-        let run = Box::pin(self.run(work).instrument(span));
-        runtime.spawn(async move {
-            run.await;
+        // Boxed, because the runtime moves a task several times before it stands still; and each for itself, because
+        // the work may take long, and what came before it needs much more room.
+        let begin = Box::pin(self.begin(work));
+        let run = async move {
+            if let Some(accepted) = begin.await {
+                Box::pin(accepted.run()).await;
+            }
             drop(running);
-        });
+        };
+        runtime.spawn(run.instrument(span));
     }
 
-    async fn run(self, mut work: Work) {
+    /// Drives the work until it is answered, or accepted and still this task's to do.
+    async fn begin(self, mut work: Work) -> Option<Accepted> {
         let Self { inner, admitted, run, mut submission, job, wait, answer } = self;
         let mut place = admitted.try_place();
         let mut began = Instant::now();
@@ -87,7 +92,7 @@ impl Task {
                 // A handler that heard of the shutdown has no answer of its own.
                 () = run.interrupted() => {
                     let _ = answer.send(Answer::Refused(shutting_down()));
-                    return;
+                    return None;
                 }
                 outcome = in_time => {
                     admitted.ran(began.elapsed());
@@ -95,7 +100,7 @@ impl Task {
                     telemetry::answered_in_time(kind);
                     // If nobody waits any more, the answer has no reader.
                     let _ = answer.send(ready(kind, outcome));
-                    return;
+                    return None;
                 }
                 () = over => {}
             }
@@ -123,45 +128,73 @@ impl Task {
                         client.tell(ready(&kind, outcome));
                     }
                 }
-                return;
+                return None;
             }
-            Stored::Not(problem) => return client.tell(Answer::Refused(problem)),
-            Stored::Over => return,
+            Stored::Not(problem) => {
+                client.tell(Answer::Refused(problem));
+                return None;
+            }
+            Stored::Over => return None,
         };
         let policy = job.as_ref().map(|job| job.policy);
         let attempt = is_held.then(|| Attempt::new(&inner, &run, &observed, policy));
         client.tell(Answer::Accepted(observed));
-        let Some(attempt) = attempt else {
-            if let Some(job) = job {
-                job.wake.notify_one();
-            }
-            return;
-        };
+        if attempt.is_none()
+            && let Some(job) = job
+        {
+            job.wake.notify_one();
+        }
+        Some(Accepted { attempt: attempt?, admitted, place, began, work, is_late })
+    }
+}
 
-        if is_late {
-            let renew = Change::Renew { attempt: run.attempt(), lease: inner.settings.lease };
-            if attempt.record(renew, None).await.is_err() {
-                return;
+/// Work that is accepted, and that this process does.
+struct Accepted {
+    attempt: Attempt,
+    admitted: Admitted,
+    place: Option<OwnedSemaphorePermit>,
+    /// When the work began, if it has a place.
+    began: Instant,
+    work: Work,
+    /// Whether the store took long to take it.
+    is_late: bool,
+}
+
+impl Accepted {
+    /// Drives the work to its recorded end.
+    #[allow(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
+    fn run(mut self) -> impl Future<Output = ()> + Send {
+        async move {
+            let attempt = &self.attempt;
+            let run = &attempt.run;
+            if self.is_late {
+                let lease = attempt.inner.settings.lease;
+                let renew = Change::Renew { attempt: run.attempt(), lease };
+                if Box::pin(attempt.record(renew, None)).await.is_err() {
+                    return;
+                }
             }
-        }
-        let mut keep = pin!(attempt.keep());
-        let mut ended = None;
-        if place.is_none() {
-            match turn(&attempt, &admitted, keep.as_mut()).await {
-                Ok(turn) => place = Some(turn),
-                Err(end) => ended = Some(end),
+            let end = {
+                let mut keep = pin!(attempt.keep());
+                let mut ended = None;
+                if self.place.is_none() {
+                    match turn(attempt, &self.admitted, keep.as_mut()).await {
+                        Ok(turn) => self.place = Some(turn),
+                        Err(end) => ended = Some(end),
+                    }
+                    self.began = Instant::now();
+                }
+                match ended {
+                    Some(_) if run.signal() == Signal::Interrupt => End::Interrupted,
+                    Some(end) => end,
+                    None => attempt.work_on(self.work, keep).await,
+                }
+            };
+            if self.place.take().is_some() {
+                self.admitted.ran(self.began.elapsed());
             }
-            began = Instant::now();
+            attempt.finish(end).await;
         }
-        let end = match ended {
-            Some(_) if run.signal() == Signal::Interrupt => End::Interrupted,
-            Some(end) => end,
-            None => attempt.work_on(work, keep).await,
-        };
-        if place.take().is_some() {
-            admitted.ran(began.elapsed());
-        }
-        attempt.finish(end).await;
     }
 }
 
@@ -233,7 +266,8 @@ async fn turn(
         place = admitted.place() => place,
     };
     let start = Change::Start { attempt: run.attempt() };
-    attempt.record(start, None).await.map(|()| place).map_err(|_| End::LeaseLost)
+    let began = Box::pin(attempt.record(start, None)).await;
+    began.map(|()| place).map_err(|_| End::LeaseLost)
 }
 
 /// Stores the operation, and says whether it is new.
