@@ -129,6 +129,8 @@ fn the_session_of_the_readme() {
             .expect("a shell");
         assert!(output.status.success(), "{typed}: {}", String::from_utf8_lossy(&output.stderr));
         let printed = String::from_utf8(output.stdout).unwrap();
+        let (head, content) = shown.split_once("\n\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\n", content.len())), "{shown}");
 
         let ((shown_ids, shown), (printed_ids, printed)) =
             (normalized(&shown), normalized(&printed));

@@ -14,6 +14,11 @@ mod servers;
 
 use servers::{Server, Sort};
 
+/// Pixels a side of an image that takes a second or more.
+const LARGE: u32 = 2_500;
+/// Of one that is done while its client waits, on the busiest machine.
+const SMALL: u32 = 100;
+
 /// A process, and its address if it listens.
 struct Service(Child, String);
 
@@ -34,10 +39,10 @@ impl Service {
         Self(process, base.unwrap_or_default().trim_end_matches('.').to_owned())
     }
 
-    /// Uploads an image that takes a second or more, and gives the address of its operation.
-    fn upload(&self, folder: &Path, prefer: &str) -> String {
+    /// Uploads an image of so many pixels a side, and gives the address of what is answered with.
+    fn upload(&self, folder: &Path, side: u32, prefer: &str) -> String {
         let photo = folder.join("photo.jpg");
-        let pixels = image::RgbImage::from_fn(3_000, 2_000, |x, y| {
+        let pixels = image::RgbImage::from_fn(side, side, |x, y| {
             image::Rgb([x, y, x * y / 64].map(|value| u8::try_from(value % 256).unwrap()))
         });
         let mut jpeg = Vec::new();
@@ -83,7 +88,7 @@ fn an_image_is_finished_after_a_crash() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let service = Service::start(&data, &[]);
-    let monitor = service.upload(folder.path(), "respond-async");
+    let monitor = service.upload(folder.path(), LARGE, "respond-async");
     service.until(&monitor, "\"running\"");
     drop(service);
 
@@ -113,7 +118,7 @@ fn a_cluster_survives_its_processes(server: &Server, variable: &str) {
     let url = server.url();
     let start = |role| Service::start(&data, &[(variable, &url), ("ROLE", role)]);
     let (one, other, worker) = (start("gateway"), start("gateway"), start("worker"));
-    let monitor = one.upload(folder.path(), "respond-async");
+    let monitor = one.upload(folder.path(), LARGE, "respond-async");
     drop(one);
     // Any replica answers for any other.
     other.until(&monitor, "\"running\"");
@@ -124,6 +129,6 @@ fn a_cluster_survives_its_processes(server: &Server, variable: &str) {
     let result = other.curl(&format!("{monitor}/result"), &[]);
     assert!(result.starts_with("HTTP/1.1 201"), "{result}");
     // What a worker elsewhere finishes in time is the plain answer.
-    let image = other.upload(folder.path(), "respond-async, wait=60");
+    let image = other.upload(folder.path(), SMALL, "respond-async, wait=60");
     assert!(image.starts_with("/images/"), "{image}");
 }
