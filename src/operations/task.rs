@@ -139,9 +139,7 @@ impl Task {
         let policy = job.as_ref().map(|job| job.policy);
         let attempt = is_held.then(|| Attempt::new(&inner, &run, &observed, policy));
         client.tell(Answer::Accepted(observed));
-        if attempt.is_none()
-            && let Some(job) = job
-        {
+        if let Some(job) = job.filter(|_| !is_held) {
             job.wake.notify_one();
         }
         Some(Accepted { attempt: attempt?, admitted, place, began, work, is_late })
@@ -323,12 +321,13 @@ impl Accepting {
         let (id, kind) = (submission.operation.id(), submission.operation.kind().clone());
         let span = telemetry::accept_span(id, &kind);
         let call = async move {
-            let mut accepted = here.store.submit(submission).await;
-            if accepted.as_ref().is_err_and(|error| error.kind() == StoreErrorKind::Ambiguous)
-                && let Some(observed) = here.find_doubtful(id).await
-            {
-                accepted = Ok(store::Acceptance::Created(observed));
-            }
+            let accepted = match here.store.submit(submission).await {
+                Err(error) if error.kind() == StoreErrorKind::Ambiguous => {
+                    let found = here.find_doubtful(id).await;
+                    found.map(store::Acceptance::Created).ok_or(error)
+                }
+                accepted => accepted,
+            };
             // What comes of it comes also if its client hangs up.
             if let Ok(store::Acceptance::Created(observed)) = &accepted {
                 let operation = &observed.operation;
