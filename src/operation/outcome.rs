@@ -122,8 +122,8 @@ impl Outcome {
             .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
             .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
             .collect();
-        let is_kept = |name: &HeaderName| !NOT_KEPT.contains(name) && !named.contains(name);
-        let gone: Vec<_> = self.headers.keys().filter(|name| !is_kept(name)).cloned().collect();
+        let goes = |name: &&HeaderName| NOT_KEPT.contains(name) || named.contains(name);
+        let gone: Vec<_> = self.headers.keys().filter(goes).cloned().collect();
         for name in gone {
             self.headers.remove(name);
         }
