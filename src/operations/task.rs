@@ -139,9 +139,6 @@ impl Task {
         let policy = job.as_ref().map(|job| job.policy);
         let attempt = is_held.then(|| Attempt::new(&inner, &run, &observed, policy));
         client.tell(Answer::Accepted(observed));
-        if let Some(job) = job.filter(|_| !is_held) {
-            job.wake.notify_one();
-        }
         Some(Accepted { attempt: attempt?, admitted, place, began, work, is_late })
     }
 }
