@@ -5,6 +5,7 @@
 //! | [`getting_started`] | a first program, what it answers, and the words of this crate |
 //! | [`adopting`] | an axum and an actix service get an asynchronous mode, step by step |
 //! | [`http`] | what clients see: every answer, field, member and problem |
+//! | [`client`] | how the client sends, follows, takes up again and reads offline |
 //! | [`other_frameworks`] | what to wire, shown with plain hyper; and without the facade |
 //! | [`stores`] | which store, and its settings |
 //! | [`operating`] | workers, health, metrics, alerts, a runbook, settings and bounds, sizing |
@@ -29,10 +30,10 @@ macro_rules! page {
         #[doc = "[amqp.md]: crate::guide::amqp"]
         #[doc = "[amqp.md#events]: crate::guide::amqp#events"]
         #[doc = "[api.md#every-name]: crate::guide::api#every-name"]
-        #[doc = "[api.md#follow-what-was-accepted]: crate::guide::api#follow-what-was-accepted"]
         #[doc = "[architecture.md#layers]: crate::guide::architecture#layers"]
         #[doc = "[benchmarks.md]: crate::guide::benchmarks"]
         #[doc = "[benchmarks.md#a-gateway-over-rabbitmq]: crate::guide::benchmarks#a-gateway-over-rabbitmq"]
+        #[doc = "[client.md]: crate::guide::client"]
         #[doc = "[comparison.md#protocols]: crate::guide::comparison#protocols"]
         #[doc = "[contributing.md#add-a-profile]: crate::guide::contributing#add-a-profile"]
         #[doc = "[contributing.md#add-a-store]: crate::guide::contributing#add-a-store"]
@@ -42,6 +43,7 @@ macro_rules! page {
         #[doc = "[operating.md#dead-messages]: crate::guide::operating#dead-messages"]
         #[doc = "[operating.md#messages-amqp]: crate::guide::operating#messages-amqp"]
         #[doc = "[operating.md#metrics]: crate::guide::operating#metrics"]
+        #[doc = "[operating.md#the-client-client]: crate::guide::operating#the-client-client"]
         #[doc = "[operating.md#settings-and-bounds]: crate::guide::operating#settings-and-bounds"]
         #[doc = "[operating.md#stopping]: crate::guide::operating#stopping"]
         #[doc = "[other-frameworks.md]: crate::guide::other_frameworks"]
@@ -70,6 +72,10 @@ page! { http = "../docs/http.md" }
 page! {
     #[cfg(any(not(doctest), all(feature = "http-body", feature = "tokio")))]
     other_frameworks = "../docs/other-frameworks.md"
+}
+page! {
+    #[cfg(any(not(doctest), feature = "client-cache"))]
+    client = "../docs/client.md"
 }
 page! { stores = "../docs/stores.md" }
 page! {

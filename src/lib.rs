@@ -2,7 +2,37 @@
 //! `Prefer: respond-async` ([RFC 7240]) gets `202 Accepted` with a link to a status monitor; one that
 //! does not, or whose answer is ready in time, gets the plain answer from the same handler.
 //!
-//! This is the reference. The book is in [`guide`]: begin with [its first program](guide::getting_started).
+//! This is the reference. The book is in [`guide`]: begin with [its first program](guide::getting_started). On axum, a
+//! handler that answers either way, and the monitor, are this (feature `axum`):
+//!
+#![cfg_attr(feature = "axum", doc = "```")]
+#![cfg_attr(not(feature = "axum"), doc = "```ignore")]
+//! use axum::Router;
+//! use axum::extract::State;
+//! use axum::routing::post;
+//! use respond_async::prefer::Preferences;
+//! use respond_async::respond::{Created, Response};
+//! use respond_async::store::MemoryStore;
+//! use respond_async::{Context, Operations, Problem};
+//!
+//! async fn upload(State(operations): State<Operations>, preferences: Preferences) -> Response {
+//!     operations.respond_with(&preferences, enhance).await
+//! }
+//!
+//! async fn enhance(context: Context) -> Result<Created, Problem> {
+//!     context.progress(0.4, "sharpening");
+//!     Ok(Created::at("/images/17"))
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() {
+//! let operations = Operations::builder(MemoryStore::new()).start();
+//! let app: Router = Router::new()
+//!     .route("/images", post(upload))
+//!     .nest("/operations", respond_async::axum::monitor(&operations))
+//!     .with_state(operations);
+//! # }
+//! ```
 //!
 //! # Where things are
 //! Each layer imports only those below it.

@@ -21,7 +21,7 @@
 //! - A message that cannot be read, or that ends its worker again and again, ends as a failed operation and
 //!   in a queue of dead messages.
 //!
-//! The messages are described in `docs/amqp.md`.
+//! The messages are described in [the guide](crate::guide::amqp).
 //!
 //! ```no_run
 //! use respond_async::amqp::{Amqp, Requests, Worker};

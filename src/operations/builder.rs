@@ -407,7 +407,7 @@ impl OperationsBuilder {
 
     /// How the span is made that an attempt runs in, wherever it runs (default: `operation.run`, at the level
     /// `INFO`, with the operation's id and kind, the attempt and the trace's parent). A tracing system is
-    /// told here which trace it belongs to: see docs/operating.md. If the span has a field
+    /// told here which trace it belongs to: see [the guide](crate::guide::operating). If the span has a field
     /// `operation.status`, the operation's end is written to it.
     pub fn run_span(
         mut self,

@@ -13,7 +13,7 @@
 //! - Only `https` URLs of the public internet are called, at two ports. The address that is connected to is the one that
 //!   was looked at; redirects are not followed; answers are shown to nobody.
 //!
-//! docs/webhooks.md has the settings, their limits, and the receiver's side.
+//! [The guide](crate::guide::webhooks) has the settings, their limits, and the receiver's side.
 //!
 //! ```
 //! use respond_async::prefer::Preferences;

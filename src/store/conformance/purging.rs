@@ -83,8 +83,8 @@ async fn one_claim(store: &impl OperationStore) -> Operation {
 }
 
 /// Many operations come, are done, bring another, expire and are purged, all with input, outcome,
-/// key and owner. In the end nothing of them is left, and the place has not grown since the second
-/// tenth of them by more than half ([`Fixture::size`]).
+/// key and owner. In the end nothing of them is left, and the place has not grown: the smallest of the last three
+/// tenths is no more than a quarter above the largest of the first three ([`Fixture::size`]).
 pub async fn c95_a_steady_flow_leaves_nothing<F: Fixture>(fixture: &F) {
     const TENTHS: usize = 10;
     let [store, other, _] = handles(fixture).await;
