@@ -11,6 +11,7 @@ use http::{Request, StatusCode};
 use interposed::{Call, Interposed, When};
 use respond_async::monitor::Monitor;
 use respond_async::operation::{Change, NewOperation};
+use respond_async::operations::HealthStatus;
 use respond_async::prefer::Preferences;
 use respond_async::problem::types;
 use respond_async::respond::{Created, Response};
@@ -147,13 +148,16 @@ async fn what_ends_during_an_outage_is_recorded_after_it() {
 
 #[tokio::test(start_paused = true)]
 async fn what_an_outage_leaves_in_doubt_is_done_if_it_was_accepted() {
-    for prefer in ["respond-async", "respond-async, wait=1"] {
+    // Also at the end of the lease, which is 30 s.
+    for (prefer, outage) in
+        [("respond-async", 4), ("respond-async, wait=1", 4), ("respond-async", 25)]
+    {
         let service = service();
         service.switch.set(Mode::Losing);
         let start = Instant::now();
         is_unavailable(&service.post(prefer, 5).await);
         assert!(start.elapsed().as_secs() <= 3, "{:?}", start.elapsed());
-        sleep(Duration::from_secs(4)).await;
+        sleep(Duration::from_secs(outage)).await;
         service.switch.set(Mode::Well);
         sleep(Duration::from_secs(15)).await;
         let page = service.store.list(&ann(), &ListQuery::default()).await.unwrap();
@@ -181,6 +185,25 @@ async fn the_sweeper_outlives_an_outage() {
         let ended = service.store.get(id).await.unwrap().unwrap().operation;
         assert!(ended.error().unwrap().is(types::INTERRUPTED));
     }
+}
+
+/// One that reads and does not write: nobody else would say so where nothing else is done.
+#[tokio::test(start_paused = true)]
+async fn a_sweep_that_can_end_nothing_says_so() {
+    let memory = MemoryStore::new();
+    let store = Interposed::new(&memory, |when, call| async move {
+        if (when, call) == (When::Before, Call::Swap) {
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "read only"));
+        }
+        Ok(())
+    });
+    let operations = Operations::builder(store).start();
+    sleep(Duration::from_secs(3)).await;
+    assert!(operations.health().await.is_well());
+    let abandoned = new().with_attempt_limit(1).held(Duration::ZERO, true);
+    memory.accept(Submission::new(abandoned)).await.unwrap();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(operations.health().await.sweeper, HealthStatus::Fail);
 }
 
 /// A store that writes, and then loses the answer of the first call of that sort.

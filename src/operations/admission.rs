@@ -13,6 +13,8 @@ pub(super) struct Admission {
     concurrency: usize,
     most: usize,
     taken: AtomicUsize,
+    /// How many of the places taken are for jobs that may be claimed, and are none of them yet.
+    offered: AtomicUsize,
     emptied: Notify,
     /// A moving mean of how long a task runs, in microseconds.
     mean_micros: AtomicU64,
@@ -28,6 +30,8 @@ pub(super) struct Place {
     // Dropped first, so that the place is free before the task counts as gone.
     _permit: OwnedSemaphorePermit,
     pub(super) admitted: Admitted,
+    /// Whether no job has taken it yet.
+    is_offered: bool,
 }
 
 /// How loaded the process is.
@@ -48,6 +52,7 @@ impl Admission {
             concurrency,
             most: concurrency.saturating_add(queue),
             taken: AtomicUsize::new(0),
+            offered: AtomicUsize::new(0),
             emptied: Notify::new(),
             mean_micros: AtomicU64::new(0),
         })
@@ -60,7 +65,8 @@ impl Admission {
 
     /// How many run now.
     pub(super) fn running(&self) -> usize {
-        self.concurrency.saturating_sub(self.places.available_permits())
+        let idle = self.places.available_permits() + self.offered.load(Ordering::Acquire);
+        self.concurrency.saturating_sub(idle)
     }
 
     /// Waits for a place to run in and takes what else is free, up to `most` places; the queue's
@@ -72,8 +78,9 @@ impl Admission {
         std::iter::once(first)
             .chain(others)
             .map(|permit| {
+                self.offered.fetch_add(1, Ordering::AcqRel);
                 self.taken.fetch_add(1, Ordering::AcqRel);
-                Place { _permit: permit, admitted: Admitted(Arc::clone(self)) }
+                Place { _permit: permit, admitted: Admitted(Arc::clone(self)), is_offered: true }
             })
             .collect()
     }
@@ -95,13 +102,13 @@ impl Admission {
 
     pub(super) fn load(&self) -> Load {
         Load {
-            tasks: self.taken.load(Ordering::Relaxed),
+            tasks: self.tasks(),
             concurrency: self.concurrency,
             mean: Duration::from_micros(self.mean_micros.load(Ordering::Relaxed)),
         }
     }
 
-    /// Waits until there is no task.
+    /// Waits until there is no task, and no place for one that may be claimed yet.
     pub(super) async fn emptied(&self) {
         loop {
             let emptied = self.emptied.notified();
@@ -114,7 +121,22 @@ impl Admission {
 
     /// How many tasks there are.
     pub(super) fn tasks(&self) -> usize {
-        self.taken.load(Ordering::Acquire)
+        self.taken.load(Ordering::Acquire).saturating_sub(self.offered.load(Ordering::Acquire))
+    }
+}
+
+impl Place {
+    /// A job is run in it from now on.
+    pub(super) fn occupy(&mut self) {
+        if std::mem::take(&mut self.is_offered) {
+            self.admitted.0.offered.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.occupy();
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::Instrument;
 
-use super::calls::{is_passing, without_panic};
-use super::job::Work;
+use super::calls::is_passing;
+use super::job::{Work, without_panic};
 use super::policy::JobPolicy;
 use super::run::{Run, Signal};
 use super::{Inner, telemetry};
@@ -25,8 +25,8 @@ use crate::store::{ApplyError, Observed};
 const AGAIN: Duration = Duration::from_secs(1);
 /// Later than any work that has to stop.
 const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// After how long to ask again whether the deadline has passed by the store's clock, when it had
-/// by ours.
+/// After how long at the least to ask again whether the deadline has passed by the store's clock, when it had by
+/// ours.
 const DEADLINE_AGAIN: Duration = Duration::from_millis(100);
 
 pub(super) struct Attempt {
@@ -103,6 +103,17 @@ impl Attempt {
         end
     }
 
+    /// Whether this process has the lease still, which the store was asked for at that time. If that was long ago,
+    /// somebody may have taken it since, so it is renewed first.
+    pub(super) async fn holds_still(&self, asked: Instant) -> bool {
+        let lease = self.inner.settings.lease;
+        if asked.elapsed() < lease / 3 {
+            return true;
+        }
+        let renew = Change::Renew { attempt: self.run.attempt(), lease };
+        Box::pin(self.record(renew, None)).await.is_ok()
+    }
+
     /// Renews the lease, writes progress, ends the operation at its deadline, and gives the work
     /// time to stop when it should. Ends only if the work must end.
     pub(super) async fn keep(&self) -> End {
@@ -159,9 +170,10 @@ impl Attempt {
                     run.send(Signal::Cancel);
                 }
                 Some(Ok(_)) => {}
-                // By the store's clock it is not over yet: ask again.
-                Some(Err(ApplyError::Refused(TransitionError::NothingDue, _))) if is_settle => {
-                    deadline = Some(now + DEADLINE_AGAIN);
+                // By the store's clock it is not over yet: ask again when it is.
+                Some(Err(ApplyError::Refused(TransitionError::NothingDue, seen))) if is_settle => {
+                    let left = seen.operation.deadline().map(|at| at.duration_since(seen.now));
+                    deadline = now.checked_add(left.unwrap_or_default().max(DEADLINE_AGAIN));
                 }
                 Some(Err(error)) if !is_passing(&error) => {
                     telemetry::lease_lost(&self.kind);
@@ -177,7 +189,7 @@ impl Attempt {
                         _ => renew_at.max(again),
                     };
                     match change {
-                        Change::Settle => deadline = Some(now + DEADLINE_AGAIN),
+                        Change::Settle => deadline = Some(again),
                         Change::Progress { progress: told, .. } => {
                             progress = progress.or(Some(told));
                         }

@@ -1,7 +1,6 @@
-//! How the store is called on behalf of a request.
+//! How the store is called: to the end, within a time, and what its errors mean to a client.
 
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::job::without_panic;
 use crate::problem::{Problem, types};
 use crate::store::{ApplyError, StoreError, StoreErrorKind};
 
@@ -64,21 +64,6 @@ pub(super) async fn detached<T: Send + 'static>(
     timeout: Duration,
 ) -> Option<T> {
     Detached::begin(runtime, call).await.answer(timeout).await
-}
-
-/// Runs a handler so that a panic becomes a problem that tells nothing of its cause.
-pub(crate) async fn without_panic<T>(
-    mut work: Pin<&mut (impl Future<Output = T> + ?Sized)>,
-) -> Result<T, Problem> {
-    poll_fn(|cx| {
-        // After a panic the future is not polled again, so nobody sees what it left half-done.
-        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-            Err(_) => Poll::Ready(Err(Problem::new(types::INTERNAL))),
-        }
-    })
-    .await
 }
 
 /// What a client is told when the store does not answer in time.

@@ -1,9 +1,11 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -15,9 +17,25 @@ use super::context::Context;
 use super::policy::JobPolicy;
 use super::pulse::Pulse;
 use crate::operation::{IntoOutcome, Kind, Outcome};
+use crate::problem::{Problem, types};
 
 /// The work of a handler, its answer being whatever a synchronous caller would get.
 pub(crate) type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// Runs a handler so that a panic becomes a problem that tells nothing of its cause.
+pub(crate) async fn without_panic<T>(
+    mut work: Pin<&mut (impl Future<Output = T> + ?Sized)>,
+) -> Result<T, Problem> {
+    poll_fn(|cx| {
+        // After a panic the future is not polled again, so nobody sees what it left half-done.
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+            Err(_) => Poll::Ready(Err(Problem::new(types::INTERNAL))),
+        }
+    })
+    .await
+}
 
 /// What a piece of durable work needs to know, and what it is called: it is stored with its
 /// operation, and any process that registered a handler for its kind can do it, this one after a

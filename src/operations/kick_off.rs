@@ -10,9 +10,9 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use super::admission::Admitted;
-use super::calls::{unavailable, without_panic};
+use super::calls::unavailable;
 use super::context::Context;
-use super::job::{Job, Registered, Work};
+use super::job::{Job, Registered, Work, without_panic};
 use super::negotiate::{Begun, Mode, Next, mode, next, refusal};
 use super::run::Run;
 use super::task::{Answer, Task, accept, shutting_down};
@@ -339,11 +339,15 @@ impl<'a> KickOff<'a> {
             if is_new && !is_named && !is_told && observed.operation.status().is_finished() {
                 self.leave_nothing(&observed);
             }
-            Ok(answer)
+            Ok::<_, Problem>(answer)
         };
         let mut response = match answer.await {
             // Whoever has an operation is told where it is, whatever happens later.
             Err(_) if is_new => self.pending(&accepted),
+            // Its key is free again: the same request begins anew.
+            Err(problem) if problem.is(types::NOT_FOUND) || problem.is(types::EXPIRED) => {
+                return Err(unavailable());
+            }
             answer => answer?,
         };
         if !is_new {

@@ -118,9 +118,7 @@ pub use telemetry::RunInfo;
 pub(crate) use telemetry::polled;
 
 #[cfg(feature = "amqp")]
-pub(crate) use calls::without_panic;
-#[cfg(feature = "amqp")]
-pub(crate) use job::Work;
+pub(crate) use job::{Work, without_panic};
 #[cfg(feature = "amqp")]
 pub(crate) use run::{Run, Running, Runs};
 #[cfg(feature = "amqp")]
@@ -232,8 +230,11 @@ impl Operations {
             return Ok((observed, None));
         }
         let store = self.store();
-        let outcome = self.call(async move { store.outcome(id).await }).await?;
-        Ok((observed, outcome))
+        match self.call(async move { store.outcome(id).await }).await? {
+            // It may have gone since.
+            None => Ok((self.get(owner, id).await?, None)),
+            outcome => Ok((observed, outcome)),
+        }
     }
 
     /// Requests the cancellation of an operation of that owner, and gives it as it then stands:

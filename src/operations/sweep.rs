@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use super::calls::{Call, detached, is_passing};
 use super::{Inner, Operations, telemetry};
 use crate::operation::{Change, Due};
-use crate::store::{DueQuery, OperationStore, StoreError};
+use crate::store::{ApplyError, DueQuery, OperationStore, StoreError};
 
 /// How many operations one step settles or purges; steps follow each other while there are more.
 const BATCH: usize = 500;
@@ -62,9 +62,20 @@ async fn sweep(
         let call = async move { Ok(inner.apply_to(observed, Change::Settle, None).await) };
         match in_time(Box::pin(call), timeout).await {
             Ok(Ok(_)) => settled += 1,
-            // Somebody else was first, or this one cannot be written: it holds up no other.
-            Ok(Err(error)) if !is_passing(&error) => {}
-            Ok(Err(_)) => break,
+            Ok(Err(error)) => {
+                let is_passing = is_passing(&error);
+                match error {
+                    ApplyError::Store(error) if is_passing => trouble = Some(Some(error)),
+                    ApplyError::Store(error) => {
+                        telemetry::store_failed(Some("sweeper"), Some(&error));
+                    }
+                    _ => {}
+                }
+                // Else somebody was first, or this one cannot be written: it holds up no other.
+                if is_passing {
+                    break;
+                }
+            }
             // What has expired can perhaps be purged all the same.
             Err(error) => {
                 trouble = Some(error);

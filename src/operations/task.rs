@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
 use super::admission::Admitted;
 use super::attempt::{Attempt, End};
-use super::calls::{Detached, store_problem, unavailable, without_panic};
-use super::job::{Registered, Work};
+use super::calls::{Detached, store_problem, unavailable};
+use super::job::{Registered, Work, without_panic};
 use super::run::{Run, Signal};
 use super::{Inner, pace, telemetry};
 use crate::operation::{Change, IntoOutcome, Kind, OperationId, Outcome};
@@ -23,6 +23,9 @@ use crate::problem::{Problem, types};
 use crate::store::{
     self, Full, Observed, OperationStore, OperationStoreExt, StoreError, StoreErrorKind, Submission,
 };
+
+/// How long to wait at the most before an acceptance in doubt is looked for again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 /// What the request that began the work is answered with.
 pub(super) enum Answer {
@@ -116,8 +119,9 @@ impl Task {
         let mut client = Client(Some(answer));
         let has_begun = place.is_some() && !wait.is_zero();
         let kind = submission.operation.kind().clone();
-        let (observed, is_late) = match stored(&inner, submission, &mut client).await {
-            Stored::New { observed, is_late } => (observed, is_late),
+        let asked = Instant::now();
+        let observed = match stored(&inner, submission, &mut client).await {
+            Stored::New(observed) => observed,
             // There is no room for what has begun: its client gets its answer, late as it is.
             Stored::Not(_) if has_begun => {
                 tokio::select! {
@@ -139,7 +143,7 @@ impl Task {
         let policy = job.as_ref().map(|job| job.policy);
         let attempt = is_held.then(|| Attempt::new(&inner, &run, &observed, policy));
         client.tell(Answer::Accepted(observed));
-        Some(Accepted { attempt: attempt?, admitted, place, began, work, is_late })
+        Some(Accepted { attempt: attempt?, admitted, place, began, work, asked })
     }
 }
 
@@ -151,8 +155,8 @@ struct Accepted {
     /// When the work began, if it has a place.
     began: Instant,
     work: Work,
-    /// Whether the store took long to take it.
-    is_late: bool,
+    /// When the store was asked to take it.
+    asked: Instant,
 }
 
 impl Accepted {
@@ -162,12 +166,8 @@ impl Accepted {
         async move {
             let attempt = &self.attempt;
             let run = &attempt.run;
-            if self.is_late {
-                let lease = attempt.inner.settings.lease;
-                let renew = Change::Renew { attempt: run.attempt(), lease };
-                if Box::pin(attempt.record(renew, None)).await.is_err() {
-                    return;
-                }
+            if !attempt.holds_still(self.asked).await {
+                return;
             }
             let end = {
                 let mut keep = pin!(attempt.keep());
@@ -215,7 +215,7 @@ fn ready(kind: &Kind, outcome: Result<Outcome, Problem>) -> Answer {
 /// What became of work that was to be stored.
 enum Stored {
     /// Its operation is new. If that was late, its client has been told something else.
-    New { observed: Box<Observed>, is_late: bool },
+    New(Box<Observed>),
     /// The store does not take it.
     Not(Problem),
     /// It is not this process's to do, and its client has been told.
@@ -232,7 +232,7 @@ async fn stored(inner: &Arc<Inner>, submission: Submission, client: &mut Client)
         accepted = accepting.answer(inner, inner.settings.lease).await;
     }
     match accepted {
-        Some(Ok((observed, true))) => Stored::New { observed, is_late },
+        Some(Ok((observed, true))) => Stored::New(observed),
         Some(Ok((observed, false))) => {
             client.tell(Answer::Existing(observed));
             Stored::Over
@@ -288,14 +288,15 @@ impl Inner {
     /// Looks for an operation whose acceptance got no clear answer, less and less often, for as long as a lease: the
     /// store may have it, and then it is this process's to do.
     async fn find_doubtful(&self, id: OperationId) -> Option<Box<Observed>> {
-        let over = Instant::now() + self.settings.lease;
-        let mut pause = pace::MIN;
-        while Instant::now() + pause < over {
-            sleep(pause).await;
+        let lease = self.settings.lease;
+        let over = Instant::now() + lease;
+        let mut pause = pace::MIN.min(lease / 4);
+        while Instant::now() < over {
+            sleep_until(over.min(Instant::now() + pause)).await;
             if let Ok(Some(observed)) = self.store.get(id).await {
                 return Some(Box::new(observed));
             }
-            pause *= 2;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         None
     }
@@ -316,6 +317,7 @@ impl Accepting {
         let submission = submission.with_limits(limits);
         let here = Arc::clone(inner);
         let (id, kind) = (submission.operation.id(), submission.operation.kind().clone());
+        let asked = (!inner.follow_ups.is_empty()).then(|| submission.operation.clone());
         let span = telemetry::accept_span(id, &kind);
         let call = async move {
             let accepted = match here.store.submit(submission).await {
@@ -329,7 +331,10 @@ impl Accepting {
             if let Ok(store::Acceptance::Created(observed)) = &accepted {
                 let operation = &observed.operation;
                 telemetry::accepted(operation);
-                here.follow_acceptance(operation);
+                if let Some(asked) = asked {
+                    // If its answer got lost, it may be further by now.
+                    here.follow_acceptance(&asked.accept(operation.created()));
+                }
                 let is_held = operation.lease_expires().is_some();
                 if let Some(job) = here.jobs.get(operation.kind().as_str()).filter(|_| !is_held) {
                     job.wake.notify_one();

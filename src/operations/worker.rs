@@ -1,9 +1,7 @@
 //! Claims stored jobs and runs them, each kind by itself.
 
-use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,13 +11,14 @@ use tracing::Instrument;
 use super::admission::Place;
 use super::attempt::{Attempt, End};
 use super::context::Context;
+use super::hints::Listener;
 use super::job::{Registered, Work};
 use super::pulse::PulseGuard;
 use super::run::Run;
 use super::{Inner, Operations, telemetry};
 use crate::operation::{IntoOutcome, OperationId, Outcome};
 use crate::problem::{Problem, types};
-use crate::store::{ClaimRequest, Hint, Hints, Observed, OperationStore};
+use crate::store::{ClaimRequest, Hint, Observed, OperationStore};
 
 /// How many jobs are claimed at once at the most.
 const BATCH: usize = 64;
@@ -39,8 +38,9 @@ pub(super) fn spawn(operations: &Operations) {
 
 async fn work(inner: Weak<Inner>, job: Arc<Registered>) {
     let Some((mut hints, interval)) = inner.upgrade().map(|inner| {
+        let interval = inner.settings.poll_interval;
         // Listened to before the first look, so that no job falls in between.
-        (inner.store.hints(), inner.settings.poll_interval)
+        (Listener::new(&inner.store, interval.min(LONGEST_PAUSE)), interval)
     }) else {
         return;
     };
@@ -49,16 +49,16 @@ async fn work(inner: Weak<Inner>, job: Arc<Registered>) {
     loop {
         let places = job.admission.places(BATCH).await;
         let Some(inner) = inner.upgrade().filter(|inner| !inner.is_closing()) else { return };
-        let asked = places.len();
-        let claimed = claim(&inner, &job, asked).await;
+        let (wanted, asked) = (places.len(), Instant::now());
+        let claimed = claim(&inner, &job, wanted).await;
         job.pulse.beat(claimed.is_some());
         if let Some(claimed) = claimed {
             pause = interval;
             let found = claimed.len();
             for (observed, place) in claimed.into_iter().zip(places) {
-                tokio::spawn(run(Arc::clone(&inner), Arc::clone(&job), observed, place));
+                tokio::spawn(run(Arc::clone(&inner), Arc::clone(&job), observed, place, asked));
             }
-            if found == asked {
+            if found == wanted {
                 continue;
             }
         } else {
@@ -80,27 +80,29 @@ async fn claim(inner: &Inner, job: &Registered, most: usize) -> Option<Vec<Obser
 }
 
 /// Waits until there may be work: until somebody says so, or for that time.
-async fn wait(job: &Registered, hints: &mut Option<Box<dyn Hints>>, pause: Duration) {
-    let mut over = pin!(sleep(pause));
-    let mut woken = pin!(job.wake.notified());
-    poll_fn(|cx| {
-        if woken.as_mut().poll(cx).is_ready() || over.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
+async fn wait(job: &Registered, hints: &mut Option<Listener>, pause: Duration) {
+    let hinted = async {
+        match hints {
+            Some(hints) => while matches!(hints.next().await, Hint::Changed(_)) {},
+            None => std::future::pending().await,
         }
-        loop {
-            match hints.as_mut().map(|hints| hints.poll_hint(cx)) {
-                Some(Poll::Ready(Some(Hint::Changed(_)))) => {}
-                Some(Poll::Ready(Some(_))) => return Poll::Ready(()),
-                Some(Poll::Ready(None)) => *hints = None,
-                Some(Poll::Pending) | None => return Poll::Pending,
-            }
-        }
-    })
-    .await;
+    };
+    tokio::select! {
+        () = job.wake.notified() => {}
+        () = sleep(pause) => {}
+        () = hinted => {}
+    }
 }
 
-/// Runs a job that was claimed.
-async fn run(inner: Arc<Inner>, job: Arc<Registered>, observed: Observed, place: Place) {
+/// Runs a job that was claimed by a call that began at `asked`.
+async fn run(
+    inner: Arc<Inner>,
+    job: Arc<Registered>,
+    observed: Observed,
+    mut place: Place,
+    asked: Instant,
+) {
+    place.occupy();
     let Observed { operation, now, .. } = &observed;
     let left = operation.deadline().map(|deadline| deadline.duration_since(*now));
     let deadline = left.and_then(|left| Instant::now().checked_add(left));
@@ -109,6 +111,9 @@ async fn run(inner: Arc<Inner>, job: Arc<Registered>, observed: Observed, place:
     let attempt = Attempt::new(&inner, &run, &observed, Some(job.policy));
     if inner.is_closing() {
         return attempt.finish(End::NotBegun).await;
+    }
+    if !attempt.holds_still(asked).await {
+        return;
     }
     let span = inner.settings.run_span.make(run.info(operation.kind()));
     let context = Context::of(&run);

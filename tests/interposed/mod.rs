@@ -5,13 +5,16 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use respond_async::store::{
-    Acceptance, Capabilities, ClaimRequest, DueQuery, Hints, ListQuery, Observed, OperationStore,
-    Page, StoreError, Submission, Swap, Swapped,
+    Acceptance, Capabilities, ClaimRequest, DueQuery, Hint, Hints, ListQuery, Observed,
+    OperationStore, Page, StoreError, Submission, Swap, Swapped,
 };
+use respond_async::time::Timestamp;
 use respond_async::{OperationId, Outcome, Owner};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +39,17 @@ pub(crate) struct Interposed {
     store: Arc<dyn OperationStore>,
     hook: Arc<dyn Fn(When, Call) -> Answer + Send + Sync>,
     has_hints: bool,
+    first_hints_end: Arc<AtomicBool>,
+}
+
+/// Hints that give no more.
+#[derive(Debug)]
+struct Ended;
+
+impl Hints for Ended {
+    fn poll_hint(&mut self, _: &mut Context<'_>) -> Poll<Option<Hint>> {
+        Poll::Ready(None)
+    }
 }
 
 impl Interposed {
@@ -47,13 +61,25 @@ impl Interposed {
         F: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
         let hook = move |when, call| -> Answer { Box::pin(hook(when, call)) };
-        Self { store: Arc::new(store.clone()), hook: Arc::new(hook), has_hints: true }
+        Self {
+            store: Arc::new(store.clone()),
+            hook: Arc::new(hook),
+            has_hints: true,
+            first_hints_end: Arc::default(),
+        }
     }
 
     /// The store gives no hints.
     #[allow(dead_code, reason = "not every test that has this module wants it")]
     pub(crate) fn without_hints(self) -> Self {
         Self { has_hints: false, ..self }
+    }
+
+    /// The first hints that are asked for end at once.
+    #[allow(dead_code, reason = "not every test that has this module wants it")]
+    pub(crate) fn whose_first_hints_end(self) -> Self {
+        self.first_hints_end.store(true, Ordering::SeqCst);
+        self
     }
 
     async fn call<T>(
@@ -74,6 +100,8 @@ impl fmt::Debug for Interposed {
     }
 }
 
+// A method with a default that is not passed on would have the tests take another way than services do.
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl OperationStore for Interposed {
     fn capabilities(&self) -> Capabilities {
@@ -116,7 +144,14 @@ impl OperationStore for Interposed {
         self.call(Call::Other, self.store.purge(limit)).await
     }
 
+    fn now(&self) -> Option<Timestamp> {
+        self.store.now()
+    }
+
     fn hints(&self) -> Option<Box<dyn Hints>> {
+        if self.first_hints_end.swap(false, Ordering::SeqCst) {
+            return Some(Box::new(Ended));
+        }
         self.store.hints().filter(|_| self.has_hints)
     }
 

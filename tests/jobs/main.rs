@@ -9,6 +9,7 @@ mod interposed;
 mod attempts;
 mod ends;
 mod idempotency;
+mod late;
 mod leases;
 mod negotiation;
 mod room;
