@@ -279,13 +279,6 @@ impl Model for Register {
     }
 }
 
-const SAFETY: [&str; 4] = [
-    "what has ended never changes",
-    "a stale worker changes nothing",
-    "what was purged stays away",
-    "who was told canceled reads canceled",
-];
-
 #[test]
 #[ignore = "takes minutes without optimisation: cargo test --release -p model -- --ignored"]
 fn the_rules_hold_under_every_interleaving() {
@@ -304,7 +297,9 @@ fn each_check_is_needed() {
     for (weakness, broken) in [
         (Weakness::NoAttemptCheck, "a stale worker changes nothing"),
         (Weakness::ReaperById, "what has ended never changes"),
+        (Weakness::ReaperById, "what was purged stays away"),
         (Weakness::CancelFromStaleRead, "what has ended never changes"),
+        (Weakness::CancelFromStaleRead, "who was told canceled reads canceled"),
     ] {
         let checker = Register(weakness)
             .checker()
@@ -315,6 +310,5 @@ fn each_check_is_needed() {
         let path = checker.discovery(broken);
         let path = path.unwrap_or_else(|| panic!("{weakness:?} breaks nothing"));
         println!("{weakness:?} breaks {broken:?} in {} steps", path.into_actions().len());
-        assert!(SAFETY.contains(&broken));
     }
 }
