@@ -44,6 +44,34 @@ enum Style {
     Document,
     /// 202 while it runs, and then the answer itself, as OData, FHIR and Azure's `Location` have it.
     Replay,
+    /// 202 with a document while it runs, and then one of those two.
+    Either,
+}
+
+impl Style {
+    fn may_replay(self) -> bool {
+        matches!(self, Self::Replay | Self::Either)
+    }
+
+    /// The document of an operation that a 2xx of the monitor is; none if it is the replayed answer of an
+    /// operation that has ended.
+    fn document(self, answer: &Response<Bytes>) -> Result<Option<Snapshot>, ClientError> {
+        let (headers, surely) = (answer.headers(), self == Self::Document);
+        let is_replayed = self == Self::Replay
+            || headers.contains_key(ASYNC_RESULT)
+            || !(surely || is_json(headers));
+        if is_replayed {
+            return Ok(None);
+        }
+        // Whoever says when to come again has not ended, by whatever word. Clients have to bear new ones
+        // (https://google.aip.dev/216).
+        let goes_on = headers.contains_key(header::RETRY_AFTER);
+        match Snapshot::read(answer.body(), surely || goes_on) {
+            Ok(Some(snapshot)) => Ok(Some(snapshot)),
+            Ok(None) if !surely => Ok(None),
+            _ => Err(bad(ClientErrorKind::Unreadable, answer)),
+        }
+    }
 }
 
 /// An operation that is followed. All that another process needs to go on.
@@ -241,6 +269,7 @@ impl Follow {
             StatusCode::ACCEPTED => {
                 (self.style, self.seen, self.failures) = (Style::Replay, true, 0);
                 if let Ok(Some(snapshot)) = Snapshot::read(answer.body(), false) {
+                    self.style = Style::Either;
                     // Whatever it says of itself: it is not finished while it is a 202.
                     let status = Some(snapshot.status()).filter(|status| !status.is_finished());
                     self.snapshot = if status.is_some() { snapshot } else { Snapshot::running() };
@@ -263,7 +292,7 @@ impl Follow {
                 Ok(self.failed(failed, Some((headers, now)), policy, random))
             }
             // The replayed answer of an operation that failed.
-            _ if self.style == Style::Replay => Ok(Step::Finished(Finished::failed(None, answer))),
+            _ if self.style.may_replay() => Ok(Step::Finished(Finished::failed(None, answer))),
             _ => Err(bad(ClientErrorKind::Refused, &answer)),
         }
     }
@@ -278,7 +307,7 @@ impl Follow {
         now: Timestamp,
         random: u32,
     ) -> Result<Step, ClientError> {
-        let mut snapshot = match self.document(&answer) {
+        let mut snapshot = match self.style.document(&answer) {
             Ok(Some(snapshot)) => snapshot,
             Ok(None) => return Ok(Step::Finished(Finished::replayed(answer))),
             Err(failed) => {
@@ -313,26 +342,6 @@ impl Follow {
         self.error = error;
         self.result = Some(origins.join(base, &link)?);
         Ok(Step::Again(Duration::ZERO))
-    }
-
-    /// The document of an operation that a 2xx of the monitor is; none if it is the replayed answer of an
-    /// operation that has ended.
-    fn document(&self, answer: &Response<Bytes>) -> Result<Option<Snapshot>, ClientError> {
-        let (headers, surely) = (answer.headers(), self.style == Style::Document);
-        let is_replayed = self.style == Style::Replay
-            || headers.contains_key(ASYNC_RESULT)
-            || !(surely || is_json(headers));
-        if is_replayed {
-            return Ok(None);
-        }
-        // Whoever says when to come again has not ended, by whatever word. Clients have to bear new ones
-        // (https://google.aip.dev/216).
-        let goes_on = headers.contains_key(header::RETRY_AFTER);
-        match Snapshot::read(answer.body(), surely || goes_on) {
-            Ok(Some(snapshot)) => Ok(Some(snapshot)),
-            Ok(None) if !surely => Ok(None),
-            _ => Err(bad(ClientErrorKind::Unreadable, answer)),
-        }
     }
 
     /// Whether that is the outcome that the monitor told of: by its status, and where whatever is on the way

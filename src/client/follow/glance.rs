@@ -5,7 +5,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 use url::Url;
 
-use super::{DOCUMENT, Follow, Style, bad, is_passing};
+use super::{DOCUMENT, Follow, bad, is_passing};
 use crate::client::error::{ClientError, ClientErrorKind};
 
 /// How an operation stands.
@@ -43,13 +43,13 @@ impl Follow {
         }
         if !status.is_success() {
             // What leads on shows no state: to delete after it may be to forget what has ended.
-            let has_failed = self.style == Style::Replay
+            let has_failed = self.style.may_replay()
                 && status.is_client_error()
                 && !is_passing(status)
                 && !matches!(status.as_u16(), 401 | 403 | 404 | 410);
             return if has_failed { Ok(Glance::Finished) } else { Err(untaken(answer, url)) };
         }
-        let document = self.document(answer).map_err(|it| it.with_url(url.clone()))?;
+        let document = self.style.document(answer).map_err(|it| it.with_url(url.clone()))?;
         let is_finished = document.is_none_or(|document| document.status().is_finished());
         let tag = answer.headers().get(header::ETAG).and_then(|tag| strong(tag.to_str().ok()?));
         Ok(if is_finished { Glance::Finished } else { Glance::Live(tag) })

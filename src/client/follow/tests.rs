@@ -261,6 +261,35 @@ fn a_replayed_answer_is_the_end() {
     assert_eq!(follow.snapshot.status(), Status::Running);
 }
 
+/// Azure's clients read the content of a 202 too.
+#[test]
+fn a_document_in_a_202_says_nothing_of_how_the_end_is_told() {
+    let running = || {
+        let mut follow = follow();
+        give(&mut follow, 202, &[], "");
+        again(give(&mut follow, 202, DOCUMENT, r#"{"status":"InProgress"}"#), 1_125);
+        let kept = serde_json::to_string(&follow).unwrap();
+        serde_json::from_str::<Follow>(&kept).unwrap()
+    };
+    let error = r#"{"status":"Failed","error":{"code":"C","message":"No image"}}"#;
+    let ended = finished(give(&mut running(), 200, DOCUMENT, error));
+    assert!(matches!(ended, Finished::Failed(it, Some(_)) if it.detail() == Some("No image")));
+    let ended = finished(give(&mut running(), 200, DOCUMENT, r#"{"status":"Canceled"}"#));
+    assert_eq!(ended, Finished::Canceled);
+    let mut follow = running();
+    again(give(&mut follow, 200, DOCUMENT, r#"{"status":"Running"}"#), 750);
+    for (fields, body) in [
+        (DOCUMENT, r#"{"status":"shipped"}"#),
+        (DOCUMENT, r#"{"id":17}"#),
+        (&[("content-type", "image/png")], "x"),
+    ] {
+        let ended = finished(give(&mut running(), 200, fields, body));
+        assert!(matches!(ended, Finished::Succeeded(outcome) if outcome.body == body));
+    }
+    let ended = finished(give(&mut running(), 422, &[], ""));
+    assert!(matches!(ended, Finished::Failed(problem, Some(_)) if problem.status() == 422));
+}
+
 #[test]
 fn a_poll_that_fails_is_tried_again() {
     for status in [408, 425, 429, 500, 502, 503, 504] {
