@@ -340,7 +340,11 @@ impl Follow {
             }));
         };
         self.error = error;
-        self.result = Some(origins.join(base, &link)?);
+        match origins.join(base, &link) {
+            Ok(url) => self.result = Some(url),
+            Err(_) if status == Status::Failed => return Ok(self.failed_without_outcome(None)),
+            Err(error) => return Err(error),
+        }
         Ok(Step::Again(Duration::ZERO))
     }
 
@@ -381,9 +385,7 @@ impl Follow {
             return Ok(self.failed(failed, Some((answer.headers(), now)), policy, random));
         }
         if self.snapshot.status() == Status::Failed {
-            // Why it failed is known; the answer that told it at length is gone.
-            let error = self.error.take().unwrap_or_else(|| Problem::from_status(status));
-            return Ok(Step::Finished(Finished::Failed(error, None)));
+            return Ok(self.failed_without_outcome(Some(status)));
         }
         Err(bad(
             match status {
@@ -392,6 +394,13 @@ impl Follow {
             },
             &answer,
         ))
+    }
+
+    /// Why it failed is known; the answer that told it at length is gone, or is not this client's to ask for.
+    fn failed_without_outcome(&mut self, answered: Option<StatusCode>) -> Step {
+        let status = answered.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let error = self.error.take().unwrap_or_else(|| Problem::from_status(status));
+        Step::Finished(Finished::Failed(error, None))
     }
 
     /// A poll that failed, which says nothing of the operation.

@@ -10,6 +10,7 @@ use url::Url;
 use super::{Follow, Origins, Step};
 use crate::client::error::{ClientError, ClientErrorKind};
 use crate::header::Link;
+use crate::operation::Status;
 use crate::prefer::PreferenceApplied;
 
 /// How often links may lead on before there is an answer.
@@ -30,6 +31,9 @@ impl Follow {
             return Step::Failed(error.with_url(self.monitor.clone()));
         }
         match origins.join(self.target(), target) {
+            Err(_) if self.result.is_some() && self.snapshot.status() == Status::Failed => {
+                return self.failed_without_outcome(None);
+            }
             Err(error) => return Step::Failed(error.with_status(status)),
             Ok(url) if self.result.is_some() => self.result = Some(url),
             Ok(url) => self.lead_on(status, url),

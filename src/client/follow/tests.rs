@@ -184,6 +184,19 @@ fn a_failed_operation_is_no_failed_poll() {
         matches!(ended, Finished::Failed(problem, None) if problem.title() == Some("No image"))
     );
 
+    // It is at another origin, at once or by a redirect.
+    let foreign = r#"{"status":"failed","error":{"title":"No image"},
+        "result":{"href":"//other.example/r"}}"#;
+    let elsewhere = [("location", "//other.example/r")];
+    for step in
+        [give(&mut follow(), 200, DOCUMENT, foreign), give(&mut failing(), 307, &elsewhere, "")]
+    {
+        let ended = finished(step);
+        assert!(
+            matches!(ended, Finished::Failed(problem, None) if problem.title() == Some("No image"))
+        );
+    }
+
     let alone = r#"{"status":"failed","error":{"title":"No image","status":422}}"#;
     let ended = finished(give(&mut follow(), 200, DOCUMENT, alone));
     assert!(matches!(ended, Finished::Failed(problem, Some(_)) if problem.status() == 422));
