@@ -53,6 +53,12 @@ impl Style {
         matches!(self, Self::Replay | Self::Either)
     }
 
+    /// What is known of the answers where a 302 of the monitor leads: that is the monitor itself for this once,
+    /// or the outcome.
+    fn found(self) -> Self {
+        if self == Self::Document { Self::Unknown } else { self }
+    }
+
     /// The document of an operation that a 2xx of the monitor is; none if it is the replayed answer of an
     /// operation that has ended.
     fn document(self, answer: &Response<Bytes>) -> Result<Option<Snapshot>, ClientError> {
@@ -81,6 +87,9 @@ pub(super) struct Follow {
     /// Where the monitor is for the next poll alone, if it was moved for a time.
     #[serde(skip)]
     detour: Option<Url>,
+    /// Whether what is there may as well be the outcome (302).
+    #[serde(skip)]
+    found: bool,
     /// Where the outcome is, once that is known. Another process asks the monitor again, which tells the
     /// error and the status of the outcome too.
     #[serde(skip)]
@@ -162,6 +171,7 @@ impl Follow {
         Self {
             monitor,
             detour: None,
+            found: false,
             result: None,
             snapshot: Snapshot::running(),
             style: Style::Unknown,
@@ -181,7 +191,8 @@ impl Follow {
     /// be an event stream.
     pub(super) fn request(&self, policy: &PollPolicy, streams: bool) -> (&Url, HeaderMap) {
         let mut headers = HeaderMap::new();
-        let Some(result) = &self.result else {
+        // As the outcome is asked for, which may be there too.
+        if self.result.is_none() && !self.found {
             let accept = if streams { EVENTS_OR_DOCUMENT } else { DOCUMENT };
             headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
             let seen = self.last_event_id.as_ref().filter(|_| streams);
@@ -197,9 +208,8 @@ impl Follow {
                     headers.extend(wait.map(|wait| (PREFER, wait)));
                 }
             }
-            return (self.target(), headers);
-        };
-        (result, headers)
+        }
+        (self.target(), headers)
     }
 
     /// Where the next request goes.
@@ -241,7 +251,7 @@ impl Follow {
         }
         // Links are relative to where they were read (RFC 3986 §5.1.3).
         let base = self.target().clone();
-        (self.redirects, self.detour) = (0, None);
+        (self.redirects, self.detour, self.found) = (0, None, false);
         let step = match self.result {
             None => self.polled(answer, &base, origins, policy, now, random),
             Some(_) => self.fetched(answer, policy, now, random),

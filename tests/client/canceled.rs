@@ -129,6 +129,32 @@ async fn a_monitor_that_has_moved_is_canceled_where_it_is() {
             assert_eq!(deletion.headers()["if-match"], "\"2\"");
         }
     }
+    // By 302 it is deleted where it was seen: an outcome may be there as well.
+    let found = || led(302, "/moved");
+    let look = || [found(), tagged("\"2\"", RUNNING), say(202, &[], "")];
+    let (script, client) = Script::new([accepted()].into_iter().chain(look()));
+    begin(&client).await.cancel().await.unwrap();
+    let asked = script.asked();
+    let deletion = &asked.last().unwrap().request;
+    assert_eq!((deletion.method(), deletion.uri().path()), (&Method::DELETE, "/moved"));
+    assert_eq!(deletion.headers()["if-match"], "\"2\"");
+    // A tag is known already.
+    let turns = [accepted(), tagged("\"2\"", HALF), found()];
+    let (script, client) = Script::new(turns.into_iter().chain(look()));
+    let mut poller = begin(&client).await;
+    poller.next().await.unwrap().unwrap();
+    poller.cancel().await.unwrap();
+    assert_eq!(script.asked().last().unwrap().request.uri().path(), "/moved");
+    let turns = [accepted(), tagged("\"2\"", HALF), found(), found(), say(200, &[], "made")];
+    let (script, client) = Script::new(turns);
+    let mut poller = begin(&client).await;
+    poller.next().await.unwrap().unwrap();
+    poller.cancel().await.unwrap();
+    assert!(
+        script.asked().iter().all(|it| {
+            it.request.method() != Method::DELETE || it.request.uri().path() == "/o/1"
+        })
+    );
     // What has ended is left as it is there too.
     let succeeded = r#"{"status":"succeeded","result":{"href":"/o/1/result"}}"#;
     let (script, client) =

@@ -20,6 +20,7 @@ impl Follow {
     pub(in crate::client) fn takes_stream(&self, policy: &PollPolicy) -> bool {
         policy.events
             && self.result.is_none()
+            && !self.found
             && self.style != Style::Replay
             && self.streams != Streams::No
     }

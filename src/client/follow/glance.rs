@@ -28,14 +28,16 @@ impl Follow {
         HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(DOCUMENT))])
     }
 
-    /// What the answer to a plain GET of the monitor says, which came from there.
+    /// What the answer to a plain GET of the monitor says, which came from there; `found` says that a 302 led
+    /// there.
     pub(in crate::client) fn glance(
         &self,
         answer: &Response<Bytes>,
         url: &Url,
+        found: bool,
     ) -> Result<Glance, ClientError> {
         let status = answer.status();
-        if matches!(status, StatusCode::FOUND | StatusCode::SEE_OTHER) {
+        if status == StatusCode::SEE_OTHER {
             return Ok(Glance::Finished);
         }
         if status == StatusCode::ACCEPTED {
@@ -49,7 +51,8 @@ impl Follow {
                 && !matches!(status.as_u16(), 401 | 403 | 404 | 410);
             return if has_failed { Ok(Glance::Finished) } else { Err(untaken(answer, url)) };
         }
-        let document = self.style.document(answer).map_err(|it| it.with_url(url.clone()))?;
+        let style = if found { self.style.found() } else { self.style };
+        let document = style.document(answer).map_err(|it| it.with_url(url.clone()))?;
         let is_finished = document.is_none_or(|document| document.status().is_finished());
         let tag = answer.headers().get(header::ETAG).and_then(|tag| strong(tag.to_str().ok()?));
         Ok(if is_finished { Glance::Finished } else { Glance::Live(tag) })
@@ -99,24 +102,32 @@ mod tests {
                 answer = answer.header(*name, *value);
             }
             let answer = answer.body(Bytes::from_static(body.as_bytes())).unwrap();
-            let glance = follow().glance(&answer, &url()).unwrap();
+            let glance = follow().glance(&answer, &url(), false).unwrap();
             assert_eq!(glance, expected, "{status} {fields:?} {body}");
         }
         for (status, kind) in [
             (404, ClientErrorKind::Gone),
             (403, ClientErrorKind::Refused),
             (400, ClientErrorKind::Refused),
+            (302, ClientErrorKind::Refused),
             (307, ClientErrorKind::Refused),
             (503, ClientErrorKind::PollFailed),
         ] {
             let answer = Response::builder().status(status).body(Bytes::new()).unwrap();
-            let error = follow().glance(&answer, &url()).unwrap_err();
+            let error = follow().glance(&answer, &url(), false).unwrap_err();
             assert_eq!((error.kind(), error.url().is_some()), (kind, true), "{status}");
         }
         // The replayed answer of an operation that failed.
         let mut replays = follow();
         give(&mut replays, 202, &[], "");
         let answer = Response::builder().status(400).body(Bytes::new()).unwrap();
-        assert_eq!(replays.glance(&answer, &url()).unwrap(), Glance::Finished);
+        assert_eq!(replays.glance(&answer, &url(), false).unwrap(), Glance::Finished);
+        // Of a monitor that has documents, an outcome is none where a 302 leads alone.
+        let mut follow = follow();
+        give(&mut follow, 200, &[json], r#"{"status":"running"}"#);
+        let answer = Response::new(Bytes::from("it"));
+        assert_eq!(follow.glance(&answer, &url(), true).unwrap(), Glance::Finished);
+        let error = follow.glance(&answer, &url(), false).unwrap_err();
+        assert_eq!(error.kind(), ClientErrorKind::Unreadable);
     }
 }

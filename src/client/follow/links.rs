@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use url::Url;
 
 use super::{Follow, Origins, Step};
@@ -44,10 +44,16 @@ impl Follow {
     fn lead_on(&mut self, status: StatusCode, url: Url) {
         match status {
             // The answer is elsewhere (RFC 9110 §15.4.4).
-            StatusCode::FOUND | StatusCode::SEE_OTHER => {
+            StatusCode::SEE_OTHER => {
                 self.result = Some(url);
                 // Another process asks the monitor again, and wants to hear this again.
                 (self.etag, self.last_event_id, self.detour) = (None, None, None);
+            }
+            // For this once (§15.4.3); but many say it in place of 303.
+            StatusCode::FOUND => {
+                self.style = self.style.found();
+                (self.etag, self.last_event_id) = (None, None);
+                (self.detour, self.found) = (Some(url), true);
             }
             // For good (§15.4.2, §15.4.9), unless what came before holds for this poll alone.
             StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT
@@ -97,8 +103,14 @@ pub(super) fn redirect(answer: &Response<Bytes>) -> Option<String> {
 }
 
 /// Where a monitor is that has moved, for good or for this once: the same is asked there, by the same method.
-pub(in crate::client) fn moved(answer: &Response<Bytes>) -> Option<String> {
-    redirect(answer).filter(|_| matches!(answer.status().as_u16(), 301 | 307 | 308))
+/// By 302 that is where it can be looked at.
+pub(in crate::client) fn moved(answer: &Response<Bytes>, method: &Method) -> Option<String> {
+    redirect(answer).filter(|_| match answer.status().as_u16() {
+        301 | 307 | 308 => true,
+        // To delete what is there unseen may be to delete the outcome.
+        302 => *method == Method::GET,
+        _ => false,
+    })
 }
 
 #[cfg(test)]
@@ -161,6 +173,47 @@ mod tests {
         }
         let step = give(&mut follow, 307, &[("location", "/o/1")], "");
         failed(step, ClientErrorKind::TooManyRedirects);
+    }
+
+    /// 302 says that for this once it is elsewhere: the monitor, or, with many servers, the outcome.
+    #[test]
+    fn what_a_302_leads_to_is_told_by_what_is_there() {
+        let json = [("content-type", "application/json")];
+        let (found, done) = ([("location", "/there/1")], r#"{"status":"succeeded"}"#);
+        for before in ["", RUNNING] {
+            let moved = || {
+                let mut follow = follow();
+                if !before.is_empty() {
+                    give(&mut follow, 200, &json, before);
+                }
+                again(give(&mut follow, 302, &found, ""), 0);
+                let (url, fields) = follow.request(&PollPolicy::new(), true);
+                assert_eq!((url.path(), fields.len()), ("/there/1", 0));
+                follow
+            };
+            let mut follow = moved();
+            for _ in 0..3 {
+                let step = give(&mut follow, 200, &json, RUNNING);
+                assert!(matches!(step, Step::Again(pause) if !pause.is_zero()), "{step:?}");
+                assert_eq!(path(&follow), "/o/1");
+                again(give(&mut follow, 302, &found, ""), 0);
+            }
+            let ended = finished(give(&mut follow, 200, &json, r#"{"status":"failed"}"#));
+            assert!(matches!(ended, Finished::Failed(..)), "{ended:?}");
+            let step = give(&mut moved(), 202, &[], "");
+            assert!(matches!(step, Step::Again(pause) if !pause.is_zero()), "{step:?}");
+            // The outcome.
+            for (fields, body) in [(&json[..], done), (&json, r#"{"id":17}"#), (&[], "it")] {
+                let ended = finished(give(&mut moved(), 200, fields, body));
+                assert!(matches!(ended, Finished::Succeeded(outcome) if outcome.body == body));
+            }
+            // On from there.
+            let mut follow = moved();
+            again(give(&mut follow, 303, &[("location", "result")], ""), 0);
+            assert_eq!(path(&follow), "/there/result");
+            let ended = finished(give(&mut follow, 200, &json, RUNNING));
+            assert!(matches!(ended, Finished::Succeeded(_)), "{ended:?}");
+        }
     }
 
     #[test]

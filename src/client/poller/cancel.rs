@@ -13,6 +13,13 @@ use crate::client::follow::{Follow, Glance, MAX_REDIRECTS, moved, untaken};
 use crate::client::policy::fraction;
 use crate::client::shared::{random, untransported};
 
+/// What was answered, where, and whether a 302 led there.
+struct Asked {
+    answer: Response<Bytes>,
+    url: Url,
+    found: bool,
+}
+
 impl Poller {
     /// For how long the operation may change between any two requests before a cancellation is given up.
     const CHANGING: Duration = Duration::from_secs(30);
@@ -60,19 +67,25 @@ impl Poller {
         let (began, mut changes) = (Instant::now(), 0);
         loop {
             let mut fields = Follow::plain_fields();
-            if tag.is_none() {
-                let (answer, url) = self.ask(Method::GET, &fields).await?;
-                tag = match self.follow.glance(&answer, &url)? {
+            let (mut place, is_unseen) = (self.follow.monitor.clone(), tag.is_some());
+            if !is_unseen {
+                let Asked { answer, url, found } = self.ask(Method::GET, &place, &fields).await?;
+                tag = match self.follow.glance(&answer, &url, found)? {
                     Glance::Finished => return Ok(()),
                     Glance::Live(tag) => tag,
                 };
+                if found {
+                    place = url;
+                }
             }
             fields.extend(tag.take().map(|tag| (header::IF_MATCH, tag)));
-            let (answer, url) = self.ask(Method::DELETE, &fields).await?;
+            let Asked { answer, url, .. } = self.ask(Method::DELETE, &place, &fields).await?;
             match answer.status() {
                 status if status.is_success() => return Ok(()),
                 // It has changed meanwhile: it may have ended.
                 StatusCode::PRECONDITION_FAILED if began.elapsed() < Self::CHANGING => {}
+                // It is elsewhere, or its outcome is there.
+                StatusCode::FOUND if is_unseen => {}
                 _ => return Err(untaken(&answer, &url)),
             }
             // Of any length up to that, so as not to keep step with an operation that reports by the clock.
@@ -82,20 +95,24 @@ impl Poller {
         }
     }
 
-    /// Asks the monitor, wherever that has moved to, and says where the answer is from.
+    /// Asks at that place, or wherever that has moved to.
     ///
     /// Borrowed for itself alone: a poller is not to be shared, so that its stream need not be.
     async fn ask(
         &mut self,
         method: Method,
+        place: &Url,
         fields: &HeaderMap,
-    ) -> Result<(Response<Bytes>, Url), ClientError> {
-        let mut url = self.follow.monitor.clone();
+    ) -> Result<Asked, ClientError> {
+        let (mut url, mut found) = (place.clone(), false);
         for _ in 0..=MAX_REDIRECTS {
             let request = self.request(method.clone(), &url, fields)?;
             let answer = self.shared.transport.send(request).await;
             let answer = answer.map_err(|error| untransported(error).with_url(url.clone()))?;
-            let Some(target) = moved(&answer) else { return Ok((answer, url)) };
+            let Some(target) = moved(&answer, &method) else {
+                return Ok(Asked { answer, url, found });
+            };
+            found |= answer.status() == StatusCode::FOUND;
             let target = self.shared.origins.join(&url, &target);
             url = target.map_err(|error| error.with_status(answer.status()))?;
         }
