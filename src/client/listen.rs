@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::events::{EventReader, MAX_EVENT_BYTES, ServerEvent};
 use super::transport::{TransportError, TransportErrorKind};
@@ -21,12 +21,20 @@ pub(super) struct Listening {
     rest: Bytes,
     reader: EventReader,
     silence: Duration,
+    began: Instant,
+    has_spoken: bool,
 }
 
 impl Listening {
     pub(super) fn new(pieces: BoxStream<'static, Result<Bytes, TransportError>>) -> Self {
         let (rest, reader) = (Bytes::new(), EventReader::default());
-        Self { pieces, rest, reader, silence: FIRST_SILENCE }
+        let (silence, began) = (FIRST_SILENCE, Instant::now());
+        Self { pieces, rest, reader, silence, began, has_spoken: false }
+    }
+
+    /// Whether it was one for a while, so that its end is no failure of the server, whatever ended it.
+    pub(super) fn has_lasted(&self) -> bool {
+        self.has_spoken && self.began.elapsed() >= FIRST_SILENCE
     }
 
     /// After how long the server wants to be asked again.
@@ -55,7 +63,7 @@ impl Listening {
                     return Err(TransportError::new(TransportErrorKind::Ambiguous, why));
                 }
             };
-            self.silence = SILENCE;
+            (self.silence, self.has_spoken) = (SILENCE, true);
         }
     }
 }

@@ -168,14 +168,16 @@ impl Poller {
     async fn step(&mut self) -> Result<Step, ClientError> {
         let Shared { transport, origins, policy, .. } = &*self.shared;
         if let Some(stream) = &mut self.stream {
-            let told = stream.next().await;
-            return Ok(match told {
+            let error = match stream.next().await {
                 Ok(Some(event)) => {
-                    self.follow.heard(event, origins, policy, SystemClock.now(), random())
+                    let now = SystemClock.now();
+                    return Ok(self.follow.heard(event, origins, policy, now, random()));
                 }
-                Ok(None) => self.follow.hushed(None, stream.retry(), policy, random()),
-                Err(error) => self.follow.hushed(Some(error), None, policy, random()),
-            });
+                Ok(None) => None,
+                Err(error) => Some(error),
+            };
+            let (has_lasted, retry) = (stream.has_lasted(), stream.retry());
+            return Ok(self.follow.hushed(error, has_lasted, retry, policy, random()));
         }
         sleep_until(self.due).await;
         let streaming = transport.streaming().filter(|_| self.follow.takes_stream(policy));

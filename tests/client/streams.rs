@@ -25,6 +25,12 @@ fn breaking(told: &'static str) -> Turn {
     Turn::Stream(vec![(Duration::ZERO, Ok(told)), (Duration::ZERO, lost)])
 }
 
+/// Which beats for half a minute, and then is cut off.
+fn cut() -> Turn {
+    let lost = Err(TransportErrorKind::Ambiguous);
+    Turn::Stream(vec![(Duration::from_secs(5), Ok(BEAT)), (Duration::from_secs(25), lost)])
+}
+
 fn result() -> Turn {
     say(201, &[], "17")
 }
@@ -89,6 +95,32 @@ async fn a_stream_goes_on_where_it_broke_off() {
     ]);
     assert_eq!(watch(&client).await.0, 3);
     assert_eq!(seen(&script), ["", "2", "2", "2", "3", "3", "-"]);
+}
+
+/// Something on the way ends each stream after its time, and nothing is new for a while.
+#[tokio::test(start_paused = true)]
+async fn streams_that_are_cut_off_again_and_again_are_no_failures() {
+    let cuts = (0..25).map(|_| cut());
+    let turns = [accepted(), stream([(0, QUARTER)])].into_iter().chain(cuts);
+    let (script, client) = Script::streaming(turns.chain([stream([(0, DONE)]), result()]));
+    assert_eq!(watch(&client).await.0, 2);
+    let asked = script.asked();
+    let longest = asked[2..].windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap();
+    assert!(longest < Duration::from_secs(33), "{longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_broke_off_is_asked_for_when_the_server_says() {
+    let (script, client) = Script::streaming([
+        accepted(),
+        stream([(0, QUARTER)]),
+        breaking("retry: 7000\n\n"),
+        stream([(0, DONE)]),
+        result(),
+    ]);
+    watch(&client).await;
+    let asked = script.asked();
+    assert!((asked[3].at - asked[2].at).as_secs() >= 7);
 }
 
 #[tokio::test(start_paused = true)]

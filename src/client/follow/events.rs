@@ -9,7 +9,7 @@ use http::{Response, StatusCode};
 use super::{Follow, Origins, PollPolicy, Snapshot, Step, Streams, Style};
 use crate::client::error::{ClientError, ClientErrorKind};
 use crate::client::events::ServerEvent;
-use crate::client::transport::TransportError;
+use crate::client::transport::{TransportError, TransportErrorKind};
 use crate::time::Timestamp;
 
 /// What events of operations are called: as this crate does, or not at all.
@@ -68,10 +68,11 @@ impl Follow {
     }
 
     /// What follows from the end of a stream before that of its operation: it has ended, was cut off, or
-    /// has been silent for too long.
+    /// has been silent for too long. `retry` is the least pause.
     pub(in crate::client) fn hushed(
         &mut self,
         error: Option<TransportError>,
+        has_lasted: bool,
         retry: Option<Duration>,
         policy: &PollPolicy,
         random: u32,
@@ -81,14 +82,22 @@ impl Follow {
             // Without an event that was understood: polls are.
             self.streams = Streams::No;
         }
-        if let Some(error) = error {
+        let asked = retry.map(|pause| policy.asked(pause, random));
+        let is_cut = error.as_ref().is_none_or(|it| it.kind() == TransportErrorKind::Ambiguous);
+        if has_lasted && is_cut {
+            // Something on the way may end each stream after its time.
+            (self.failures, self.unasked) = (0, 0);
+        } else if let Some(error) = error {
             let failed = ClientError::new(ClientErrorKind::PollFailed).with_source(error);
-            return self.failed(failed.with_status(StatusCode::OK), None, policy, random);
+            let failed = failed.with_status(StatusCode::OK);
+            let least = asked.unwrap_or_default();
+            return match self.failed(failed, None, policy, random) {
+                Step::Again(pause) => Step::Again(pause.max(least)),
+                Step::GaveUp(error, pause) => Step::GaveUp(error, pause.max(least)),
+                step => step,
+            };
         }
-        let pause = match retry {
-            Some(pause) => policy.asked(pause, random),
-            None => policy.unasked(self.unasked, random),
-        };
+        let pause = asked.unwrap_or_else(|| policy.unasked(self.unasked, random));
         self.unasked += 1;
         Step::Again(pause)
     }
@@ -99,7 +108,6 @@ mod tests {
     use super::super::tests::{failed, finished, follow, give, now};
     use super::*;
     use crate::client::Finished;
-    use crate::client::transport::TransportErrorKind;
     use crate::operation::{Progress, Status};
 
     const HALF: &str = r#"{"status":"running","progress":{"fraction":0.5}}"#;
@@ -188,28 +196,44 @@ mod tests {
         let mut follow = follow();
         hear(&mut follow, "operation", HALF, Some("2"));
         let second = Some(Duration::from_secs(1));
-        assert_eq!(pause(&follow.hushed(None, second, &policy, 0)), 1_000);
+        assert_eq!(pause(&follow.hushed(None, false, second, &policy, 0)), 1_000);
         let none = Some(Duration::ZERO);
-        assert_eq!(pause(&follow.hushed(None, none, &policy, 0)), 500);
+        assert_eq!(pause(&follow.hushed(None, false, none, &policy, 0)), 500);
         let days = Some(Duration::MAX);
-        assert_eq!(pause(&follow.hushed(None, days, &policy, 0)), 300_000);
+        assert_eq!(pause(&follow.hushed(None, false, days, &policy, 0)), 300_000);
         // Without a word, the pause grows until there is news.
         let mut follow = self::follow();
         hear(&mut follow, "operation", HALF, Some("2"));
         for expected in [750, 1_125, 1_687] {
-            assert_eq!(pause(&follow.hushed(None, None, &policy, 0)), expected);
+            assert_eq!(pause(&follow.hushed(None, false, None, &policy, 0)), expected);
         }
         hear(&mut follow, "operation", HALF, Some("3"));
-        assert_eq!(pause(&follow.hushed(None, None, &policy, 0)), 750);
+        assert_eq!(pause(&follow.hushed(None, false, None, &policy, 0)), 750);
         assert!(follow.takes_stream(&policy));
         // A connection that breaks is a failure, of which there may be so many.
         for _ in 1..PollPolicy::DEFAULT_FAILURE_LIMIT {
-            pause(&follow.hushed(Some(lost()), None, &policy, 0));
+            pause(&follow.hushed(Some(lost()), false, None, &policy, 0));
         }
         let mut news = follow.clone();
         hear(&mut news, "operation", HALF, Some("4"));
-        pause(&news.hushed(Some(lost()), None, &policy, 0));
-        failed(follow.hushed(Some(lost()), None, &policy, 0), ClientErrorKind::PollFailed);
+        pause(&news.hushed(Some(lost()), false, None, &policy, 0));
+        // But not of one that has lasted.
+        let mut cut = follow.clone();
+        for _ in 0..3 {
+            assert_eq!(pause(&cut.hushed(Some(lost()), true, None, &policy, 0)), 750);
+        }
+        assert_eq!(pause(&cut.hushed(Some(lost()), false, None, &policy, 0)), 750);
+        let large = Some(TransportError::new(TransportErrorKind::TooLarge, "large"));
+        let step = follow.clone().hushed(large, true, None, &policy, 0);
+        failed(step, ClientErrorKind::PollFailed);
+        failed(follow.hushed(Some(lost()), false, None, &policy, 0), ClientErrorKind::PollFailed);
+        // The server's pause is the least.
+        for (has_lasted, next) in [(true, 1_000), (false, 1_125)] {
+            let mut follow = self::follow();
+            let retry = Some(Duration::from_secs(7));
+            assert_eq!(pause(&follow.hushed(Some(lost()), has_lasted, retry, &policy, 0)), 7_000);
+            assert_eq!(pause(&follow.hushed(Some(lost()), false, second, &policy, 0)), next);
+        }
     }
 
     #[test]
@@ -220,7 +244,7 @@ mod tests {
         // A stream that tells nothing.
         for error in [None, Some(lost())] {
             let mut follow = follow();
-            pause(&follow.hushed(error, None, &policy, 0));
+            pause(&follow.hushed(error, false, None, &policy, 0));
             assert!(!follow.takes_stream(&policy));
         }
         // Another answer; but not a server that has its trouble.
