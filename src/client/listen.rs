@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::events::{EventReader, MAX_EVENT_BYTES, ServerEvent};
 use super::transport::{TransportError, TransportErrorKind};
@@ -20,21 +20,20 @@ pub(super) struct Listening {
     /// What of the last piece has not been read.
     rest: Bytes,
     reader: EventReader,
-    silence: Duration,
     began: Instant,
-    has_spoken: bool,
+    /// When the last piece came.
+    spoke: Option<Instant>,
 }
 
 impl Listening {
     pub(super) fn new(pieces: BoxStream<'static, Result<Bytes, TransportError>>) -> Self {
         let (rest, reader) = (Bytes::new(), EventReader::default());
-        let (silence, began) = (FIRST_SILENCE, Instant::now());
-        Self { pieces, rest, reader, silence, began, has_spoken: false }
+        Self { pieces, rest, reader, began: Instant::now(), spoke: None }
     }
 
     /// Whether it was one for a while, so that its end is no failure of the server, whatever ended it.
     pub(super) fn has_lasted(&self) -> bool {
-        self.has_spoken && self.began.elapsed() >= FIRST_SILENCE
+        self.spoke.is_some() && self.began.elapsed() >= FIRST_SILENCE
     }
 
     /// After how long the server wants to be asked again.
@@ -55,15 +54,19 @@ impl Listening {
             if read.is_some() {
                 return Ok(read);
             }
-            self.rest = match timeout(self.silence, self.pieces.next()).await {
+            let (since, most) = match self.spoke {
+                None => (self.began, FIRST_SILENCE),
+                Some(spoke) => (spoke, SILENCE),
+            };
+            self.rest = match timeout_at(since + most, self.pieces.next()).await {
                 Ok(Some(piece)) => piece?,
                 Ok(None) => return Ok(None),
                 Err(_) => {
-                    let why = format!("nothing was told for {:?}", self.silence);
+                    let why = format!("nothing was told for {most:?}");
                     return Err(TransportError::new(TransportErrorKind::Ambiguous, why));
                 }
             };
-            (self.silence, self.has_spoken) = (SILENCE, true);
+            self.spoke = Some(Instant::now());
         }
     }
 }

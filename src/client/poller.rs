@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, Request};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -18,7 +19,7 @@ use super::follow::{Follow, Step};
 use super::listen::Listening;
 use super::shared::{Shared, random};
 use super::snapshot::Snapshot;
-use super::transport::Opened;
+use super::transport::{Opened, TransportError};
 use crate::time::{Clock, SystemClock};
 
 /// Follows an operation to its end.
@@ -29,6 +30,8 @@ use crate::time::{Clock, SystemClock};
 pub struct Poller {
     shared: Arc<Shared>,
     follow: Box<Follow>,
+    /// The request that is under way: who drops a future of this poller's does not drop it.
+    sent: Option<Sent>,
     /// Its monitor's event stream, while there is one.
     stream: Option<Listening>,
     /// The client's own fields, for each poll.
@@ -36,6 +39,12 @@ pub struct Poller {
     due: Instant,
     deadline: Option<Instant>,
     ended: bool,
+}
+
+/// A request under way, and whether it may be answered by a stream.
+struct Sent {
+    answer: BoxFuture<'static, Result<Opened, TransportError>>,
+    may_stream: bool,
 }
 
 /// What another process needs to take up an operation: no credentials are in it.
@@ -75,6 +84,7 @@ impl Poller {
         Self {
             shared,
             follow: Box::new(follow),
+            sent: None,
             stream: None,
             headers,
             due,
@@ -119,7 +129,7 @@ impl Poller {
     /// [`DeadlinePassed`](ClientErrorKind::DeadlinePassed), there is nothing more.
     ///
     /// # Cancel safety
-    /// Dropping it loses nothing.
+    /// Dropping it loses nothing: the next call goes on with the request that is under way, or the stream.
     pub async fn next(&mut self) -> Option<Result<Update, ClientError>> {
         if self.ended {
             return None;
@@ -166,7 +176,7 @@ impl Poller {
 
     /// Waits for the next event, or else asks when it is time to.
     async fn step(&mut self) -> Result<Step, ClientError> {
-        let Shared { transport, origins, policy, .. } = &*self.shared;
+        let Shared { origins, policy, .. } = &*self.shared;
         if let Some(stream) = &mut self.stream {
             let error = match stream.next().await {
                 Ok(Some(event)) => {
@@ -179,26 +189,44 @@ impl Poller {
             let (has_lasted, retry) = (stream.has_lasted(), stream.retry());
             return Ok(self.follow.hushed(error, has_lasted, retry, policy, random()));
         }
-        sleep_until(self.due).await;
-        let streaming = transport.streaming().filter(|_| self.follow.takes_stream(policy));
-        let (url, fields) = self.follow.request(policy, streaming.is_some());
-        let request = self.request(Method::GET, url, &fields)?;
-        let answer = match streaming {
-            None => transport.send(request).await,
-            Some(streaming) => {
-                let answer = match streaming.open(request).await {
-                    Ok(Opened::Stream(stream)) => {
-                        self.stream = Some(Listening::new(stream.into_body()));
-                        return Ok(Step::Listen);
-                    }
-                    Ok(Opened::Whole(answer)) => Ok(answer),
-                    Err(error) => Err(error),
-                };
-                self.follow.no_stream(&answer);
-                answer
+        let sent = match &mut self.sent {
+            Some(sent) => sent,
+            None => {
+                sleep_until(self.due).await;
+                let sent = self.send()?;
+                self.sent.insert(sent)
             }
         };
+        let (answer, may_stream) = ((&mut sent.answer).await, sent.may_stream);
+        self.sent = None;
+        let answer = match answer {
+            Ok(Opened::Stream(stream)) => {
+                self.stream = Some(Listening::new(stream.into_body()));
+                return Ok(Step::Listen);
+            }
+            Ok(Opened::Whole(answer)) => Ok(answer),
+            Err(error) => Err(error),
+        };
+        if may_stream {
+            self.follow.no_stream(&answer);
+        }
         Ok(self.follow.received(answer, origins, policy, SystemClock.now(), random()))
+    }
+
+    /// Sends the next request.
+    fn send(&self) -> Result<Sent, ClientError> {
+        let Shared { transport, policy, .. } = &*self.shared;
+        let may_stream = transport.streaming().is_some() && self.follow.takes_stream(policy);
+        let (url, fields) = self.follow.request(policy, may_stream);
+        let request = self.request(Method::GET, url, &fields)?;
+        let transport = Arc::clone(transport);
+        let answer = async move {
+            match transport.streaming().filter(|_| may_stream) {
+                Some(streaming) => streaming.open(request).await,
+                None => transport.send(request).await.map(Opened::Whole),
+            }
+        };
+        Ok(Sent { answer: Box::pin(answer), may_stream })
     }
 
     /// All that is new, up to the end.

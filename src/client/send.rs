@@ -214,6 +214,10 @@ impl Sending {
     ///
     /// # Errors
     /// As when it is awaited, and as [`Poller::next`].
+    ///
+    /// # Cancel safety
+    /// Dropping it loses the way to the operation, which goes on. Await the request alone, and keep the
+    /// [`state`](Poller::state) of its poller, if it has to be found again.
     pub async fn finished(mut self) -> Result<Finished, ClientError> {
         self.to_the_end = true;
         match self.await? {

@@ -17,6 +17,8 @@ use tokio::time::{Instant, sleep};
 
 pub(crate) enum Turn {
     Answer(Response<Bytes>),
+    /// After that time.
+    Late(Duration, Response<Bytes>),
     Lost(TransportErrorKind),
     Silence,
     /// An event stream: what it tells after which time, or that it breaks.
@@ -50,6 +52,10 @@ impl Transport for Script {
         let turn = self.turns.lock().unwrap().pop_front().expect("one more request than expected");
         match turn {
             Turn::Answer(answer) => Ok(answer),
+            Turn::Late(pause, answer) => {
+                sleep(pause).await;
+                Ok(answer)
+            }
             Turn::Lost(kind) => Err(TransportError::new(kind, "lost")),
             Turn::Silence => std::future::pending().await,
             Turn::Stream(_) => panic!("it was not asked for a stream"),
@@ -277,23 +283,57 @@ async fn an_operation_is_taken_up_tomorrow() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_dropped_half_way_goes_on() {
-    let (script, client) =
-        Script::new([accepted(), Turn::Silence, document("1", r#"{"status":"canceled"}"#)]);
-    let policy = PollPolicy::new().with_wait(Duration::ZERO);
-    let client = client.poll_policy(policy);
+    let late = |turn| match turn {
+        Turn::Answer(answer) => Turn::Late(Duration::from_secs(8), answer),
+        _ => panic!(),
+    };
+    let done = r#"{"status":"succeeded","result":{"href":"/o/1/result"}}"#;
+    for streams in [false, true] {
+        let turns = [accepted(), late(document("1", done)), late(say(201, &[], "made"))];
+        let (script, client) = Script::with(turns, streams);
+        let answer = client.send(post()).respond_async().await.unwrap();
+        let Answer::Accepted(mut poller) = answer else { panic!() };
+        let (began, mut ends) = (Instant::now(), None);
+        // In its pause, in its poll, and in its fetching of the result.
+        while !matches!(ends, Some(Ok(Update::Finished(_)))) {
+            tokio::select! {
+                update = poller.next() => ends = update,
+                () = sleep(Duration::from_millis(900)) => {}
+            }
+        }
+        let took = began.elapsed().as_secs();
+        assert!((18..19).contains(&took), "{took}");
+        assert_eq!(script.asked().len(), 3);
+    }
+    // A held poll is not waited for by whoever has canceled.
+    let turns = [
+        accepted(),
+        document("2", r#"{"status":"running"}"#),
+        Turn::Silence,
+        say(202, &[], ""),
+        document("1", r#"{"status":"canceled"}"#),
+    ];
+    let (script, client) = Script::new(turns);
     let Answer::Accepted(mut poller) = client.send(post()).respond_async().await.unwrap() else {
         panic!()
     };
-    // In its pause, then in its poll.
-    for _ in 0..2 {
-        tokio::select! {
-            _ = poller.next() => panic!(),
-            () = sleep(Duration::from_millis(1_900)) => {}
-        }
+    tokio::select! {
+        _ = poller.next() => panic!(),
+        () = sleep(Duration::from_secs(10)) => {}
     }
-    let update = poller.next().await.unwrap().unwrap();
-    assert_eq!(update, Update::Finished(Finished::Canceled));
-    assert!(!script.asked()[1].request.headers().contains_key("prefer"));
+    poller.cancel().await.unwrap();
+    assert_eq!(poller.await.unwrap(), Finished::Canceled);
+    assert_eq!(script.asked().len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_is_asked_to_hold_no_poll_where_the_policy_has_no_wait() {
+    let running = || document("1", r#"{"status":"running"}"#);
+    let (script, client) =
+        Script::new([accepted(), running(), document("1", r#"{"status":"canceled"}"#)]);
+    let client = client.poll_policy(PollPolicy::new().with_wait(Duration::ZERO));
+    client.send(post()).respond_async().finished().await.unwrap();
+    assert!(script.asked()[1..].iter().all(|it| !it.request.headers().contains_key("prefer")));
 }
 
 /// Whoever goes on after an error asks no more often than before.

@@ -214,4 +214,23 @@ async fn what_is_dropped_half_way_loses_nothing() {
     }
     assert_eq!(ends.unwrap().unwrap(), Update::Finished(Finished::Canceled));
     assert_eq!(seen(&script), [""]);
+    // Nor is silence longer than it is.
+    let canceled = || document("1", r#"{"status":"canceled"}"#);
+    for (told, seconds) in [(vec![(99, DONE)], 10), (vec![(0, QUARTER), (99, DONE)], 60)] {
+        let told = told.into_iter().map(|(seconds, text)| (Duration::from_secs(seconds), Ok(text)));
+        let (script, client) =
+            Script::streaming([accepted(), Turn::Stream(told.collect()), canceled()]);
+        let mut poller = follow(&client).await;
+        let began = Instant::now();
+        let mut ends = None;
+        while !matches!(ends, Some(Ok(Update::Finished(_)))) {
+            tokio::select! {
+                update = poller.next() => ends = update,
+                () = sleep(Duration::from_millis(900)) => {}
+            }
+        }
+        let took = began.elapsed().as_secs();
+        assert!((seconds + 2..seconds + 6).contains(&took), "{took}");
+        assert_eq!(script.asked().len(), 3);
+    }
 }

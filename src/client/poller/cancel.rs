@@ -57,7 +57,8 @@ impl Poller {
             }),
         };
         if canceled.is_ok() {
-            self.due = Instant::now();
+            // What is under way may be held, or has been answered before.
+            (self.due, self.sent) = (Instant::now(), None);
         }
         canceled
     }
