@@ -167,31 +167,52 @@ async fn another_preference_is_another_answer() {
     is(&get(&cache, &full).await, 200, "full again", "");
 }
 
+fn holds_no_secret(folder: &std::path::Path) {
+    for file in std::fs::read_dir(folder).unwrap() {
+        let kept = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!String::from_utf8_lossy(&kept).contains("secret"));
+    }
+}
+
 #[tokio::test]
 async fn other_credentials_are_another_user_and_are_not_kept() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::default();
     let cache = server.keeping(FileCache::open(folder.path().join("cache")).unwrap());
-    server.say(200, &[("cache-control", "max-age=60"), ("vary", "Authorization")], "ann's");
-    let ann = [("authorization", "Bearer secret-of-ann"), ("cookie", "secret=1")];
-    get(&cache, &ann).await;
+    let vary = ("vary", "Authorization, X-Varied");
+    let fields = [("cache-control", "max-age=60"), vary, ("set-cookie", "id=secret")];
+    server.say(200, &fields, "ann's");
+    let ann = [
+        ("authorization", "Bearer secret-of-ann"),
+        ("cookie", "secret=1"),
+        ("x-api-key", "secret-2"),
+        ("x-varied", "secret-3"),
+    ];
+    let answer = cache.send(request("GET", URL, &ann)).await.unwrap();
+    assert_eq!(answer.headers()["set-cookie"], "id=secret");
     is(&get(&cache, &ann).await, 200, "ann's", "hit");
     server.say(200, &[], "bob's");
     is(&get(&cache, &[("authorization", "Bearer bob")]).await, 200, "bob's", "");
-    for file in std::fs::read_dir(folder.path().join("cache")).unwrap() {
-        let kept = std::fs::read(file.unwrap().path()).unwrap();
-        assert!(!String::from_utf8_lossy(&kept).contains("secret"));
-    }
+    server.say(200, &fields, "ann's other");
+    let other = [ann[0], ann[1], ann[2], ("x-varied", "secret-4")];
+    is(&get(&cache, &other).await, 200, "ann's other", "");
+    is(&get(&cache, &ann).await, 200, "ann's", "hit");
+    holds_no_secret(&folder.path().join("cache"));
     // Asked again, they are sent along all the same.
     server.say(200, &[("cache-control", "no-cache"), ("etag", "\"1\"")], "one");
     get(&cache, &[ann[0], ("cache-control", "no-cache")]).await;
-    server.say(304, &[("etag", "\"1\"")], "");
-    get(&cache, &ann[..1]).await;
+    server.say(304, &[("etag", "\"1\""), ("set-cookie", "id=secret")], "");
+    let answer = cache.send(request("GET", URL, &ann[..1])).await.unwrap();
+    assert_eq!(
+        (answer.body(), &answer.headers()["set-cookie"]),
+        (&Bytes::from("one"), &"id=secret".parse().unwrap())
+    );
     let last = server.asked().pop().unwrap();
     assert_eq!(
         (&last["authorization"], &last["if-none-match"]),
         (&"Bearer secret-of-ann".parse().unwrap(), &"\"1\"".parse().unwrap())
     );
+    holds_no_secret(&folder.path().join("cache"));
 }
 
 #[tokio::test]

@@ -1,14 +1,14 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_cache_semantics::{
     AfterResponse, BeforeRequest, CacheOptions, CachePolicy, RequestLike, ResponseLike,
 };
 use serde::{Deserialize, Serialize};
 
-use super::CACHE_STATUS;
+use super::{CACHE_STATUS, READ};
 use crate::header::{from_pairs, to_pairs};
 
 /// How many answers to one target are kept, by what they vary on.
@@ -108,13 +108,12 @@ impl Variant {
         received: SystemTime,
     ) -> Self {
         let options = CacheOptions { shared: false, ..CacheOptions::default() };
-        Self {
-            policy: CachePolicy::new_options(request, answer, received, options),
-            status: answer.status(),
-            headers: answer.headers().clone(),
-            body: answer.body().clone(),
-            received,
-        }
+        let mut kept = answer.clone();
+        kept.headers_mut().remove(header::SET_COOKIE);
+        let request = selecting(request, [kept.headers()]);
+        let policy = CachePolicy::new_options(&request, &kept, received, options);
+        let (parts, body) = kept.into_parts();
+        Self { policy, status: parts.status, headers: parts.headers, body, received }
     }
 
     pub(super) fn is_storable(&self) -> bool {
@@ -147,13 +146,15 @@ impl Variant {
         answer: &Response<Bytes>,
         now: SystemTime,
     ) -> Option<Self> {
+        let request = selecting(request, [&self.headers, answer.headers()]);
         let AfterResponse::NotModified(policy, _) =
-            self.policy.after_response(&RequestOf(request), &ResponseOf(answer), now)
+            self.policy.after_response(&RequestOf(&request), &ResponseOf(answer), now)
         else {
             return None;
         };
         let mut headers = self.headers.clone();
-        for name in answer.headers().keys().filter(|name| **name != header::CONTENT_LENGTH) {
+        let others = [header::CONTENT_LENGTH, header::SET_COOKIE];
+        for name in answer.headers().keys().filter(|name| !others.contains(name)) {
             headers.remove(name);
             for value in answer.headers().get_all(name) {
                 headers.append(name, value.clone());
@@ -198,6 +199,24 @@ impl Variant {
             received: head.received,
         })
     }
+}
+
+/// Of a request what the rules read, and what such answers vary on.
+fn selecting<const N: usize>(request: &Request<Bytes>, answers: [&HeaderMap; N]) -> Request<Bytes> {
+    let lines = answers.iter().flat_map(|headers| headers.get_all(header::VARY));
+    let varied: Vec<&str> =
+        lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(',')).collect();
+    let is_varied = |name: &HeaderName| {
+        varied.iter().any(|varied| varied.trim().eq_ignore_ascii_case(name.as_str()))
+    };
+    let mut selecting = request.clone();
+    let headers = selecting.headers_mut();
+    let others: Vec<_> =
+        headers.keys().filter(|name| !READ.contains(name) && !is_varied(name)).cloned().collect();
+    for name in others {
+        headers.remove(name);
+    }
+    selecting
 }
 
 /// A directive of `Cache-Control`: its value, which is empty if it has none.

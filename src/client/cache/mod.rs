@@ -60,6 +60,9 @@ pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Fields that tell users apart. They are part of the key, and are not kept.
 const CREDENTIALS: [HeaderName; 3] =
     [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
+/// Fields of a request that the rules read. Of the others, which may be secret, digests tell whether two are the
+/// same.
+const READ: [HeaderName; 3] = [header::CACHE_CONTROL, header::HOST, header::PRAGMA];
 
 /// Fields by which a request is more than a plain one for its target.
 const OWN_CONDITIONS: [HeaderName; 6] = [
@@ -110,24 +113,29 @@ pub struct CacheKey(String);
 
 impl CacheKey {
     fn of(url: &str, headers: &HeaderMap) -> Self {
-        let mut digest = Sha256::new();
-        digest.update(url);
-        for name in CREDENTIALS {
-            for value in headers.get_all(name) {
-                digest.update([0xFF]);
-                digest.update(value);
-            }
-            digest.update([0xFE]);
-        }
-        let digits = digest.finalize();
-        let digits = digits.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-        Self(digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect())
+        Self(digest(url, headers, &CREDENTIALS))
     }
 
     /// 64 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// 64 hexadecimal digits of that target, and of the values of those fields.
+fn digest(url: &str, headers: &HeaderMap, names: &[HeaderName]) -> String {
+    let mut digest = Sha256::new();
+    digest.update(url);
+    for name in names {
+        for value in headers.get_all(name) {
+            digest.update([0xFF]);
+            digest.update(value);
+        }
+        digest.update([0xFE]);
+    }
+    let digits = digest.finalize();
+    let digits = digits.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 /// A transport that keeps what it may.
@@ -174,20 +182,12 @@ impl<T: Transport> Cached<T> {
     }
 
     async fn get(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
-        // What is kept with an answer, to tell by which requests it may be used.
-        let mut plain = request.clone();
-        // As URLs are compared, so that a target that is written otherwise is the same.
-        if let Some(uri) = target(&request).and_then(|url| url.as_str().parse().ok()) {
-            *plain.uri_mut() = uri;
-        }
+        let plain = plain(&request);
         let url = plain.uri().to_string();
         let key = CacheKey::of(&url, request.headers());
         let changes = self.changes.of(&url).load(Ordering::SeqCst);
         let entry = self.store.load(&key).await;
         let now = SystemTime::now();
-        for name in CREDENTIALS {
-            plain.headers_mut().remove(name);
-        }
         let found = entry.as_ref().and_then(|entry| entry.matching(&plain, now));
         let (variant, before) = match found {
             Some((variant, BeforeRequest::Fresh(_))) => return Ok(variant.answer(now, "hit")),
@@ -228,7 +228,10 @@ impl<T: Transport> Cached<T> {
             .map(|variant| variant.revalidated(&plain, &answer, now));
         let (kept, given) = match revalidated {
             Some(Some(kept)) => {
-                let given = kept.answer(now, "fwd=stale; fwd-status=304");
+                let mut given = kept.answer(now, "fwd=stale; fwd-status=304");
+                for cookie in answer.headers().get_all(header::SET_COOKIE) {
+                    given.headers_mut().append(header::SET_COOKIE, cookie.clone());
+                }
                 (kept, given)
             }
             // A 304 to what is not what was kept: ask again, and plainly.
@@ -309,6 +312,26 @@ impl<T: Transport> StreamTransport for Cached<T> {
             None => self.send(request).await.map(Opened::Whole),
         }
     }
+}
+
+/// What of a request tells by which answer that is kept it may be answered. Nothing secret is in it.
+fn plain(request: &Request<Bytes>) -> Request<Bytes> {
+    let mut plain = Request::new(Bytes::new());
+    // As URLs are compared, so that a target that is written otherwise is the same.
+    let uri = target(request).and_then(|url| url.as_str().parse().ok());
+    *plain.uri_mut() = uri.unwrap_or_else(|| request.uri().clone());
+    let url = plain.uri().to_string();
+    let headers = request.headers();
+    for name in headers.keys().filter(|name| !CREDENTIALS.contains(name)) {
+        if READ.contains(name) {
+            for value in headers.get_all(name) {
+                plain.headers_mut().append(name, value.clone());
+            }
+        } else if let Ok(value) = digest(&url, headers, &[name.clone()]).try_into() {
+            plain.headers_mut().insert(name, value);
+        }
+    }
+    plain
 }
 
 fn target(request: &Request<Bytes>) -> Option<Url> {
