@@ -313,6 +313,22 @@ async fn a_change_takes_away_what_was_kept() {
     }
 }
 
+#[tokio::test]
+async fn a_change_takes_away_what_others_have_too() {
+    let ann = [("authorization", "Bearer ann")];
+    for (reader, writer) in [(&[][..], &ann[..]), (&ann, &[]), (&ann, &[("cookie", "id=1")])] {
+        let server = Server::default();
+        let cache = server.keeping(MemoryCache::new());
+        server.say(200, &[("cache-control", "max-age=60")], "one");
+        get(&cache, reader).await;
+        is(&get(&cache, reader).await, 200, "one", "hit");
+        server.say(204, &[], "");
+        cache.send(request("PUT", URL, writer)).await.unwrap();
+        server.say(200, &[], "two");
+        is(&get(&cache, reader).await, 200, "two", "");
+    }
+}
+
 /// Whose answers to GET are made when they are asked for, and come when they are let go.
 #[derive(Debug, Default)]
 struct Slow {

@@ -22,6 +22,8 @@ pub struct CacheEntry {
 
 #[derive(Debug, Clone)]
 pub(super) struct Variant {
+    /// Whose it is: a digest of the credentials.
+    user: String,
     policy: CachePolicy,
     status: StatusCode,
     headers: HeaderMap,
@@ -32,6 +34,7 @@ pub(super) struct Variant {
 /// What stands of a variant before the contents, in one line of JSON.
 #[derive(Serialize, Deserialize)]
 struct Head {
+    user: String,
     policy: CachePolicy,
     status: u16,
     headers: Vec<(String, String)>,
@@ -48,20 +51,23 @@ impl CacheEntry {
         now: SystemTime,
     ) -> Self {
         let others = before.into_iter().flat_map(|entry| &entry.variants);
-        let others = others.filter(|other| !other.matches(request, now)).cloned();
-        Self { variants: std::iter::once(kept).chain(others).take(MAX_VARIANTS).collect() }
+        let others = others.filter(|other| other.before(&kept.user, request, now).is_none());
+        let others = others.take(MAX_VARIANTS - 1).cloned();
+        let mut variants: Vec<_> = others.collect();
+        variants.insert(0, kept);
+        Self { variants }
     }
 
     /// The answer that the request would get, and whether it may be used as it is.
     pub(super) fn matching(
         &self,
+        user: &str,
         request: &Request<Bytes>,
         now: SystemTime,
     ) -> Option<(&Variant, BeforeRequest)> {
-        self.variants.iter().find_map(|variant| match variant.policy.before_request(request, now) {
-            BeforeRequest::Stale { matches: false, .. } => None,
-            before => Some((variant, before)),
-        })
+        self.variants
+            .iter()
+            .find_map(|variant| Some((variant, variant.before(user, request, now)?)))
     }
 
     /// How much room it takes, about.
@@ -103,6 +109,7 @@ impl CacheEntry {
 
 impl Variant {
     pub(super) fn of(
+        user: String,
         request: &Request<Bytes>,
         answer: &Response<Bytes>,
         received: SystemTime,
@@ -113,7 +120,7 @@ impl Variant {
         let request = selecting(request, [kept.headers()]);
         let policy = CachePolicy::new_options(&request, &kept, received, options);
         let (parts, body) = kept.into_parts();
-        Self { policy, status: parts.status, headers: parts.headers, body, received }
+        Self { user, policy, status: parts.status, headers: parts.headers, body, received }
     }
 
     pub(super) fn is_storable(&self) -> bool {
@@ -121,9 +128,17 @@ impl Variant {
         self.status == StatusCode::OK && self.policy.is_storable()
     }
 
-    fn matches(&self, request: &Request<Bytes>, now: SystemTime) -> bool {
-        let before = self.policy.before_request(request, now);
-        !matches!(before, BeforeRequest::Stale { matches: false, .. })
+    /// Whether it may be used for that user's request; none if it is not the answer to that.
+    fn before(
+        &self,
+        user: &str,
+        request: &Request<Bytes>,
+        now: SystemTime,
+    ) -> Option<BeforeRequest> {
+        match self.policy.before_request(request, now) {
+            BeforeRequest::Stale { matches: false, .. } => None,
+            before => Some(before).filter(|_| self.user == user),
+        }
     }
 
     /// The answer as it is given now, with its age.
@@ -160,8 +175,8 @@ impl Variant {
                 headers.append(name, value.clone());
             }
         }
-        let body = self.body.clone();
-        Some(Self { policy, status: self.status, headers, body, received: now })
+        let (user, body) = (self.user.clone(), self.body.clone());
+        Some(Self { user, policy, status: self.status, headers, body, received: now })
     }
 
     /// Whether it may be used, however old it is, while nobody can be asked
@@ -182,6 +197,7 @@ impl Variant {
 
     fn head(&self) -> Head {
         Head {
+            user: self.user.clone(),
             policy: self.policy.clone(),
             status: self.status.as_u16(),
             headers: to_pairs(&self.headers),
@@ -192,6 +208,7 @@ impl Variant {
 
     fn from_head(head: Head, bodies: &mut Bytes) -> Option<Self> {
         Some(Self {
+            user: head.user,
             policy: head.policy,
             status: StatusCode::from_u16(head.status).ok()?,
             headers: from_pairs(&head.headers)?,

@@ -11,8 +11,8 @@
 //! `Cache-Status` ([RFC 9211]) says where an answer is from. Requests with conditions or ranges of their own are
 //! passed on.
 //!
-//! It is *private*: one for each user. Answers to other credentials are other answers here (`Authorization`
-//! and `Cookie` are part of the key); a field of your own that names the user is not.
+//! It is *private*: one for each user. Answers to other credentials are other answers here, which
+//! `Authorization` and `Cookie` tell apart; a field of your own that names the user does not.
 //!
 //! ```
 //! use respond_async::client::cache::{Cached, MemoryCache};
@@ -57,7 +57,7 @@ pub use memory::MemoryCache;
 /// `Cache-Status` ([RFC 9211](https://www.rfc-editor.org/rfc/rfc9211)).
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Fields that tell users apart. They are part of the key, and are not kept.
+/// Fields that tell users apart. A digest of them is kept.
 const CREDENTIALS: [HeaderName; 3] =
     [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
 /// Fields of a request that the rules read. Of the others, which may be secret, digests tell whether two are the
@@ -107,13 +107,13 @@ macro_rules! forward {
 
 forward!(Arc Box);
 
-/// What an entry is kept under: a digest of target and credentials, of which nothing can be read.
+/// What an entry is kept under: a digest of its target, of which nothing can be read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CacheKey(String);
 
 impl CacheKey {
-    fn of(url: &str, headers: &HeaderMap) -> Self {
-        Self(digest(url, headers, &CREDENTIALS))
+    fn of(url: &str) -> Self {
+        Self(digest(url, &HeaderMap::new(), &[]))
     }
 
     /// 64 hexadecimal digits.
@@ -184,11 +184,12 @@ impl<T: Transport> Cached<T> {
     async fn get(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
         let plain = plain(&request);
         let url = plain.uri().to_string();
-        let key = CacheKey::of(&url, request.headers());
+        let key = CacheKey::of(&url);
+        let user = digest(&url, request.headers(), &CREDENTIALS);
         let changes = self.changes.of(&url).load(Ordering::SeqCst);
         let entry = self.store.load(&key).await;
         let now = SystemTime::now();
-        let found = entry.as_ref().and_then(|entry| entry.matching(&plain, now));
+        let found = entry.as_ref().and_then(|entry| entry.matching(&user, &plain, now));
         let (variant, before) = match found {
             Some((variant, BeforeRequest::Fresh(_))) => return Ok(variant.answer(now, "hit")),
             Some((variant, BeforeRequest::Stale { request, .. })) => (Some(variant), Some(request)),
@@ -239,7 +240,7 @@ impl<T: Transport> Cached<T> {
                 self.store.remove(&key).await;
                 return self.transport.send(request).await;
             }
-            None => (Variant::of(&plain, &answer, now), answer),
+            None => (Variant::of(user, &plain, &answer, now), answer),
         };
         // What has changed since the request was sent may not be in its answer.
         let is_old = || self.changes.of(&url).load(Ordering::SeqCst) != changes;
@@ -271,7 +272,7 @@ impl<T: Transport> Cached<T> {
         let named = named.into_iter().flatten().filter(|url| url.origin() == target.origin());
         for url in named.chain([target.clone()]) {
             self.changes.of(url.as_str()).fetch_add(1, Ordering::SeqCst);
-            self.store.remove(&CacheKey::of(url.as_str(), request.headers())).await;
+            self.store.remove(&CacheKey::of(url.as_str())).await;
         }
     }
 }
