@@ -115,6 +115,10 @@ impl Upload {
                 let (parts, body) = response.into_parts();
                 let outcome = Outcome { status: parts.status, headers: parts.headers, body };
                 match outcome.problem() {
+                    Some(problem) if outcome.status.is_server_error() => {
+                        line.trouble(&problem.to_string());
+                        End::Trouble
+                    }
                     Some(problem) => failed(&line, &problem),
                     None => self.done(&file, &line, &url, &outcome).await,
                 }

@@ -72,7 +72,8 @@ pub(crate) async fn get(
         }
         let outcome = Outcome { status: parts.status, headers: parts.headers, body };
         let problem = outcome.problem().unwrap_or_else(|| Problem::from_status(outcome.status));
-        return Err((End::Failed, format!("{}: {problem}", wanted.url)));
+        let end = if outcome.status.is_server_error() { End::Trouble } else { End::Failed };
+        return Err((end, format!("{}: {problem}", wanted.url)));
     }
     let from = parts.headers.get(CACHE_STATUS).and_then(|value| value.to_str().ok());
     let file = match wanted.to {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -100,13 +100,12 @@ impl Place {
         (status.code().unwrap(), String::from_utf8_lossy(&printed).into_owned())
     }
 
-    /// Starts it, and waits until a line says that.
-    fn until(&self, arguments: &[&str], word: &str) -> Child {
+    /// Starts it, and waits until a line says that. With the lines that follow.
+    fn until(&self, arguments: &[&str], word: &str) -> (Child, impl Iterator<Item = String>) {
         let mut child = self.command(arguments).stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().contains(word)), "{word}");
-        drop(lines);
-        child
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line.contains(word)), "{word}");
+        (child, lines)
     }
 }
 
@@ -183,16 +182,19 @@ fn an_interruption_detaches_or_cancels() {
     let place = Place::new(&service);
     place.photo("a.jpg", 3_000);
     let upload = ["--json", "upload", "a.jpg", "--wait", "0"];
-    let mut child = place.until(&upload, "accepted");
+    let (mut child, lines) = place.until(&upload, "accepted");
     interrupt(&child);
+    assert!(lines.collect::<String>().contains("\"event\":\"left\""));
     assert_eq!(child.wait().unwrap().code(), Some(4));
     assert!(place.run(&["list"]).1.contains("a.jpg"));
     let (code, printed) = place.run(&["resume"]);
     assert_eq!(code, 0, "{printed}");
 
     let cancel = [&upload[..], &["--on-interrupt", "cancel"]].concat();
-    let mut child = place.until(&cancel, "accepted");
+    let (mut child, lines) = place.until(&cancel, "accepted");
     interrupt(&child);
+    let told: String = lines.collect();
+    assert!(told.contains("\"status\":\"canceled\"") && !told.contains("location"), "{told}");
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(place.run(&["list"]), (0, String::new()));
 }
@@ -238,6 +240,29 @@ fn what_is_at_another_service_is_not_asked_for_there() {
     place.server = here;
     let (code, printed) = place.run(&["resume", "--at-once", "1"]);
     assert!(code == 0 && printed.contains("/images/"), "{code} {printed}");
+}
+
+#[test]
+fn a_service_in_trouble_has_refused_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    let place = Place { folder: tempfile::tempdir().unwrap(), server };
+    place.photo("a.jpg", 64);
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let mut request = Vec::new();
+            // As long as there is something of it.
+            connection.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            let _ = connection.read_to_end(&mut request);
+            let answer = "HTTP/1.1 503 Busy\r\nretry-after: 0\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            connection.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    for arguments in [&["upload", "a.jpg"][..], &["get", "/images/17"]] {
+        let (code, printed) = place.run(arguments);
+        assert!(code == 3 && printed.contains("Unavailable"), "{arguments:?}: {code} {printed}");
+    }
 }
 
 /// A service does not tell somebody else's operation from one that never was.
