@@ -87,10 +87,10 @@ impl Client {
         self
     }
 
-    /// How often a request is tried, at least once (default: [`DEFAULT_TRIES`](Self::DEFAULT_TRIES)). Repeated
-    /// is what was not sent, and what was answered 429.
+    /// How often a request is tried, at least once (default: [`DEFAULT_TRIES`](Self::DEFAULT_TRIES)). A request
+    /// is repeated if it was not sent, or was answered 429.
     ///
-    /// What may have taken effect (no answer, 502, 503, 504) is repeated only if that does no harm
+    /// One that may have taken effect (no answer, 502, 503, 504) is repeated only if that does no harm
     /// ([RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2)): if its method is idempotent,
     /// if it has an `Idempotency-Key` of your own, or if the server is
     /// [trusted](Self::trust_idempotency_keys) to know the one that it is given. `Retry-After` on a 503 says
@@ -132,11 +132,15 @@ impl Client {
 
     /// Sends a request, whose target is absolute. Await what this gives.
     ///
-    /// Followed is what a request with a preference for `respond-async` or `wait`, stated
-    /// [here](Sending::respond_async) or in a field of its own, or one that is to be
-    /// [finished](Sending::finished) is answered with 202 and a monitor; with 201 and
-    /// `Preference-Applied: respond-async`, as OGC API Processes has it; or with 200 or 201 and
-    /// `Operation-Location` or `Azure-AsyncOperation`.
+    /// These answers begin an operation, which is then followed:
+    ///
+    /// - 202 with a monitor;
+    /// - 201 with `Preference-Applied: respond-async`, as OGC API Processes has it;
+    /// - 200 or 201 with `Operation-Location` or `Azure-AsyncOperation`.
+    ///
+    /// They do so if the request prefers `respond-async` or `wait`, by [these](Sending::respond_async)
+    /// [methods](Sending::wait) or a field of its own, or if you call [`finished`](Sending::finished). Otherwise
+    /// you get them as they are.
     pub fn send(&self, request: Request<impl Into<Bytes>>) -> Sending {
         Sending {
             shared: Arc::clone(&self.shared),

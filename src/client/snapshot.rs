@@ -25,7 +25,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Where it stands. What a server calls by a name that is not known counts as running.
+    /// Where it stands. A name that is not known counts as running in the answer to a poll, if that is surely
+    /// the operation's; in an event of a stream it tells nothing.
     pub fn status(&self) -> Status {
         self.status
     }
