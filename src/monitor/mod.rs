@@ -202,13 +202,7 @@ impl Asked<'_> {
 impl Monitor {
     /// The monitors of these operations.
     pub fn new(operations: &Operations) -> Self {
-        let list = operations.urls().list();
-        let url = list.as_str();
-        let path = match url.split_once("://") {
-            Some((_, rest)) => rest.find('/').map_or("", |slash| &rest[slash..]),
-            None => url,
-        };
-        Self { operations: operations.clone(), base: path.into() }
+        Self { operations: operations.clone(), base: operations.urls().path().into() }
     }
 
     /// The same where a proxy leaves another path of the base URL's.
@@ -344,7 +338,7 @@ impl Monitor {
     /// Does what the button of a page asks, and shows the page again.
     async fn cancel(&self, id: OperationId, asked: Asked<'_>) -> Result<Response, Problem> {
         let urls = self.operations.urls();
-        if !origin::is_own_page(asked.headers, asked.uri, urls.list().as_str()) {
+        if !origin::is_own_page(asked.headers, asked.uri, urls.origin()) {
             return Err(Problem::new(types::CROSS_SITE));
         }
         let operation = self.operations.get(asked.owner, id).await?.operation;

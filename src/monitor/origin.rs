@@ -12,7 +12,7 @@ use http::{HeaderMap, Uri};
 
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
-/// Whether it was. `own` is where the service knows that it is, if it does.
+/// Whether it was. `own` is the origin at which the service knows that it is, or empty.
 pub(super) fn is_own_page(headers: &HeaderMap, uri: &Uri, own: &str) -> bool {
     if let Some(site) = headers.get(SEC_FETCH_SITE) {
         return site == "same-origin";
@@ -23,7 +23,7 @@ pub(super) fn is_own_page(headers: &HeaderMap, uri: &Uri, own: &str) -> bool {
     let Some((_, authority)) = origin.split_once("://") else { return false };
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = host.or_else(|| uri.authority().map(Authority::as_str));
-    let configured = own.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or(rest));
+    let configured = own.split_once("://").map(|(_, authority)| authority);
     [host, configured].into_iter().flatten().any(|own| own.eq_ignore_ascii_case(authority))
 }
 
@@ -39,7 +39,7 @@ mod tests {
         for (name, value) in fields {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        let own = "https://api.example/operations";
+        let own = "https://api.example";
         assert_eq!(is_own_page(&headers, &Uri::from_static("/"), own), expected, "{fields:?}");
     }
 

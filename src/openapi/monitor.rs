@@ -67,8 +67,7 @@ impl Modify for Monitors {
 ///
 /// Where the URLs are absolute, the paths name their origin as their server.
 pub fn monitor_paths(urls: &MonitorUrls) -> Paths {
-    let list = urls.list();
-    let (origin, base) = split_origin(list.as_str());
+    let (origin, base) = (urls.origin(), urls.path());
     let servers = || (!origin.is_empty()).then(|| vec![Server::new(origin)]);
     let item = |operations: Vec<(HttpMethod, Operation)>| -> PathItem {
         let item = PathItemBuilder::new().servers(servers());
@@ -78,10 +77,8 @@ pub fn monitor_paths(urls: &MonitorUrls) -> Paths {
             .build()
     };
     let mut paths = Paths::new();
-    paths.paths.insert(
-        if base.is_empty() { "/".to_owned() } else { base.to_owned() },
-        item(vec![(HttpMethod::Get, list_operation())]),
-    );
+    let list = item(vec![(HttpMethod::Get, list_operation())]);
+    paths.paths.insert(base.to_owned(), list);
     paths.paths.insert(
         format!("{base}/{{id}}"),
         item(vec![(HttpMethod::Get, read_operation()), (HttpMethod::Delete, delete_operation())]),
@@ -96,15 +93,6 @@ pub fn monitor_paths(urls: &MonitorUrls) -> Paths {
     let cancel = item(vec![(HttpMethod::Post, cancel_operation())]);
     paths.paths.insert(format!("{base}/{{id}}/cancel"), cancel);
     paths
-}
-
-/// The origin of an absolute URL, and its path.
-fn split_origin(url: &str) -> (&str, &str) {
-    let authority = url.find("://").map(|colon| colon + 3);
-    match authority {
-        None => ("", url),
-        Some(start) => url[start..].find('/').map_or((url, ""), |path| url.split_at(start + path)),
-    }
 }
 
 fn described(
@@ -252,8 +240,7 @@ mod tests {
             let item = &paths[list];
             let servers = item.servers.iter().flatten().map(|server| &*server.url);
             assert_eq!(servers.collect::<Vec<_>>(), Vec::from_iter(server), "{base}");
-            let below = list.trim_end_matches('/');
-            assert!(paths[&format!("{below}/{{id}}/result")].get.is_some(), "{base}");
+            assert!(paths[&format!("{list}/{{id}}/result")].get.is_some(), "{base}");
             assert_eq!(paths.len(), 4 + usize::from(cfg!(feature = "webhook")), "{base}");
         }
     }

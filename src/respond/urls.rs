@@ -26,16 +26,26 @@ impl MonitorUrls {
     /// or has a query or a fragment. It is a setting of the program, not something that a client says.
     pub fn new(base: impl AsRef<str>) -> Self {
         let base = base.as_ref();
-        let path = match base.split_once("://") {
-            Some((_, rest)) => rest.find('/').map(|at| &rest[at..]),
-            None => Some(base).filter(|path| !path.starts_with("//")),
-        };
-        let path = path.filter(|path| path.starts_with('/') && !path.trim_matches('/').is_empty());
+        let (origin, path) = split(base);
+        let is_path = path.starts_with('/') && !path.contains(['?', '#']);
+        let is_host = origin.is_empty() && path.starts_with("//");
         assert!(
-            path.is_some_and(|path| !path.contains(['?', '#'])),
+            is_path && !is_host && !path.trim_matches('/').is_empty(),
             "the base of the monitors is {base:?}, not a path such as /operations or a URL with one"
         );
         Self { base: UriReference::new(base.trim_end_matches('/')) }
+    }
+
+    /// Scheme and authority of an absolute URL; of a path, nothing.
+    #[cfg(any(feature = "openapi", feature = "tokio"))]
+    pub(crate) fn origin(&self) -> &str {
+        split(self.base.as_str()).0
+    }
+
+    /// The path that the monitors are below, without a slash at its end.
+    #[cfg(any(feature = "openapi", feature = "tokio"))]
+    pub(crate) fn path(&self) -> &str {
+        split(self.base.as_str()).1
     }
 
     /// The list of an owner's operations.
@@ -70,6 +80,15 @@ impl MonitorUrls {
     }
 }
 
+/// The origin of an absolute URL, or nothing, and the path.
+fn split(url: &str) -> (&str, &str) {
+    let path = url.find("://").map_or(0, |colon| {
+        let authority = colon + 3;
+        url[authority..].find('/').map_or(url.len(), |slash| authority + slash)
+    });
+    url.split_at(path)
+}
+
 impl Default for MonitorUrls {
     fn default() -> Self {
         Self::new(Self::DEFAULT_BASE)
@@ -98,6 +117,20 @@ mod tests {
         ];
         for base in wrong {
             std::panic::catch_unwind(|| MonitorUrls::new(base)).unwrap_err();
+        }
+    }
+
+    #[cfg(any(feature = "openapi", feature = "tokio"))]
+    #[test]
+    fn a_base_is_an_origin_and_a_path() {
+        for (base, origin, path) in [
+            ("/operations", "", "/operations"),
+            ("/a/b/", "", "/a/b"),
+            ("https://api.example/v1/operations/", "https://api.example", "/v1/operations"),
+            ("http://[::1]:3000//x", "http://[::1]:3000", "//x"),
+        ] {
+            let urls = MonitorUrls::new(base);
+            assert_eq!((urls.origin(), urls.path()), (origin, path));
         }
     }
 }

@@ -82,12 +82,13 @@ impl AsyncMode {
     }
 
     /// At which path the service sees the requests for monitors (default: that of the
-    /// [base URL](OperationsBuilder::base_url)): for one behind a proxy that takes something away from it.
+    /// [base URL](OperationsBuilder::base_url)): for one behind a proxy that takes something away from it. Of an absolute URL
+    /// it is the path.
     ///
     /// # Panics
     /// As [`MonitorUrls::new`].
     pub fn monitors_at(mut self, path: impl AsRef<str>) -> Self {
-        self.monitors = Some(MonitorUrls::new(path).list().as_str().to_owned());
+        self.monitors = Some(MonitorUrls::new(path).path().to_owned());
         self
     }
 

@@ -392,6 +392,13 @@ fn another_process_begins_again_what_it_may() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handler_sees_the_same_whether_its_request_was_stored_or_not() {
+    // It is a path, but what is taken for it may be more.
+    for monitors in ["/monitors", "https://api.example/monitors/"] {
+        sees_the_same(monitors).await;
+    }
+}
+
+async fn sees_the_same(monitors: &str) {
     use std::sync::Mutex;
     let seen: std::sync::Arc<Mutex<Vec<_>>> = std::sync::Arc::default();
     let handler = {
@@ -405,11 +412,10 @@ async fn a_handler_sees_the_same_whether_its_request_was_stored_or_not() {
             StatusCode::CREATED
         }
     };
-    let mode =
-        AsyncMode::new([Route::put("/files/{name}")]).monitors_at("/monitors").owner(|parts| {
-            let name = parts.headers.get("x-user").and_then(|name| name.to_str().ok());
-            name.and_then(|name| Owner::new(name).ok()).unwrap_or_default()
-        });
+    let mode = AsyncMode::new([Route::put("/files/{name}")]).monitors_at(monitors).owner(|parts| {
+        let name = parts.headers.get("x-user").and_then(|name| name.to_str().ok());
+        name.and_then(|name| Owner::new(name).ok()).unwrap_or_default()
+    });
     let operations =
         Operations::builder(MemoryStore::new()).base_url("https://api.example/v1/monitors");
     let app = mode
