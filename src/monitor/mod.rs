@@ -250,6 +250,11 @@ impl Monitor {
         let asked = Asked { owner, method: request.method(), uri: request.uri(), headers, form };
         let resource = target.as_ref().map_or("unknown", Target::name);
         let negotiates = target.as_ref().is_some_and(Target::negotiates);
+        // What a button asks is nothing to look at.
+        let page = match target {
+            Some(Target::Cancel(id)) => Some(self.operations.urls().monitor(id)),
+            _ => None,
+        };
         let answer = match target {
             None => Err(Problem::new(types::NOT_FOUND)),
             Some(target) => match self.operations.spend(owner, target.operation()) {
@@ -260,8 +265,11 @@ impl Monitor {
         let mut response = answer.unwrap_or_else(|problem| {
             let allow = problem.is(types::METHOD_NOT_ALLOWED).then(|| self.allow(path));
             let in_words = negotiates && form == Form::Page;
-            let response = if in_words { problem_page(&problem) } else { problem.into_response() };
-            let mut response = no_store(response);
+            let mut response = no_store(if in_words {
+                problem_page(&problem, page.as_ref())
+            } else {
+                problem.into_response()
+            });
             if let Some(allow) = allow {
                 response.headers_mut().insert(header::ALLOW, allow);
             }

@@ -283,10 +283,10 @@ impl<'a> ListView<'a> {
     }
 }
 
-/// A problem as a page for people.
+/// A problem as a page for people, with a link to the page of an operation where it leads `back`.
 #[cfg(feature = "tokio")]
-pub(crate) fn problem_page(problem: &Problem) -> Response {
-    page::problem(problem)
+pub(crate) fn problem_page(problem: &Problem, back: Option<&UriReference>) -> Response {
+    page::problem(problem, back)
 }
 
 /// Keeps a 404 or 410 from being cached by heuristics

@@ -170,6 +170,22 @@ async fn a_problem_as_a_page_says_when_to_come_again() {
     assert!(refused.field("retry-after").parse::<u32>().unwrap() >= 1);
 }
 
+async fn a_button_that_is_not_heeded_leads_back() {
+    let service = Service::with(|builder| builder.owner_poll_rate(1));
+    let monitor = service.post("thing5", "respond-async").await.monitor();
+    for _ in 0..10 {
+        text(&service.page(&monitor, &[]).await, 200);
+    }
+    let fields = [("sec-fetch-site", "same-origin"), BROWSER];
+    let refused = service.send(Method::POST, &format!("{monitor}/cancel"), &fields).await;
+    let page = text(&refused, 429);
+    // A browser asks with GET, which is not known there.
+    let seconds = refused.field("retry-after");
+    let refresh = format!("<meta http-equiv=\"refresh\" content=\"{seconds}; url={monitor}\">");
+    assert!(page.contains(&refresh), "{page}");
+    assert!(page.contains(&format!("<a href=\"{monitor}\">Back to the operation</a>")), "{page}");
+}
+
 async fn only_a_page_of_the_same_origin_can_cancel() {
     let service = Service::new();
     let monitor = service.post("stop", "respond-async").await.monitor();
@@ -220,5 +236,6 @@ contract! {
     a_list_is_a_page_for_people
     a_problem_is_told_in_words
     a_problem_as_a_page_says_when_to_come_again
+    a_button_that_is_not_heeded_leads_back
     only_a_page_of_the_same_origin_can_cancel
 }

@@ -18,7 +18,7 @@ pub(in crate::respond) fn page(
     is_newest: bool,
     refresh: Duration,
 ) -> Response {
-    let mut page = Page::new("Operations", Refresh::WithoutScript(refresh));
+    let mut page = Page::new("Operations", Refresh::WithoutScript(refresh), None);
     page.push("<main data-page=\"list\">\n<h1>Operations</h1>\n");
     // What has happened, for who cannot see it.
     page.push("<p class=\"unseen\" role=\"status\" data-is=\"news\"></p>\n");

@@ -21,7 +21,7 @@ pub(super) use self::list::page as list;
 pub(super) use self::operation::page as operation;
 use self::text::Escaped;
 use super::{Body, Response};
-use crate::header::retry_after;
+use crate::header::{UriReference, retry_after};
 use crate::operation::Status;
 #[cfg(feature = "tokio")]
 use crate::problem::Problem;
@@ -68,8 +68,8 @@ enum Refresh {
 struct Page(String);
 
 impl Page {
-    /// The head; `refresh` says after how long the page is asked for anew.
-    fn new(title: impl std::fmt::Display, refresh: Refresh) -> Self {
+    /// The head; `refresh` says after how long the page is asked for anew, or the one at `place`.
+    fn new(title: impl std::fmt::Display, refresh: Refresh, place: Option<&UriReference>) -> Self {
         let mut page = Self(String::with_capacity(STYLE.len() + SCRIPT.len() + 4_096));
         page.push("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
         page.push("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
@@ -83,8 +83,9 @@ impl Page {
         };
         if let Some(delay) = delay.map(retry_after) {
             let seconds = delay.to_str().unwrap_or_default();
+            let place = place.map(|place| format!("; url={}", Escaped(place))).unwrap_or_default();
             page.add(format_args!(
-                "{before}<meta http-equiv=\"refresh\" content=\"{seconds}\">{after}\n"
+                "{before}<meta http-equiv=\"refresh\" content=\"{seconds}{place}\">{after}\n"
             ));
         }
         page.add(format_args!("<style>{STYLE}</style>\n</head>\n<body>\n"));
@@ -125,15 +126,18 @@ const PROTECTION: [(HeaderName, &str); 3] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
 ];
 
-/// A problem as a page.
+/// A problem as a page, with a link to the page of an operation where it leads `back`.
 #[cfg(feature = "tokio")]
-pub(super) fn problem(problem: &Problem) -> Response {
+pub(super) fn problem(problem: &Problem, back: Option<&UriReference>) -> Response {
     let title = problem.title().or(problem.status().canonical_reason()).unwrap_or("Problem");
     let refresh = problem.retry_after().map_or(Refresh::Never, Refresh::Always);
-    let mut page = Page::new(title, refresh);
+    let mut page = Page::new(title, refresh, back);
     page.add(format_args!("<main data-page=\"over\">\n<h1>{}</h1>\n", Escaped(title)));
     if let Some(detail) = problem.detail() {
         page.add(format_args!("<p>{}</p>\n", Escaped(detail)));
+    }
+    if let Some(back) = back {
+        page.add(format_args!("<p><a href=\"{}\">Back to the operation</a></p>\n", Escaped(back)));
     }
     page.push("</main>\n");
     let mut response = page.into_response(problem.status(), false);

@@ -18,7 +18,7 @@ pub(in crate::respond) fn page(
     let is_live = !status.is_finished();
     let title = format_args!("{}: {}", operation.kind(), word(status)).to_string();
     let refresh = if is_live { Refresh::WithoutScript(refresh) } else { Refresh::Never };
-    let mut page = Page::new(title, refresh);
+    let mut page = Page::new(title, refresh, None);
     let of = if is_live { "operation" } else { "over" };
     page.add(format_args!("<main data-page=\"{of}\">\n<h1 data-is=\"kind\">"));
     page.add(format_args!("{}</h1>\n", Escaped(operation.kind())));
