@@ -194,8 +194,9 @@ impl Asked<'_> {
 
     /// The revision that the operation has to have still when what was asked is done; none if any will do.
     fn revision_of(&self, operation: &Operation) -> Option<u64> {
-        let condition = self.headers.get(header::IF_MATCH).filter(|any| *any != "*");
-        condition.map(|_| operation.revision())
+        let is_of_any = self.headers.get(header::IF_MATCH).is_none_or(|condition| condition == "*");
+        let is_pinned = !is_of_any || self.headers.contains_key(header::IF_NONE_MATCH);
+        is_pinned.then(|| operation.revision())
     }
 }
 
