@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `GET /operations` | 200: the caller's own operations, newest first; `status`, `kind`, `limit` and `cursor` in the query |
 //! | `GET /operations/{id}` | 200 in every state, so that a failed operation is no failed poll; 304 to `If-None-Match` |
-//! | `GET /operations/{id}/result` | the outcome itself; before it is there, 404 and `Retry-After` |
+//! | `GET /operations/{id}/result` | the outcome itself; before it is there, 404 and `Retry-After`; 503 if [too many](crate::operations::OperationsBuilder::results_bytes) are on their way |
 //! | `POST /operations/{id}/cancel` | 303: what the button of a page asks, by a form of the same origin; else 403 |
 //! | `GET /operations/{id}/callback` | 200: the state of the delivery of its last change to its callback (feature `webhook`) |
 //! | `DELETE /operations/{id}` | live: 202, cancellation is requested; finished: 204, forgotten |
@@ -294,12 +294,7 @@ impl Monitor {
             (&Method::GET | &Method::HEAD, Target::Operation(id)) => {
                 return self.status(id, asked).await;
             }
-            (&Method::GET | &Method::HEAD, Target::Result(id)) => {
-                let (observed, outcome) = self.operations.outcome(asked.owner, id).await?;
-                let view =
-                    OperationView::new(&observed.operation, observed.now, self.operations.urls());
-                view.retry_after(self.operations.retry_after(&observed)).result(outcome)
-            }
+            (&Method::GET | &Method::HEAD, Target::Result(id)) => self.result(id, asked).await?,
             #[cfg(feature = "webhook")]
             (&Method::GET | &Method::HEAD, Target::Callback(id)) => {
                 let delivery = self.operations.delivery(asked.owner, id).await?;
@@ -342,6 +337,19 @@ impl Monitor {
             Form::Json | Form::Events => view.monitor(headers),
         };
         Ok(answer.map(Content::from))
+    }
+
+    async fn result(&self, id: OperationId, asked: Asked<'_>) -> Result<Response, Problem> {
+        let (observed, outcome) = self.operations.outcome(asked.owner, id).await?;
+        let outcome = match outcome {
+            // The content is left out of the answer to a HEAD.
+            Some(outcome) if asked.method == Method::GET => {
+                Some(self.operations.admit_result(outcome)?)
+            }
+            outcome => outcome,
+        };
+        let view = OperationView::new(&observed.operation, observed.now, self.operations.urls());
+        Ok(view.retry_after(self.operations.retry_after(&observed)).result(outcome))
     }
 
     /// Does what the button of a page asks, and shows the page again.

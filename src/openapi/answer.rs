@@ -69,6 +69,8 @@ pub enum AnswerComponent {
     Unavailable,
     /// 503 to whoever asks a monitor.
     StoreUnavailable,
+    /// 503 to whoever asks for a result.
+    ResultUnavailable,
     /// 504: the work was not done in time.
     Overdue,
 }
@@ -101,6 +103,7 @@ impl AnswerComponent {
         Self::Failed,
         Self::Unavailable,
         Self::StoreUnavailable,
+        Self::ResultUnavailable,
         Self::Overdue,
     ];
 
@@ -132,6 +135,7 @@ impl AnswerComponent {
             Self::Failed => "WorkFailed",
             Self::Unavailable => "Unavailable",
             Self::StoreUnavailable => "StoreUnavailable",
+            Self::ResultUnavailable => "ResultUnavailable",
             Self::Overdue => "WorkOverdue",
         }
     }
@@ -155,7 +159,9 @@ impl AnswerComponent {
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyOperations | Self::TooManyPolls => StatusCode::TOO_MANY_REQUESTS,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable | Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::StoreUnavailable | Self::ResultUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Overdue => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -200,6 +206,7 @@ impl AnswerComponent {
                 types::NOT_CAUGHT_UP,
             ],
             Self::StoreUnavailable => &[types::STORE_UNAVAILABLE],
+            Self::ResultUnavailable => &[types::STORE_UNAVAILABLE, types::OVERLOADED],
             Self::Overdue => &[types::DEADLINE_PASSED, types::REPLY_OVERDUE],
             _ => &[],
         }
@@ -281,6 +288,9 @@ impl AnswerComponent {
                 "The service takes no work now. Ask again, with the same idempotency key if there is one."
             }
             Self::StoreUnavailable => "Operations cannot be read now.",
+            Self::ResultUnavailable => {
+                "Operations cannot be read now, or too many results are on their way to clients."
+            }
             Self::Overdue => "The work was not done in time.",
         }
     }
@@ -316,6 +326,7 @@ impl AnswerComponent {
             }
             Self::NotFound | Self::Expired => (&[CacheControl], &[Vary]),
             Self::TooManyOperations | Self::Unavailable => (&[RetryAfter, Vary], &[]),
+            Self::ResultUnavailable => (&[RetryAfter, CacheControl], &[]),
             Self::TooManyPolls | Self::StoreUnavailable => (&[RetryAfter, CacheControl], &[Vary]),
         }
     }

@@ -169,7 +169,7 @@ fn result_operation() -> Operation {
         AnswerComponent::NoResult,
         AnswerComponent::Expired,
         AnswerComponent::TooManyPolls,
-        AnswerComponent::StoreUnavailable,
+        AnswerComponent::ResultUnavailable,
     ];
     let outcome = ResponseBuilder::new()
         .description(

@@ -41,6 +41,8 @@ impl OperationsBuilder {
     pub const DEFAULT_WAITERS: usize = 10_000;
     /// The default of [`streams`](Self::streams).
     pub const DEFAULT_STREAMS: usize = 10_000;
+    /// The default of [`results_bytes`](Self::results_bytes): 512 MiB.
+    pub const DEFAULT_RESULTS_BYTES: usize = 512 << 20;
     /// The default of [`heartbeat`](Self::heartbeat): half of the 30 s after which many proxies hang up.
     pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(15);
     /// The default of [`stall_limit`](Self::stall_limit).
@@ -82,6 +84,7 @@ impl OperationsBuilder {
             wait_cap: Self::DEFAULT_WAIT_CAP,
             waiters: Self::DEFAULT_WAITERS,
             streams: Self::DEFAULT_STREAMS,
+            results_bytes: Self::DEFAULT_RESULTS_BYTES,
             heartbeat: Self::DEFAULT_HEARTBEAT,
             stall_limit: Self::DEFAULT_STALL_LIMIT,
             stream_lifetime: Self::DEFAULT_STREAM_LIFETIME,
@@ -282,6 +285,15 @@ impl OperationsBuilder {
     /// stand, and ends. The default is [10,000](Self::DEFAULT_STREAMS).
     pub fn streams(mut self, streams: usize) -> Self {
         self.settings.streams = streams.min(tokio::sync::Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// How many bytes of results this process has on their way to clients at once: those of a monitor's `/result`, and
+    /// of requests that are answered from the store. One more is answered 503 with `Retry-After`; a new request, 202.
+    /// Results of up to 64 KiB do not count, and one that is larger than all of this is given when no other is on its
+    /// way. The default is [512 MiB](Self::DEFAULT_RESULTS_BYTES).
+    pub fn results_bytes(mut self, bytes: usize) -> Self {
+        self.settings.results_bytes = bytes;
         self
     }
 

@@ -17,6 +17,7 @@ use super::job::{Jobs, Registration};
 use super::moment::Moment;
 use super::pace::Agenda;
 use super::pulse::Pulse;
+use super::results::Results;
 use super::run::Runs;
 use super::settings::Settings;
 use super::watch::Watches;
@@ -47,6 +48,7 @@ pub(super) struct Inner {
     pub(super) waiters: Semaphore,
     /// The streams that may still be opened.
     pub(super) streams: Arc<Semaphore>,
+    pub(super) results: Results,
     pub(super) sweeper: Pulse,
     pub(super) probe: Probe,
     pub(super) closing: Moment,
@@ -69,6 +71,7 @@ impl Inner {
         let jobs = Jobs::new(jobs, settings.concurrency, settings.queue);
         let waiters = Semaphore::new(settings.waiters);
         let streams = Arc::new(Semaphore::new(settings.streams));
+        let results = Results::new(settings.results_bytes);
         Self {
             store,
             settings,
@@ -84,6 +87,7 @@ impl Inner {
             feeds: Feeds::default(),
             waiters,
             streams,
+            results,
             sweeper: Pulse::default(),
             probe: Probe::default(),
             closing: Moment::default(),

@@ -384,6 +384,7 @@ impl<'a> KickOff<'a> {
             return Ok(self.pending(observed));
         }
         let (_, outcome) = self.operations.outcome(&self.owner, operation.id()).await?;
+        let outcome = outcome.map(|outcome| self.operations.admit_result(outcome)).transpose()?;
         let view = OperationView::new(operation, observed.now, self.operations.urls());
         let mut response = view.replay(outcome);
         if self.has_callback_of(operation) {

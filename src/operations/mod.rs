@@ -87,6 +87,7 @@ mod observe;
 mod pace;
 mod policy;
 mod pulse;
+mod results;
 mod run;
 mod settings;
 mod sweep;

@@ -19,6 +19,7 @@ pub(super) struct Settings {
     pub(super) wait_cap: Duration,
     pub(super) waiters: usize,
     pub(super) streams: usize,
+    pub(super) results_bytes: usize,
     pub(super) heartbeat: Duration,
     pub(super) stall_limit: Duration,
     pub(super) stream_lifetime: Duration,

@@ -45,7 +45,8 @@ problem_types! {
     KEY_REUSED = "idempotency-key-reused", "Idempotency key reused", UNPROCESSABLE_ENTITY;
     /// The work's input is larger than the store takes; nothing of the request was stored.
     REQUEST_TOO_LARGE = "request-too-large", "Request too large", PAYLOAD_TOO_LARGE;
-    /// The service has as much work as it takes; nothing of the request was stored.
+    /// The service has as much work as it takes, and nothing of the request was stored; or it has as many results on
+    /// their way to clients as it may.
     OVERLOADED = "overloaded", "Overloaded", SERVICE_UNAVAILABLE;
     /// The owner has as much unfinished work as one may have; nothing of the request was stored.
     TOO_MANY_OPERATIONS = "too-many-operations", "Too many operations", TOO_MANY_REQUESTS;
