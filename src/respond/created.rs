@@ -37,7 +37,8 @@ pub struct Created {
 }
 
 impl Created {
-    /// What was created is at `location`.
+    /// What was created is at `location`: an absolute URL, or a path that begins with `/`, for the answer may be read
+    /// at several URLs (the request's, its result's, its monitor's).
     pub fn at(location: impl Into<UriReference>) -> Self {
         let location = location.into();
         let mut outcome = Outcome::new(StatusCode::CREATED);

@@ -22,7 +22,8 @@ use crate::operation::{IntoOutcome, Outcome};
 pub struct SeeOther(UriReference);
 
 impl SeeOther {
-    /// The answer is at `location`.
+    /// The answer is at `location`: an absolute URL, or a path that begins with `/`, as for
+    /// [`Created::at`](super::Created::at).
     pub fn to(location: impl Into<UriReference>) -> Self {
         Self(location.into())
     }

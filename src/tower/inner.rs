@@ -16,6 +16,7 @@ use tower_service::Service;
 
 use super::mode::{AsyncMode, Restore};
 use super::request::Kept;
+use super::resolve::resolve_locations;
 use super::service::BoxError;
 use crate::operation::Outcome;
 use crate::operations::Context;
@@ -87,18 +88,22 @@ where
 {
     fn run(&self, kept: Kept, context: Context) -> Answer {
         let mut service = self.service.clone();
+        let target = kept.target.path_and_query().cloned();
         let request = request(kept, context, &*self.restore);
         let most = self.max_response_bytes;
         Box::pin(async move {
             let broken = |_| Problem::new(types::INTERNAL);
             std::future::poll_fn(|cx| service.poll_ready(cx)).await.map_err(broken)?;
             let response = service.call(request).await.map_err(broken)?;
-            let (parts, body) = response.into_parts();
+            let (mut parts, body) = response.into_parts();
             let body = Limited::new(body, most).collect().await;
             let body = body.map_err(|error| {
                 let too_large = error.is::<LengthLimitError>();
                 Problem::new(if too_large { types::RESULT_TOO_LARGE } else { types::INTERNAL })
             })?;
+            if let Some(target) = target {
+                resolve_locations(&mut parts.headers, &target);
+            }
             Ok(Outcome { status: parts.status, headers: parts.headers, body: body.to_bytes() })
         })
     }

@@ -51,6 +51,9 @@
 //! there, [`restore`](AsyncMode::restore) puts in. Authentication belongs around the layer: below it
 //! would see requests without credentials.
 //!
+//! What it answers is read at other URLs than the request's, so a `Location` or `Content-Location` that is relative to the
+//! request's target is made a path (`17` at `/reports/` becomes `/reports/17`), as the service sees it.
+//!
 //! # What may run twice
 //! A request is begun again after a crash, or after a [temporary](crate::operations::JobPolicy::is_temporary)
 //! error, if its method is idempotent ([RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2))
@@ -65,6 +68,7 @@ mod inner;
 mod layer;
 mod mode;
 mod request;
+mod resolve;
 mod route;
 mod service;
 

@@ -184,6 +184,27 @@ async fn with_it_the_result_is_the_same_response() {
     assert_eq!(service.counts.0.load(Ordering::SeqCst), 4);
 }
 
+/// `17` at `/reports/` is `/reports/17`, wherever it is read.
+#[tokio::test]
+async fn what_an_answer_names_is_the_same_wherever_it_is_read() {
+    let service = Service::new();
+    let accepted = service.order("PUT", "/drafts/new?as=ann", &[PREFER]).await;
+    let monitor = monitor(&accepted);
+    let ended = service.ended(&monitor, &[]).await;
+    assert_eq!(ended["result"]["location"], "/drafts/17");
+    let key = ("idempotency-key", "k-1");
+    service.order("PUT", "/drafts/new", &[key]).await;
+    for answer in
+        [service.result(&monitor).await, service.order("PUT", "/drafts/new", &[key]).await]
+    {
+        assert_eq!(answer.headers()["location"], "/drafts/17");
+        assert_eq!(answer.headers()["content-location"], "/drafts/17?version=1");
+    }
+    // What is not kept is the service's own.
+    let plain = service.order("PUT", "/drafts/new", &[]).await;
+    assert_eq!(plain.headers()["location"], "17");
+}
+
 #[tokio::test]
 async fn an_answer_in_time_is_the_plain_one() {
     let service = Service::new();

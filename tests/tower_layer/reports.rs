@@ -42,6 +42,7 @@ struct Report {
 pub(crate) fn app(counts: Counts) -> Router {
     Router::new()
         .route("/reports/{year}", post(create).put(create))
+        .route("/drafts/new", put(draft))
         .route("/fail/{status}", put(fail))
         .route("/headers", put(headers))
         .route("/panic", put(panics))
@@ -72,6 +73,11 @@ async fn create(
     let report = Report { year, title: order.title, tenant };
     let location = [(header::LOCATION, format!("/reports/{year}/1"))];
     (StatusCode::CREATED, location, Json(report))
+}
+
+async fn draft() -> impl IntoResponse {
+    let places = [(header::LOCATION, "17"), (header::CONTENT_LOCATION, "./17?version=1")];
+    (StatusCode::CREATED, places, "a draft")
 }
 
 async fn fail(Path(status): Path<u16>) -> impl IntoResponse {
