@@ -7,7 +7,8 @@
 //! | keeps its connection open between requests | after the same; in HTTP/2 after [`idle_timeout`](Server::idle_timeout), 60 s, or a [ping](Server::ping_interval) without answer |
 //! | sends its content byte by byte | after [`body_grace`](Server::body_grace), 30 s, below [1 KiB a second](Server::body_rate) |
 //! | does not take its answer | after [`write_timeout`](Server::write_timeout), 30 s without a byte |
-//! | sends a large head | with 431, beyond [64 KiB](Server::max_head_bytes) or [100 fields](Server::max_headers) |
+//! | vanishes without a word, as one whose network is gone | after the same without an acknowledgement, where the system can tell (Linux, Android) |
+//! | sends a large head | with 431, beyond [64 KiB](Server::max_head_bytes) or, of HTTP/1, [100 fields](Server::max_headers) |
 //! | opens stream after stream, and resets them | by the [bounds](Server::max_streams) of HTTP/2 |
 //!
 //! In HTTP/2 a client can leave one answer and take others: what it leaves is held until the connection ends, and is bounded
@@ -51,6 +52,8 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+#[cfg(any(target_os = "android", target_os = "linux"))]
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -158,8 +161,8 @@ impl Server {
         self
     }
 
-    /// How long a client may take nothing of an answer that is there for it. The default is
-    /// [30 s](Self::DEFAULT_WRITE_TIMEOUT).
+    /// How long a client may take nothing of an answer that is there for it, or, on Linux and Android, leave what was
+    /// sent to it unacknowledged. The default is [30 s](Self::DEFAULT_WRITE_TIMEOUT).
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.bounds.write_timeout = timeout;
         self
@@ -188,7 +191,8 @@ impl Server {
         self
     }
 
-    /// How many fields a request may have. The default is [100](Self::DEFAULT_MAX_HEADERS).
+    /// How many fields a request of HTTP/1 may have; in HTTP/2 their bytes [count](Self::max_head_bytes). The default is
+    /// [100](Self::DEFAULT_MAX_HEADERS).
     pub fn max_headers(mut self, fields: usize) -> Self {
         self.bounds.headers = fields;
         self
@@ -254,6 +258,7 @@ impl Server {
             };
             // A small answer is not held back to wait for more.
             let _ = stream.set_nodelay(true);
+            end_unless_acknowledged(&stream, bounds.write_timeout);
             let activity = Arc::new(Activity::new());
             let service = HandOver {
                 router: router.clone(),
@@ -291,6 +296,16 @@ impl Server {
         running.shutdown().await;
     }
 }
+
+/// Has the kernel end the connection when what was sent is not acknowledged for so long. Its buffer takes the few bytes
+/// of an event stream, so that nothing else would tell for a quarter of an hour that the peer has vanished.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+fn end_unless_acknowledged(stream: &TcpStream, within: Duration) {
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(within));
+}
+
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+fn end_unless_acknowledged(_: &TcpStream, _: Duration) {}
 
 fn is_of_the_client(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
@@ -369,5 +384,21 @@ impl hyper::service::Service<Request<Incoming>> for HandOver {
         let busy = self.activity.begin();
         // A router is always ready.
         Answering::new(self.router.clone().call(request), busy)
+    }
+}
+
+#[cfg(all(test, any(target_os = "android", target_os = "linux")))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_is_told_how_long_a_peer_may_be_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        assert_eq!(SockRef::from(&accepted).tcp_user_timeout().unwrap(), None);
+        end_unless_acknowledged(&accepted, Server::DEFAULT_WRITE_TIMEOUT);
+        let told = SockRef::from(&accepted).tcp_user_timeout().unwrap();
+        assert_eq!(told, Some(Server::DEFAULT_WRITE_TIMEOUT));
     }
 }
