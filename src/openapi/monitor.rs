@@ -160,7 +160,7 @@ fn delete_operation() -> Operation {
         AnswerComponent::StoreUnavailable,
     ];
     let summary = "Requests an operation's cancellation, or forgets it once it has ended";
-    let parameters = [Parameter::OperationId, Parameter::IfMatch];
+    let parameters = [Parameter::OperationId, Parameter::IfMatch, Parameter::IfNoneMatch];
     described(DELETE, summary, &parameters, &answers).build()
 }
 
@@ -194,7 +194,8 @@ fn cancel_operation() -> Operation {
         AnswerComponent::TooManyPolls,
         AnswerComponent::StoreUnavailable,
     ];
-    described(CANCEL, "What the button of a page asks", &[Parameter::OperationId], &answers)
+    let parameters = [Parameter::OperationId, Parameter::IfMatch, Parameter::IfNoneMatch];
+    described(CANCEL, "What the button of a page asks", &parameters, &answers)
         .description(Some(
             "Requests the operation's cancellation, for a page of the same origin, as the browser says by \
              `Sec-Fetch-Site` or `Origin`. Other clients use DELETE.",

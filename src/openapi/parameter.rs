@@ -125,7 +125,8 @@ impl Parameter {
             ),
             Self::IfNoneMatch => header(
                 "If-None-Match",
-                "The entity tag of what the client has: 304 if that still holds (RFC 9110 §13.1.2).",
+                "The entity tag of what the client has: while that still holds, a GET is answered 304, and anything \
+                 else 412 (RFC 9110 §13.1.2).",
                 examples(["\"3\""]),
             ),
             Self::LastEventId => header(

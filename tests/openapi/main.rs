@@ -116,6 +116,24 @@ fn each_parameter_of_a_path_is_described() {
 }
 
 #[test]
+fn what_can_fail_by_a_condition_has_both() {
+    let documented = Documented::new(&document());
+    let items = documented.document()["paths"].as_object().unwrap().values();
+    let operations = items.flat_map(|item| item.as_object().unwrap().values());
+    let conditional: Vec<_> =
+        operations.filter(|operation| !operation["responses"]["412"].is_null()).collect();
+    assert_eq!(conditional.len(), 3);
+    for operation in conditional {
+        let parameters = operation["parameters"].as_array().unwrap();
+        let names: Vec<_> =
+            parameters.iter().map(|one| documented.resolved(one)["name"].as_str()).collect();
+        for name in ["If-Match", "If-None-Match"] {
+            assert!(names.contains(&Some(name)), "{}: {names:?}", operation["operationId"]);
+        }
+    }
+}
+
+#[test]
 fn the_examples_are_as_their_schemas_say() {
     let documented = Documented::new(&document());
     let mut found = Vec::new();
