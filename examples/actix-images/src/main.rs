@@ -6,9 +6,11 @@ use std::net::TcpListener;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::middleware::{DefaultHeaders, Next, from_fn};
 use actix_web::web::{self, Bytes, Data, Path, PayloadConfig};
-use actix_web::{App, HttpMessage, HttpServer};
+use actix_web::{App, HttpMessage, HttpServer, ResponseError};
 use http::StatusCode;
 use images::{Images, MAX_UPLOAD_BYTES, Role, Settings, who_asks};
 use respond_async::actix::{Answer, Head};
@@ -63,11 +65,13 @@ fn routes(app: &mut web::ServiceConfig, images: &Images) {
         .service(
             web::resource("/health")
                 .route(web::get().to(health))
+                .route(web::head().to(health))
                 .default_service(web::to(async || not_allowed("GET,HEAD"))),
         )
         .service(
             web::resource("/openapi.json")
-                .route(web::get().to(async || Answer(images::document())))
+                .route(web::get().to(document))
+                .route(web::head().to(document))
                 .default_service(web::to(async || not_allowed("GET,HEAD"))),
         )
         .default_service(web::to(async || Problem::from_status(StatusCode::NOT_FOUND)));
@@ -95,6 +99,10 @@ async fn health(images: Data<Images>) -> Answer {
     Answer(images.operations().health().await.into_response())
 }
 
+async fn document() -> Answer {
+    Answer(images::document())
+}
+
 fn not_allowed(methods: &'static str) -> Answer {
     let mut response = Problem::from_status(StatusCode::METHOD_NOT_ALLOWED).into_response();
     response.headers_mut().insert(http::header::ALLOW, http::HeaderValue::from_static(methods));
@@ -107,7 +115,12 @@ async fn name_the_client(
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let Head(head) = request.extract::<Head>().await?;
-    let owner = who_asks(&head.headers)?;
+    let owner = who_asks(&head.headers).map_err(|problem| {
+        let mut refused = problem.error_response();
+        // It may stand where a route that negotiates would have answered.
+        refused.headers_mut().insert(header::VARY, HeaderValue::from_static("Prefer"));
+        InternalError::from_response(problem, refused)
+    })?;
     request.extensions_mut().insert(owner);
     next.call(request).await
 }

@@ -168,7 +168,7 @@ fn both_answer_the_same() {
     let client = |address| Client { address, ids: Vec::new() };
     let mut axum = client(axum(&folder.path().join("axum")));
     let mut actix = client(process.1);
-    let mut both = |request: &str, fields: &[&str], body: &[u8], status: u16| {
+    let mut both = |request: &str, fields: &[&str], body: &[u8], status: u16| -> Answer {
         let (theirs, ours) = (axum.send(request, fields, body), actix.send(request, fields, body));
         let name = format!("{request} {fields:?} {} bytes", body.len());
         assert!(ours.status.contains(&format!(" {status} ")), "{name}: {ours:?}");
@@ -185,6 +185,7 @@ fn both_answer_the_same() {
             axum.until_finished(&monitor);
             actix.until_finished(&monitor);
         }
+        ours
     };
     let (jpeg, kind) = (photo(200), "content-type: image/jpeg");
     let (prefer, ann) = ("prefer: respond-async", "x-user: ann");
@@ -228,8 +229,12 @@ fn both_answer_the_same() {
     both("GET /images/nothing", &[], b"", 404);
     both("GET /images/%00", &[], b"", 404);
     both("GET /openapi.json", &[], b"", 200);
+    both("HEAD /openapi.json", &[], b"", 200);
+    both("HEAD /health", &[], b"", 200);
     both("POST /openapi.json", &[], b"", 405);
     both("GET /nothing", &[], b"", 404);
     both("GET /", &[], b"", 404);
     both("GET /", &["x-user: \u{e9}"], b"", 400);
+    let nameless = both("POST /images", &[kind, "x-user: "], &jpeg, 400);
+    assert!(nameless.fields.contains(&"vary: Prefer".to_owned()), "{nameless:?}");
 }

@@ -60,8 +60,13 @@ async fn health(State(images): State<Images>) -> respond::Response {
 }
 
 /// Puts who asks where [`Owner`] is extracted from.
-async fn name_the_client(mut request: Request, next: Next) -> Result<Response, Problem> {
-    let owner = who_asks(request.headers())?;
+async fn name_the_client(mut request: Request, next: Next) -> Result<Response, respond::Response> {
+    let owner = who_asks(request.headers()).map_err(|problem| {
+        let mut refused = problem.into_response();
+        // It may stand where a route that negotiates would have answered.
+        vary_on_prefer(refused.headers_mut());
+        refused
+    })?;
     request.extensions_mut().insert(owner);
     Ok(next.run(request).await)
 }
