@@ -11,9 +11,10 @@
 //!
 //! A monitor whose `If-Match` or, but for `GET` and `HEAD`, `If-None-Match` does not hold is a 412. A client that asks
 //! more often than [it may](crate::operations::OperationsBuilder::owner_poll_rate) gets 429, before
-//! anything is read. An unknown operation and somebody else's are one and the same 404; one whose retention has passed
-//! is a 410. `HEAD` is answered as `GET` is: your server leaves the content out. `respond-async` means
-//! nothing here, so a client that sends it along with every request gets no second operation.
+//! anything is read. An unknown operation, one that was forgotten or has expired, and somebody else's are told alike: 404,
+//! or 410 once the id is older than the [shortest retention](
+//! crate::operations::OperationsBuilder::retention_bounds). `HEAD` is answered as `GET` is: your server leaves the content
+//! out. `respond-async` means nothing here, so a client that sends it along with every request gets no second operation.
 //!
 //! # Forms
 //! A monitor and a list are JSON. A client that prefers `text/html` gets a page for people, one that prefers
@@ -53,9 +54,9 @@
 //! then](crate::operations::OperationsBuilder::heartbeat). It ends when its reader
 //! [stalls](crate::operations::OperationsBuilder::stall_limit), with its
 //! [lifetime](crate::operations::OperationsBuilder::stream_lifetime) and with the service; its client comes
-//! again after the time that `retry` says, and misses nothing. One stream [too
-//! many](crate::operations::OperationsBuilder::streams) tells how its operation stands, or of a list only when to come
-//! again, and ends.
+//! again after the time that `retry` says, and misses nothing. Beyond the
+//! [bound](crate::operations::OperationsBuilder::streams) a stream sends one event and ends. On an operation that is its
+//! state; on a list only `retry`.
 //!
 //! ```
 //! use http::Request;

@@ -41,7 +41,7 @@ pub enum AnswerComponent {
     BadQuery,
     /// 403: a form that was not sent by a page of this origin.
     CrossSite,
-    /// 404: no such operation, or somebody else's.
+    /// 404: no such operation, or somebody else's, by an id that is not old.
     NotFound,
     /// 404: an operation that has no result, or none yet.
     NoResult,
@@ -51,7 +51,7 @@ pub enum AnswerComponent {
     MethodNotAllowed,
     /// 409: the work was canceled while the request waited for it.
     Canceled,
-    /// 410: an operation whose retention has passed.
+    /// 410: the same by an id that is older than the shortest retention.
     Expired,
     /// 412: an operation that has changed since its client saw it.
     Changed,
@@ -275,7 +275,10 @@ impl AnswerComponent {
             Self::NoList => "A list is given only to a client whose name is known.",
             Self::MethodNotAllowed => "The resource does not know this method.",
             Self::Canceled => "The work was canceled.",
-            Self::Expired => "The operation ended, and its retention has passed.",
+            Self::Expired => {
+                "There is no such operation, or it is somebody else's. By its id it may have ended, and its \
+                 retention have passed."
+            }
             Self::Changed => {
                 "The operation is not as `If-Match` has it, or as `If-None-Match` will not have it. Nothing was done."
             }

@@ -95,8 +95,9 @@ struct Members {
 }
 
 impl Problem {
-    /// How much of a problem an operation tells as its error: 16 KiB. Of a larger one it tells the type, the
-    /// title and the detail, each cut to a quarter of that, and no extension; the result still has all of it.
+    /// How much of a problem an operation tells as its error: 16 KiB. Of a larger one it tells the title
+    /// and the detail, each cut to a quarter of that, the type and the instance unless they are longer than that, and
+    /// no extension; the result still has all of it.
     pub const MAX_KEPT_BYTES: usize = 16 * 1024;
 
     /// A problem of the given kind.

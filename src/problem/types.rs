@@ -17,9 +17,11 @@ macro_rules! problem_types {
 }
 
 problem_types! {
-    /// No such operation, or it is somebody else's: the two are not told apart.
+    /// No such operation, or it is somebody else's: the two are not told apart. If its id is older than the shortest
+    /// retention, [`EXPIRED`] is said of either.
     NOT_FOUND = "not-found", "Not found", NOT_FOUND;
-    /// The operation finished and its retention has passed.
+    /// No such operation, or it is somebody else's, and its id is older than the shortest retention: so it may have
+    /// finished and expired.
     EXPIRED = "expired", "Expired", GONE;
     /// The operation has not finished, so it has no result yet.
     RESULT_NOT_READY = "result-not-ready", "Result not ready", NOT_FOUND;

@@ -25,7 +25,7 @@ pub(super) struct Activity {
     opened: Instant,
     /// When the last one ended, in milliseconds since then.
     ended: AtomicU64,
-    /// How many bytes were written.
+    /// How many bytes the kernel has taken.
     written: AtomicU64,
 }
 
@@ -53,7 +53,7 @@ impl Activity {
         self.written.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// How many bytes its peer has taken.
+    /// How many bytes the kernel has taken for its peer.
     pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }

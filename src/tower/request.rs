@@ -175,7 +175,7 @@ fn rest(preferences: &Preferences) -> Option<HeaderValue> {
     field.ok()?.to_header_value()
 }
 
-/// The key that a request was given, if it was given one: then it is answered from the store.
+/// Whether a request was given a key: then it is answered from the store.
 pub(super) fn is_named(headers: &HeaderMap) -> bool {
     headers.contains_key(IDEMPOTENCY_KEY)
 }
