@@ -271,15 +271,17 @@ impl Shared {
     }
 
     /// Tells the answer, until the broker has it or it can reach nobody.
-    async fn reply(&self, delivery: &Delivery, outcome: Outcome) {
+    async fn reply(&self, delivery: &Delivery, mut outcome: Outcome) {
+        if !self.publisher.takes(&outcome) {
+            outcome = Problem::new(types::RESULT_TOO_LARGE).into_outcome();
+        }
         let properties = outcome_properties(&outcome);
         let Some(mut message) = answer(delivery, properties, outcome.body) else { return };
         let mut pauses = Pauses::default();
         loop {
             match self.publisher.publish_persistently(message.clone()).await {
-                Err(PublishError::TooLarge) => break,
                 Err(PublishError::Refused | PublishError::Unavailable) => pauses.pause().await,
-                Ok(()) => return,
+                Ok(()) | Err(PublishError::TooLarge) => return,
                 // A queue that its gateway left alone for too long is gone, and the work is done.
                 Err(PublishError::Unroutable) => match shared_replies(delivery) {
                     Some(shared) if shared != message.routing_key => message.routing_key = shared,
@@ -287,8 +289,6 @@ impl Shared {
                 },
             }
         }
-        let too_large = Problem::new(types::RESULT_TOO_LARGE).into_outcome();
-        Box::pin(self.reply(delivery, too_large)).await;
     }
 
     async fn closing(&self) {
@@ -304,7 +304,8 @@ impl Shared {
 fn shared_replies(request: &Delivery) -> Option<String> {
     let asked = &request.properties;
     let name = asked.app_id().as_ref().filter(|_| *asked.delivery_mode() == Some(PERSISTENT))?;
-    Some(topology::shared_replies(name.as_str()))
+    let queue = topology::shared_replies(name.as_str());
+    (queue.len() <= topology::MAX_QUEUE_NAME_BYTES).then_some(queue)
 }
 
 /// A reply to a request; none if it wants none.
@@ -324,4 +325,23 @@ fn answer(request: &Delivery, properties: BasicProperties, body: Bytes) -> Optio
         body,
         mandatory: true,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A name is not too long for a message, and too long for what is made of it.
+    #[test]
+    fn replies_go_to_no_queue_that_cannot_be() {
+        let to = |name: &str| {
+            let mut request = Delivery::mock(1, "".into(), "".into(), false, Vec::new());
+            let asked = BasicProperties::default().with_app_id(name.into());
+            request.properties = asked.with_delivery_mode(PERSISTENT);
+            shared_replies(&request)
+        };
+        assert_eq!(to("gateway").as_deref(), Some("gateway.replies"));
+        assert!(to(&"x".repeat(247)).is_some_and(|name| name.len() == 255));
+        assert_eq!(to(&"x".repeat(248)), None);
+    }
 }

@@ -10,6 +10,12 @@ use tokio::time::timeout;
 
 use super::connection::{Amqp, Pauses};
 use super::topology;
+use crate::operation::Outcome;
+use crate::store::check_outcome_size;
+
+/// How many fields an answer may have: with what AMQP adds to each, and with as many bytes as a store takes, they go
+/// into one frame, of 128 KiB.
+const MAX_FIELDS: usize = 4_096;
 
 /// A message that the broker does not have, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +82,12 @@ impl Publisher {
 
     pub(super) fn is_connected(&self) -> bool {
         self.amqp.is_connected()
+    }
+
+    /// Whether an answer goes into a message: the broker closes the connection of who sends too many fields.
+    pub(super) fn takes(&self, outcome: &Outcome) -> bool {
+        outcome.headers.len() <= MAX_FIELDS
+            && check_outcome_size(outcome, self.amqp.max_message_bytes).is_ok()
     }
 
     /// Returns once the broker has the message.

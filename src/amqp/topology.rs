@@ -16,7 +16,9 @@ const MAX_DEAD: i32 = 100_000;
 /// How many replies wait for a replica that records them; then the oldest go, and what they answer is done again.
 const MAX_REPLIES: i32 = 1_000_000;
 
-/// How long a name may be from which those of queues are made, in bytes: AMQP bounds them at 255.
+/// How long the name of a queue may be, in bytes.
+pub(super) const MAX_QUEUE_NAME_BYTES: usize = 255;
+/// How long a name may be from which those of queues are made.
 const MAX_NAME_BYTES: usize = 200;
 
 /// # Panics

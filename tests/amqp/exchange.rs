@@ -233,6 +233,45 @@ async fn what_is_too_large_for_a_message_is_not_sent() {
     assert!(failed.error().unwrap().type_uri().ends_with(":result-too-large"), "{failed:?}");
 }
 
+work!(Fields, "test.fields");
+work!(Beside, "test.beside");
+
+/// The fields of a message go into one frame, and a broker closes the connection of who sends it a larger one.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn fields_that_are_too_large_are_not_sent() {
+    let amqp = connect("test.fields").await;
+    raw::Raw::connect(&servers::shared("AMQP_URL")).await.remove("test.beside").await;
+    let fields = async |job: Fields, _| {
+        let mut outcome = respond_async::Outcome::new(StatusCode::OK);
+        match job.say.as_str() {
+            "long" => {
+                let value = "x".repeat(200 << 10).parse().unwrap();
+                outcome.headers.insert("x-long", value);
+            }
+            _ => {
+                for number in 0..20_000 {
+                    let name: http::HeaderName = format!("{number:x}").parse().unwrap();
+                    outcome.headers.insert(name, http::HeaderValue::from_static(""));
+                }
+            }
+        }
+        outcome
+    };
+    let beside = async |_: Beside, _| Ok::<_, Problem>(Created::at("/beside"));
+    let working = worker(&amqp).job(fields).job(beside).start();
+    working.ready().await;
+    let gateway = Gateway::start::<Fields>(&amqp, "test-fields", &MemoryStore::new());
+    let other = Gateway::start::<Beside>(&amqp, "test-beside", &MemoryStore::new());
+    for say in ["long", "many"] {
+        let id = gateway.submit(Fields::new(say)).await;
+        let failed = gateway.finished(id).await.operation;
+        assert!(failed.error().unwrap().type_uri().ends_with(":result-too-large"), "{failed:?}");
+        let answer = other.send("", Beside::new("x")).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+    }
+}
+
 work!(First, "test.first");
 work!(Second, "test.second");
 
