@@ -324,6 +324,7 @@ fn answer(request: &Delivery, properties: BasicProperties, body: Bytes) -> Optio
         properties,
         body,
         mandatory: true,
+        place: None,
     })
 }
 

@@ -108,6 +108,7 @@ fn message(event: &OperationEvent, kind: &str) -> Message {
         properties,
         body: serde_json::to_vec(event).unwrap_or_default().into(),
         mandatory: false,
+        place: None,
     }
 }
 

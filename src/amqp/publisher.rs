@@ -1,11 +1,13 @@
 //! Messages on their way to the broker, each confirmed by it or told to be lost.
 
+use std::sync::Arc;
+
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::connection::{Amqp, Pauses};
@@ -68,6 +70,8 @@ pub(super) struct Message {
     pub(super) body: bytes::Bytes,
     /// Whether it is an error if no queue takes it.
     pub(super) mandatory: bool,
+    /// What is kept for it until the broker has answered, or its channel is lost.
+    pub(super) place: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Publisher {
@@ -205,10 +209,11 @@ async fn publish(
 
 async fn publish_one(channel: &Channel, message: Message, answer: Answer) -> Confirmed {
     let id = MessageId::of(&message.routing_key, &message.properties);
-    let Message { exchange, routing_key, properties, body, mandatory } = message;
+    let Message { exchange, routing_key, properties, body, mandatory, place: _place } = message;
     let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
     let (exchange, routing_key) = (exchange.into(), routing_key.into());
     let sent = channel.basic_publish(exchange, routing_key, options, &body, properties).await;
+    drop(body);
     let confirmed = match sent {
         Ok(confirm) => confirm.await,
         Err(error) => Err(error),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
@@ -60,7 +60,7 @@ struct Inner {
     amqp: Amqp,
     publisher: Publisher,
     replies: Arc<Replies>,
-    in_flight: Semaphore,
+    in_flight: Arc<Semaphore>,
     _tasks: Mutex<JoinSet<()>>,
 }
 
@@ -98,7 +98,8 @@ impl RequestsBuilder {
         self
     }
 
-    /// How many requests may wait for their replies; one more is answered 503. The default is
+    /// How many requests may wait for their replies; one more is answered 503, and an operation waits. What the broker
+    /// was sent and has not confirmed counts, whether anybody waits for it still or not. The default is
     /// [10,000](Self::DEFAULT_IN_FLIGHT_LIMIT).
     pub fn in_flight_limit(mut self, requests: usize) -> Self {
         self.settings.in_flight = requests.clamp(1, Semaphore::MAX_PERMITS);
@@ -146,7 +147,7 @@ impl RequestsBuilder {
             publisher: Publisher::new(&amqp),
             amqp,
             replies,
-            in_flight: Semaphore::new(settings.in_flight),
+            in_flight: Arc::new(Semaphore::new(settings.in_flight)),
             _tasks: Mutex::new(tasks),
             settings,
         }))
@@ -202,16 +203,15 @@ impl Requests {
     /// Sends a request, and gives its reply.
     async fn send<J: Job>(&self, input: Bytes, context: Context) -> Result<Outcome, Problem> {
         let inner = &*self.0;
-        let Ok(_place) = inner.in_flight.try_acquire() else {
-            return Err(Problem::new(types::OVERLOADED).with_retry_after(AGAIN));
-        };
+        // The message holds it too: it may be kept for longer than anybody waits.
+        let place = Arc::new(inner.place(&context).await?);
         let operation = context.operation_id();
         let id = match operation {
             Some(id) => id.as_uuid(),
             None => random_id()?,
         };
         let (waits, mut reply) = inner.replies.wait(id, context.clone());
-        let message = inner.message::<J>(id, input, &context);
+        let message = inner.message::<J>(id, input, &context, Arc::clone(&place));
         if operation.is_none() {
             inner.publish(message).await.map_err(refused)?;
             return tokio::select! {
@@ -261,7 +261,27 @@ impl Requests {
 }
 
 impl Inner {
-    fn message<J: Job>(&self, id: Uuid, body: Bytes, context: &Context) -> Message {
+    /// A place among those that wait for their replies. An operation, which was accepted, waits for one.
+    async fn place(&self, context: &Context) -> Result<OwnedSemaphorePermit, Problem> {
+        let in_flight = Arc::clone(&self.in_flight);
+        if context.operation_id().is_none() {
+            let overloaded = |_| Problem::new(types::OVERLOADED).with_retry_after(AGAIN);
+            return in_flight.try_acquire_owned().map_err(overloaded);
+        }
+        tokio::select! {
+            biased;
+            place = in_flight.acquire_owned() => place.map_err(|_| Problem::new(types::INTERNAL)),
+            () = context.canceled() => Err(Problem::new(types::CANCELED)),
+        }
+    }
+
+    fn message<J: Job>(
+        &self,
+        id: Uuid,
+        body: Bytes,
+        context: &Context,
+        place: Arc<OwnedSemaphorePermit>,
+    ) -> Message {
         let (mode, left) = match context.operation_id() {
             Some(_) => (PERSISTENT, context.time_left().unwrap_or(self.settings.expiry)),
             None => (TRANSIENT, self.settings.timeout),
@@ -282,7 +302,14 @@ impl Inner {
             .with_delivery_mode(mode)
             .with_expiration(expiration.to_string().into())
             .with_headers(headers);
-        Message { exchange: "", routing_key: J::KIND.to_owned(), properties, body, mandatory: true }
+        Message {
+            exchange: "",
+            routing_key: J::KIND.to_owned(),
+            properties,
+            body,
+            mandatory: true,
+            place: Some(place),
+        }
     }
 
     async fn publish(&self, message: Message) -> Result<(), PublishError> {
@@ -358,6 +385,7 @@ fn cancellation(id: Uuid) -> Message {
         properties,
         body: Bytes::new(),
         mandatory: false,
+        place: None,
     }
 }
 

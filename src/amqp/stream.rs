@@ -199,6 +199,7 @@ impl Inner {
             properties,
             body: Bytes::from(serde_json::to_vec(&next.event)?),
             mandatory: true,
+            place: None,
         })
     }
 

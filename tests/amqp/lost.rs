@@ -275,3 +275,60 @@ async fn what_a_broker_does_not_take_is_sent_once() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(raw.take("test.held").await.is_none());
 }
+
+work!(Turn, "test.turn");
+
+/// It was accepted, and uses up no attempt before it has a place.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn an_operation_waits_for_its_place() {
+    let amqp = connect("test.turn").await;
+    let raw = Raw::connect(&servers::shared("AMQP_URL")).await;
+    raw.declare("test.turn").await;
+    let builder = Requests::builder(&amqp, "test-turn");
+    let builder = builder.in_flight_limit(1).timeout(Duration::from_secs(1));
+    let gateway = Arc::new(Gateway::start_with::<Turn>(&MemoryStore::new(), builder));
+    let first = tokio::spawn({
+        let gateway = gateway.clone();
+        async move { gateway.send("", Turn::new("now")).await }
+    });
+    eventually(async || raw.take("test.turn").await).await;
+    gateway.send("", Turn::new("now")).await.is_problem("overloaded");
+    let canceled = gateway.submit(Turn::new("canceled")).await;
+    gateway.until(canceled, |seen| seen.operation.status() == Status::Running).await;
+    gateway.operations.cancel(&Owner::anonymous(), canceled).await.unwrap();
+    assert_eq!(gateway.finished(canceled).await.operation.status(), Status::Canceled);
+    let id = gateway.submit(Turn::new("later")).await;
+    first.await.unwrap().is_problem("reply-overdue");
+    let request = eventually(async || raw.take("test.turn").await).await;
+    raw.reply(&request, None, 200, "done").await;
+    let done = gateway.finished(id).await.operation;
+    assert_eq!((done.status(), done.attempt()), (Status::Succeeded, 1));
+}
+
+work!(Kept, "test.kept");
+
+/// A broker that stands still confirms nothing and does not say so: what it was sent is kept here.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn what_is_not_confirmed_keeps_its_place() {
+    let server = Server::start(Sort::RabbitMq);
+    let amqp = connect_to(&server.url()).await;
+    Raw::connect(&server.url()).await.declare("test.kept").await;
+    let builder = Requests::builder(&amqp, "test-kept");
+    let builder = builder.in_flight_limit(3).timeout(Duration::from_millis(300));
+    let gateway = Gateway::start_with::<Kept>(&MemoryStore::new(), builder);
+    gateway.send("", Kept::new("first")).await.is_problem("reply-overdue");
+    server.pause(true);
+    let sends = ["one", "two", "three"].map(|say| gateway.send("", Kept::new(say)));
+    for answer in futures_util::future::join_all(sends).await {
+        answer.is_problem("broker-unavailable");
+    }
+    gateway.send("", Kept::new("four")).await.is_problem("overloaded");
+    server.pause(false);
+    eventually(async || {
+        let answer = gateway.send("", Kept::new("five")).await;
+        answer.json()["type"].as_str().unwrap().ends_with(":reply-overdue").then_some(())
+    })
+    .await;
+}
