@@ -234,14 +234,15 @@ impl<M: Model> ReadModel<M> {
     }
 
     /// Says in an answer how old it may be: `Age`, the seconds since it was last known to have all that
-    /// there is, and `Last-Modified`, the time of the last event.
+    /// there is, or since its last event if that is later, and `Last-Modified`, the time of that event.
     pub fn freshness(&self, headers: &mut HeaderMap) {
         let (modified, confirmed) = {
             let held = self.lock();
             (held.snapshot.modified, held.confirmed)
         };
         let now = SystemClock.now();
-        if let Some(time) = confirmed.or(modified) {
+        // An event is news too, unless the clock of its source is ahead.
+        if let Some(time) = confirmed.max(modified.filter(|time| *time <= now)) {
             let age = now.duration_since(time).as_secs();
             headers.insert(header::AGE, HeaderValue::from(age));
         }
@@ -352,6 +353,24 @@ mod tests {
         assert_eq!(sum.offer(2, ahead, 1), Offered::Applied);
         let modified = Timestamp::from_http_date(&told().1.unwrap()).unwrap();
         assert!(modified <= SystemClock.now());
+    }
+
+    /// Its events come without a pause, so that nobody says that these are all.
+    #[test]
+    fn an_event_is_news_too() {
+        let sum = ReadModel::new(Sum::default());
+        let now = SystemClock.now();
+        let hour = Duration::from_secs(3_600);
+        let age = || {
+            let mut headers = HeaderMap::new();
+            sum.freshness(&mut headers);
+            headers[header::AGE].to_str().unwrap().parse::<u64>().unwrap()
+        };
+        sum.confirm(Timestamp::from_unix_millis(now.as_unix_millis() - 3_600_000));
+        assert_eq!(sum.offer(1, now + hour, 1), Offered::Applied);
+        assert!(age() >= 3_600, "a clock that is ahead says nothing");
+        assert_eq!(sum.offer(2, now, 1), Offered::Applied);
+        assert!(age() < 60);
     }
 
     /// Two that feed it, one of which is interrupted between the model and who waits for it.
