@@ -14,9 +14,10 @@ use crate::operation::Owner;
 use crate::operations::JobPolicy;
 use crate::problem::types;
 
-/// How often one delivery is begun at the most; its deadline comes long before.
-const ATTEMPTS: u32 = 10_000;
-/// How long one waits at the most before it looks again whether its host has room for it.
+/// How often one delivery is begun at the most, those times included that there is no room for it: its deadline comes
+/// before.
+const ATTEMPTS: u32 = 1_000_000;
+/// How long one waits at the most before it looks again whether there is room for it.
 const LONGEST_WAIT_FOR_ROOM: Duration = Duration::from_secs(60);
 
 /// Sets what may be called and how. Each bound has a name and a default.
@@ -27,6 +28,7 @@ pub struct WebhooksBuilder {
     rules: Rules,
     payload: Payload,
     concurrency: usize,
+    owner_concurrency: usize,
     host_concurrency: usize,
     host_rate: u32,
     deadline: Duration,
@@ -44,6 +46,8 @@ type SetClient = dyn FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder + 
 impl WebhooksBuilder {
     /// The default of [`concurrency`](Self::concurrency).
     pub const DEFAULT_CONCURRENCY: usize = 256;
+    /// The default of [`owner_concurrency`](Self::owner_concurrency).
+    pub const DEFAULT_OWNER_CONCURRENCY: usize = 64;
     /// The default of [`host_concurrency`](Self::host_concurrency).
     pub const DEFAULT_HOST_CONCURRENCY: usize = 8;
     /// The default of [`host_rate`](Self::host_rate).
@@ -66,6 +70,7 @@ impl WebhooksBuilder {
             rules: Rules::default(),
             payload: Payload::Operation,
             concurrency: Self::DEFAULT_CONCURRENCY,
+            owner_concurrency: Self::DEFAULT_OWNER_CONCURRENCY,
             host_concurrency: Self::DEFAULT_HOST_CONCURRENCY,
             host_rate: Self::DEFAULT_HOST_RATE,
             deadline: Self::DEFAULT_DEADLINE,
@@ -73,7 +78,7 @@ impl WebhooksBuilder {
             longest_backoff: Self::DEFAULT_LONGEST_BACKOFF,
             connect_timeout: Self::DEFAULT_CONNECT_TIMEOUT,
             timeout: Self::DEFAULT_TIMEOUT,
-            resolver: Arc::new(System),
+            resolver: Arc::new(System::default()),
             egress_proxy: None,
             client: None,
         }
@@ -116,6 +121,14 @@ impl WebhooksBuilder {
     /// How many calls this process makes at once, at least 1. The default is [256](Self::DEFAULT_CONCURRENCY).
     pub fn concurrency(mut self, calls: usize) -> Self {
         self.concurrency = calls.max(1);
+        self
+    }
+
+    /// How many calls this process makes at once for one owner with a name, at least 1; what is more is tried later. Keep
+    /// it well below the [concurrency](Self::concurrency): an owner can have any number of hosts. The default is
+    /// [64](Self::DEFAULT_OWNER_CONCURRENCY).
+    pub fn owner_concurrency(mut self, calls: usize) -> Self {
+        self.owner_concurrency = calls.max(1);
         self
     }
 
@@ -199,7 +212,8 @@ impl WebhooksBuilder {
     pub fn build(self) -> Result<Webhooks, reqwest::Error> {
         let client = reqwest::Client::builder()
             .user_agent(concat!("respond-async/", env!("CARGO_PKG_VERSION")))
-            .pool_max_idle_per_host(1);
+            // There would be one to each host that anybody names.
+            .pool_max_idle_per_host(0);
         let client = match self.client {
             Some(set) => set(client),
             None => client,
@@ -234,6 +248,7 @@ impl WebhooksBuilder {
             client: client.build()?,
             rules: self.rules,
             secrets: self.secrets,
+            owners: Hosts::at_once(self.owner_concurrency),
             hosts: Hosts::new(self.host_concurrency, self.host_rate),
             longest_pause: self.longest_backoff,
         };

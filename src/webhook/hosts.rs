@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use crate::lock::lock;
 
-/// How many hosts are remembered before those that nothing is sent to are forgotten.
+/// How many are remembered before those that nothing is sent to are forgotten.
 const REMEMBERED: usize = 10_000;
 
 /// How much is sent to each host at once and in a second, so that many operations are no flood for one of them,
-/// and a slow one holds up no other.
+/// and a slow one holds up no other. Also how much for each owner.
 #[derive(Debug)]
 pub(super) struct Hosts {
     most: usize,
@@ -37,6 +37,11 @@ impl Hosts {
     pub(super) fn new(most: usize, a_second: u32) -> Self {
         let interval = Duration::from_secs(1) / a_second.max(1);
         Self { most: most.max(1), interval, known: Mutex::default() }
+    }
+
+    /// One that counts only what is sent at once.
+    pub(super) fn at_once(most: usize) -> Self {
+        Self { most, interval: Duration::ZERO, known: Mutex::default() }
     }
 
     /// Room for a call to that host.
@@ -99,6 +104,16 @@ mod tests {
             called += calls();
         }
         assert_eq!(called, 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_counts_at_once_is_not_slowed_down() {
+        let owners = Hosts::at_once(2);
+        for _ in 0..1_000 {
+            let _place = owners.enter("ann").unwrap();
+        }
+        let _places = (owners.enter("ann").unwrap(), owners.enter("ann").unwrap());
+        assert!(owners.enter("ann").is_err());
     }
 
     #[tokio::test(start_paused = true)]

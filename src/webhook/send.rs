@@ -1,13 +1,14 @@
 //! How a delivery is made.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use super::Secrets;
 use super::address::Rules;
@@ -21,6 +22,8 @@ use crate::time::{Clock, SystemClock};
 
 /// How much of an answer is read. It is shown to nobody.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
+/// How many names are looked up at once.
+const MAX_LOOKUPS: usize = 64;
 /// How many addresses a name may have.
 const MAX_ADDRESSES: usize = 64;
 
@@ -42,6 +45,8 @@ pub(super) struct Sender {
     pub(super) client: reqwest::Client,
     pub(super) rules: Rules,
     pub(super) secrets: Secrets,
+    /// Names cost nothing, so that one owner may have any number of hosts.
+    pub(super) owners: Hosts,
     pub(super) hosts: Hosts,
     /// The longest pause that a receiver may ask for.
     pub(super) longest_pause: Duration,
@@ -56,11 +61,15 @@ impl Sender {
             Problem::new(types::CALLBACK_REFUSED).with_detail(why.to_string())
         };
         let url = self.rules.check(&job.url).map_err(refused)?;
-        let _place = self.hosts.enter(url.host_str().unwrap_or_default()).map_err(|pause| {
+        let full = |pause| {
             let detail = "The endpoint has as many calls as it gets at once.";
             Problem::new(types::OVERLOADED).with_detail(detail).with_retry_after(pause)
-        })?;
-        let owner = job.owner.as_deref().map_or(Ok(Owner::anonymous()), Owner::new);
+        };
+        let owner = job.owner.as_deref();
+        let _of_owner = owner.map(|name| self.owners.enter(name)).transpose().map_err(full)?;
+        let host = url.host_str().unwrap_or_default();
+        let _to_host = self.hosts.enter(host).map_err(full)?;
+        let owner = owner.map_or(Ok(Owner::anonymous()), Owner::new);
         let secrets = owner.map(|owner| self.secrets.of(&owner)).unwrap_or_default();
         let Some(id) = context.operation_id().filter(|_| !secrets.is_empty()) else {
             return Err(failed("There is no secret to sign the call with."));
@@ -108,7 +117,7 @@ fn failed(detail: impl Into<String>) -> Problem {
     Problem::new(types::CALLBACK_FAILED).with_detail(detail.into())
 }
 
-/// Reads an answer, so that its connection can be used again, unless it is long.
+/// Reads an answer to its end, so that its sender is not cut off in it, unless it is long.
 async fn drain(mut answer: reqwest::Response) {
     let mut read = 0;
     while let Ok(Some(piece)) = answer.chunk().await {
@@ -146,14 +155,26 @@ impl Resolve for Guarded {
     }
 }
 
-/// The operating system's resolver.
-pub(super) struct System;
+/// The operating system's resolver. It goes on with a look-up that nobody waits for any more, on a thread that others
+/// of the process may want.
+pub(super) struct System(Arc<Semaphore>);
+
+impl Default for System {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_LOOKUPS)))
+    }
+}
 
 impl Resolve for System {
     fn resolve(&self, name: Name) -> Resolving {
+        let places = Arc::clone(&self.0);
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Addrs)
+            let place = places.acquire_owned().await?;
+            let look_up = tokio::task::spawn_blocking(move || {
+                let _place = place;
+                (name.as_str(), 0).to_socket_addrs()
+            });
+            Ok(Box::new(look_up.await??) as Addrs)
         })
     }
 }

@@ -1,9 +1,12 @@
 use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::Response;
 use http::Request;
 use http_body_util::BodyExt;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use respond_async::Owner;
 use respond_async::monitor::Monitor;
 use respond_async::operations::{DeliveryStatus, JobPolicy};
@@ -12,6 +15,9 @@ use respond_async::problem::types;
 use respond_async::store::{Idempotency, ListQuery, MemoryStore, OperationStoreExt};
 use respond_async::webhook::{Payload, Webhooks};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use crate::receiver::{Receiver, answer};
@@ -192,18 +198,104 @@ async fn a_slow_receiver_holds_up_no_other() {
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
+/// An owner can have any number of names for one slow receiver.
+#[tokio::test]
+async fn many_names_take_no_more_than_their_owners_places() {
+    let slow = Receiver::slow(Duration::from_secs(30), |_| answer(200)).await;
+    let quick = Receiver::start(|_| answer(200)).await;
+    let webhooks = local().concurrency(6).owner_concurrency(2).resolver(Here).build().unwrap();
+    let operations = operations(&webhooks).start();
+    let preferences = Preferences::default();
+    let bob = Owner::new("bob").unwrap();
+    for name in 0..50 {
+        let url = format!("http://n{name}.example:{}/", slow.address.port());
+        let callback = webhooks.check(&url, &bob).unwrap();
+        let kick_off = operations.kick_off(&preferences).owner(bob.clone());
+        kick_off.callback(Some(callback)).submit(crate::Work(0)).await.unwrap();
+    }
+    let began = Instant::now();
+    for _ in 0..20 {
+        let callback = webhooks.check(&quick.url("/"), &owner()).unwrap();
+        let id = submit(&operations, callback, 0).await;
+        assert_eq!(settled(&operations, id).await.status, DeliveryStatus::Delivered);
+    }
+    // As with one host.
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}
+
+/// Writes an answer that has no end, and gives how much of it went out.
+async fn answer_without_end(mut connection: TcpStream) -> usize {
+    let mut request = [0; 4096];
+    let _ = connection.read(&mut request).await.unwrap();
+    let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n";
+    connection.write_all(head).await.unwrap();
+    let (piece, mut written) = (vec![b'x'; 16 << 10], 0);
+    while connection.write_all(&piece).await.is_ok() {
+        written += piece.len();
+    }
+    written
+}
+
 #[tokio::test]
 async fn an_endless_answer_is_cut_off() {
-    let receiver = Receiver::start(|_| {
-        let body = "x".repeat(50_000_000);
-        Response::builder().status(200).body(body).unwrap()
-    })
-    .await;
-    let webhooks = local().build().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let answering = tokio::spawn(async move {
+        let (connection, _) = listener.accept().await.unwrap();
+        answer_without_end(connection).await
+    });
+    let webhooks = local().timeout(Duration::from_secs(60)).build().unwrap();
     let operations = operations(&webhooks).start();
-    let callback = webhooks.check(&receiver.url("/"), &owner()).unwrap();
-    let id = submit(&operations, callback, 0).await;
+    let id = submit(&operations, webhooks.check(&url, &owner()).unwrap(), 0).await;
     assert_eq!(settled(&operations, id).await.status, DeliveryStatus::Delivered);
+    // What is over 16 KiB is what the system takes in advance.
+    let written = tokio::time::timeout(Duration::from_secs(10), answering).await.unwrap().unwrap();
+    assert!(written < 16 << 20, "{written}");
+}
+
+/// Leads all names here.
+struct Here;
+
+impl Resolve for Here {
+    fn resolve(&self, _: Name) -> Resolving {
+        let here = SocketAddr::from(([127, 0, 0, 1], 0));
+        Box::pin(async move { Ok(Box::new(std::iter::once(here)) as Addrs) })
+    }
+}
+
+/// Whoever names another host each time has no connection kept to each.
+#[tokio::test]
+async fn no_connection_is_kept() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let open = Arc::new(Semaphore::new(0));
+    tokio::spawn({
+        let open = open.clone();
+        async move {
+            loop {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let open = open.clone();
+                tokio::spawn(async move {
+                    open.add_permits(1);
+                    let mut request = [0; 4096];
+                    let _ = connection.read(&mut request).await.unwrap();
+                    let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+                    connection.write_all(answer).await.unwrap();
+                    while connection.read(&mut request).await.is_ok_and(|read| read > 0) {}
+                    open.forget_permits(1);
+                });
+            }
+        }
+    });
+    let webhooks = local().resolver(Here).build().unwrap();
+    let operations = operations(&webhooks).start();
+    for name in 0..30 {
+        let callback = webhooks.check(&format!("http://n{name}.example:{port}/"), &owner());
+        let id = submit(&operations, callback.unwrap(), 0).await;
+        assert_eq!(settled(&operations, id).await.status, DeliveryStatus::Delivered);
+    }
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(open.available_permits(), 0);
 }
 
 /// Secrets are rotated by giving both for a while; without any, nothing is sent.

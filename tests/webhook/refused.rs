@@ -76,6 +76,7 @@ fn strict() -> WebhooksBuilder {
         .ports([])
         .host_rate(1_000_000)
         .host_concurrency(1_000)
+        .owner_concurrency(1_000)
         .concurrency(1_000)
         .connect_timeout(Duration::from_millis(300))
         .backoff(Duration::ZERO, Duration::ZERO)
