@@ -14,6 +14,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
+use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -22,15 +23,15 @@ use tracing::Instrument;
 use super::cancellations::Cancellations;
 use super::connection::{Amqp, Channels, Pauses};
 use super::message::{
-    PERSISTENT, TRANSIENT, deliveries_before, outcome_properties, progress_message, read_trace,
-    time_left,
+    PERSISTENT, TRANSIENT, deliveries_before, longest_wait, outcome_properties, progress_message,
+    read_trace, time_left,
 };
 use super::publisher::{Message, PublishError, Publisher};
 use super::topology;
 use crate::operation::{IntoOutcome, Kind, OperationId, Outcome, Progress};
 use crate::operations::{Context, JobInputError, Run, RunSpan, Signal, Work, without_panic};
 use crate::problem::{Problem, types};
-use crate::time::{Clock, SystemClock};
+use crate::time::{Clock, SystemClock, Timestamp};
 
 /// After how long without progress a gateway is told that a job is still worked on, or waits for its place.
 pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(10 * 60);
@@ -115,15 +116,21 @@ async fn session(
         };
         let Some(delivery) = delivery.transpose()? else { return Ok(()) };
         let (shared, kind, mut session) = (Arc::clone(shared), kind.clone(), session.subscribe());
+        // As it comes: what it says does not tell how long it has been here.
+        let now = SystemClock.now();
+        let deadline = time_left(&delivery, now).and_then(|left| Instant::now().checked_add(left));
+        let over = sleep(longest_wait(&delivery, now).unwrap_or(Duration::MAX));
         // At once, and not when there is a place: what the driver keeps gives no sign of life.
         running.spawn(async move {
             let place = tokio::select! {
                 biased;
                 _ = session.changed() => return,
                 place = shared.place(&delivery) => place,
+                // As if it had waited at the broker: whoever asked knows when, or tries again as he hears nothing.
+                () = over => return settle(&delivery, End::Dead).await,
             };
             let Some(_place) = place else { return };
-            shared.run(&kind, delivery).await;
+            shared.run(&kind, delivery, deadline).await;
         });
     }
 }
@@ -169,21 +176,18 @@ impl Shared {
         }
     }
 
-    async fn run(&self, kind: &Kind, delivery: Delivery) {
-        let (outcome, end) = self.outcome(kind, &delivery).await;
+    async fn run(&self, kind: &Kind, delivery: Delivery, deadline: Option<Instant>) {
+        let (outcome, end) = self.outcome(kind, &delivery, deadline).await;
         self.reply(&delivery, outcome).await;
-        // If the channel is gone, the message is delivered again, and what it leads to is recorded once.
-        let settled = async {
-            match end {
-                End::Done => delivery.ack(BasicAckOptions::default()).await,
-                End::Dead => delivery.reject(BasicRejectOptions { requeue: false }).await,
-            }
-        };
-        // The driver does not always say that it is gone, and the next job wants the place.
-        let _ = timeout(Amqp::CONFIRM_TIMEOUT, settled).await;
+        settle(&delivery, end).await;
     }
 
-    async fn outcome(&self, kind: &Kind, delivery: &Delivery) -> (Outcome, End) {
+    async fn outcome(
+        &self,
+        kind: &Kind,
+        delivery: &Delivery,
+        deadline: Option<Instant>,
+    ) -> (Outcome, End) {
         let problem = |kind| Problem::new(kind).into_outcome();
         let attempt = deliveries_before(delivery).saturating_add(1);
         if attempt > self.settings.attempt_limit {
@@ -191,17 +195,9 @@ impl Shared {
             let exhausted = exhausted.with_extension("attempts", self.settings.attempt_limit);
             return (exhausted.into_outcome(), End::Dead);
         }
-        let id = delivery.properties.message_id().as_ref().map(|id| id.as_str().parse());
-        let id = match id {
-            Some(Ok(id)) => id,
-            // A request without operation, or of another make: it is given a name for the time being.
-            _ => match OperationId::generate(SystemClock.now()) {
-                Ok(id) => id,
-                Err(_) => return (problem(types::INTERNAL), End::Done),
-            },
+        let Some(id) = operation_id(delivery) else {
+            return (problem(types::INTERNAL), End::Done);
         };
-        let left = time_left(delivery, SystemClock.now());
-        let deadline = left.and_then(|left| Instant::now().checked_add(left));
         let run = Run::new(id, attempt, deadline, read_trace(delivery));
         let input = Bytes::from(delivery.data.clone());
         let Some(handler) = self.handlers.get(kind) else {
@@ -300,7 +296,33 @@ impl Shared {
     }
 }
 
-/// The queue from which all replicas of who asked record replies to operations.
+/// Says what becomes of a message. If its channel is gone it is delivered again, and what it leads to is recorded once.
+async fn settle(delivery: &Delivery, end: End) {
+    let settled = async {
+        match end {
+            End::Done => delivery.ack(BasicAckOptions::default()).await,
+            End::Dead => delivery.reject(BasicRejectOptions { requeue: false }).await,
+        }
+    };
+    // The driver does not always say that it is gone, and the next job wants the place.
+    let _ = timeout(Amqp::CONFIRM_TIMEOUT, settled).await;
+}
+
+/// The operation that a job is for. A request without one, or of another make, is given an id, the same each time that
+/// it comes, if it has a name; none if there are no random bytes.
+fn operation_id(delivery: &Delivery) -> Option<OperationId> {
+    let Some(name) = delivery.properties.message_id() else {
+        return OperationId::generate(SystemClock.now()).ok();
+    };
+    let made = || {
+        let mut random = [0; 10];
+        random.copy_from_slice(&Sha256::digest(name.as_str())[..10]);
+        OperationId::from_parts(Timestamp::from_unix_millis(0), random)
+    };
+    Some(name.as_str().parse().unwrap_or_else(|_| made()))
+}
+
+/// The queue from which all replicas of who asked record replies to operations; none if no queue can have that name.
 fn shared_replies(request: &Delivery) -> Option<String> {
     let asked = &request.properties;
     let name = asked.app_id().as_ref().filter(|_| *asked.delivery_mode() == Some(PERSISTENT))?;

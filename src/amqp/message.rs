@@ -21,6 +21,8 @@ const FIELD: &str = "http.";
 const PROGRESS: &str = "progress";
 /// The header of a job that says until when its answer is wanted.
 const DEADLINE: &str = "deadline";
+/// By how much the clock of who asks may be ahead of a worker's before work is left undone.
+const CLOCK_DIFFERENCE: Duration = Duration::from_secs(5);
 /// The exchange on which all workers hear what is to be canceled.
 pub(super) const CANCEL: &str = "respond-async.cancel";
 /// `delivery_mode`: kept on disk, or in memory only.
@@ -141,15 +143,29 @@ pub(super) fn insert_deadline(headers: &mut FieldTable, deadline: Timestamp) {
     headers.insert(DEADLINE.into(), AMQPValue::LongLongInt(deadline.as_unix_millis()));
 }
 
-/// How long the answer is still wanted: by the expiration, from which the time in the queue is not taken off, and
-/// by when that ends, whose clock may be another.
+/// How long the answer to a job that has come now is still wanted: by the expiration, from which the time in the queue
+/// is not taken off, and by when that ends, whose clock may be another.
 pub(super) fn time_left(delivery: &Delivery, now: Timestamp) -> Option<Duration> {
-    let properties = &delivery.properties;
-    let millis = properties.expiration().as_ref().and_then(|millis| millis.as_str().parse().ok());
-    let headers = properties.headers().as_ref().map(FieldTable::inner);
-    let deadline = headers.and_then(|headers| integer(headers.get(DEADLINE)?));
-    let until = deadline.map(|end| Timestamp::from_unix_millis(end).duration_since(now));
-    [millis.map(Duration::from_millis), until].into_iter().flatten().min()
+    [expiration(delivery), until_deadline(delivery, now)].into_iter().flatten().min()
+}
+
+/// How long a job that has come now may wait to be begun: until nobody wants its answer, whichever clock is right. One
+/// whose deadline had passed when the broker gave it out tells of another clock.
+pub(super) fn longest_wait(delivery: &Delivery, now: Timestamp) -> Option<Duration> {
+    let left = until_deadline(delivery, now).filter(|left| !left.is_zero());
+    let left = left.map(|left| left.saturating_add(CLOCK_DIFFERENCE));
+    [expiration(delivery), left].into_iter().flatten().min()
+}
+
+fn expiration(delivery: &Delivery) -> Option<Duration> {
+    let millis = delivery.properties.expiration().as_ref()?.as_str().parse().ok()?;
+    Some(Duration::from_millis(millis))
+}
+
+fn until_deadline(delivery: &Delivery, now: Timestamp) -> Option<Duration> {
+    let headers = delivery.properties.headers().as_ref()?.inner();
+    let end = integer(headers.get(DEADLINE)?)?;
+    Some(Timestamp::from_unix_millis(end).duration_since(now))
 }
 
 /// How often a message was delivered before and given back, by a quorum queue's own count.

@@ -57,7 +57,8 @@ impl WorkerBuilder {
     pub const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
 
     /// Registers what does the jobs of a kind: the same handler that a service with operations of its own
-    /// would register.
+    /// would register. Here a request that is answered at once has an
+    /// [operation id](Context::operation_id) too, made of its message's.
     ///
     /// # Panics
     /// If the kind is no valid [`Kind`], or is registered twice.

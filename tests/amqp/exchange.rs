@@ -314,6 +314,79 @@ async fn a_worker_that_shuts_down_begins_nothing() {
     assert_eq!(first.finished(running).await.operation.status(), Status::Succeeded);
 }
 
+work!(Slow, "test.slow");
+work!(Stale, "test.stale");
+
+/// It has come to the worker in time, and waits there for its place.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn what_nobody_waits_for_any_more_is_not_begun() {
+    let amqp = connect("test.slow").await;
+    let raw = raw::Raw::connect(&servers::shared("AMQP_URL")).await;
+    raw.remove("test.stale").await;
+    raw.remove("test.stale.dead").await;
+    let begun = std::sync::Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
+    let (slow, stale) = (begun.clone(), begun.clone());
+    let working = worker(&amqp)
+        .concurrency(1)
+        .job(move |_: Slow, _| {
+            slow[0].fetch_add(1, Ordering::Relaxed);
+            async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok::<_, Problem>(Created::at("/slow"))
+            }
+        })
+        .job(move |_: Stale, _| {
+            stale[1].fetch_add(1, Ordering::Relaxed);
+            async { Ok::<_, Problem>(Created::at("/stale")) }
+        })
+        .start();
+    working.ready().await;
+    let slow = Gateway::start::<Slow>(&amqp, "test-slow", &MemoryStore::new());
+    let builder = Requests::builder(&amqp, "test-stale").timeout(Duration::from_millis(300));
+    let stale = Gateway::start_with::<Stale>(&MemoryStore::new(), builder);
+    let running = slow.submit(Slow::new("x")).await;
+    eventually(async || (begun[0].load(Ordering::Relaxed) == 1).then_some(())).await;
+    stale.send("", Stale::new("x")).await.is_problem("reply-overdue");
+    slow.finished(running).await;
+    // As if it had expired at the broker.
+    eventually(async || raw.take("test.stale.dead").await).await;
+    assert_eq!(begun[1].load(Ordering::Relaxed), 0);
+    let answer = stale.send("", Stale::new("y")).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+}
+
+work!(Again, "test.again");
+
+/// It is the handler's name for what it does.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn a_request_without_operation_has_the_same_id_each_time_that_it_comes() {
+    use respond_async::amqp::lapin::BasicProperties;
+
+    let amqp = connect("test.again").await;
+    let raw = raw::Raw::connect(&servers::shared("AMQP_URL")).await;
+    let named = async |_: Again, context: Context| {
+        let id = context.operation_id().unwrap().to_string();
+        Ok::<_, Problem>(respond_async::Outcome::json(StatusCode::OK, &id))
+    };
+    let working = worker(&amqp).job(named).start();
+    working.ready().await;
+    raw.remove("test.again.replies").await;
+    raw.declare("test.again.replies").await;
+    let name = async |message_id: &str| {
+        let asked = BasicProperties::default()
+            .with_message_id(message_id.into())
+            .with_reply_to("test.again.replies".into());
+        raw.publish("test.again", asked, br#"{"say":"x"}"#).await;
+        eventually(async || raw.take("test.again.replies").await).await.text()
+    };
+    let (one, other) = (uuid::Uuid::new_v4().to_string(), uuid::Uuid::new_v4().to_string());
+    let first = name(&one).await;
+    assert_eq!(first, name(&one).await);
+    assert_ne!(first, name(&other).await);
+}
+
 work!(Traced, "test.traced");
 
 #[tokio::test]

@@ -170,7 +170,7 @@ impl Database {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does a write once for each operation, however often its message comes.
+    /// Does a write once for each operation or request, however often its message comes.
     fn answered(
         &self,
         context: &Context,
