@@ -218,16 +218,21 @@ impl Inner {
     {
         self.declare(channel).await?;
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-        let from = match model.cursor().and_then(|cursor| i64::try_from(cursor + 1).ok()) {
-            Some(next) => AMQPValue::LongLongInt(next),
+        // From the last that was taken: that it is there tells that it is the same stream. One that was made anew is
+        // read from its end by who asks for what it does not have.
+        let cursor = model.cursor();
+        let from = match cursor.and_then(|cursor| i64::try_from(cursor).ok()) {
+            Some(last) => AMQPValue::LongLongInt(last),
             None => AMQPValue::LongString("first".into()),
         };
+        let mut is_same = cursor.is_none();
         let mut arguments = FieldTable::default();
         arguments.insert("x-stream-offset".into(), from);
         let (name, options) = (self.name.as_str().into(), BasicConsumeOptions::default());
         let mut events = channel.basic_consume(name, "".into(), options, arguments).await?;
         loop {
-            let mut delivery = timeout(AGAIN, events.next()).await;
+            let silence = if is_same { AGAIN } else { Amqp::CONFIRM_TIMEOUT };
+            let mut delivery = timeout(silence, events.next()).await;
             if delivery.is_err() && !self.amqp.is_blocked() {
                 // A stream tells nobody that he has all of it. What comes is there at once, so one that is silent
                 // for a while has no more; but a connection can be lost without a word, so that the broker is asked
@@ -238,11 +243,17 @@ impl Inner {
                 answer?;
                 delivery = timeout(Duration::ZERO, events.next()).await;
                 if delivery.is_err() {
+                    if !is_same {
+                        model.move_cursor(None);
+                        return Ok(Read::Ended);
+                    }
                     model.confirm(asked);
                 }
             }
             let Ok(delivery) = delivery else { continue };
             let Some(delivery) = delivery.transpose()? else { return Ok(Read::Ended) };
+            // What it no longer keeps of what follows is missing, as its numbers tell.
+            is_same |= offset(&delivery) >= cursor;
             // A model that panics is asked again later: its event is lost otherwise.
             let Ok(taken) = without_panic(pin!(async { take(&delivery, model) })).await else {
                 error!(target: "respond_async", stream = self.name, "a model has panicked");

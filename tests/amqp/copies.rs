@@ -143,6 +143,24 @@ async fn what_cannot_be_read_or_taken_in_is_tried_again() {
     assert!(PANICKED.load(Ordering::Relaxed));
 }
 
+/// Its events have other places than those that the copy has taken.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run ./tests/all"]
+async fn a_stream_that_was_made_anew_is_read_from_its_beginning() {
+    let amqp = connect("test.none").await;
+    let stream = fresh("test.copies.anew", &amqp).await;
+    let model = ReadModel::new(Names::default());
+    let feed = stream.feed(&model, async || None);
+    append(&stream, 1..=5).await;
+    model.reached(5, LONG).await.unwrap();
+    drop(feed);
+    Raw::connect(&servers::shared("AMQP_URL")).await.remove("test.copies.anew").await;
+    append(&stream, [6]).await;
+    let _feed = stream.feed(&model, async || None);
+    model.reached(6, LONG).await.unwrap();
+    assert_eq!(model.read(Names::clone), all(6));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ: run ./tests/all"]
 async fn a_broker_that_is_killed_loses_no_event() {
