@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path as Segment, Query, Request, State};
 use axum::http::request::Parts;
 use axum::middleware::{self, Next};
@@ -86,23 +86,32 @@ impl Gateway {
             snapshot: SnapshotUsers::new(requests.handler::<EventsAfter>(), folder),
             operations: operations.clone(),
         };
-        // Each answer of a route that negotiates names `Prefer`, a 400 or 422 too.
+        // Each answer of a route that negotiates names `Prefer`, a 400 or 405 too.
         let negotiates =
             middleware::map_response(async |mut response: axum::response::Response| {
                 vary_on_prefer(response.headers_mut());
                 response
             });
-        let router = Router::new()
+        let named = middleware::from_fn(name_the_client);
+        let not_allowed = async || Problem::from_status(StatusCode::METHOD_NOT_ALLOWED);
+        let users = Router::new()
             .route("/users", get(list).post(create))
             .route("/users/{id}", get(read).put(update))
-            .layer(negotiates)
+            .method_not_allowed_fallback(not_allowed)
+            .layer(named.clone())
+            .layer(negotiates);
+        let others = Router::new()
             .route("/model/users", get(copies::list))
             .route("/model/users/{id}", get(copies::read))
             .route("/cached/users/{id}", get(cached::read))
             .route("/snapshot/users", get(copies::list_snapshot))
             .route("/snapshot/users/{id}", get(copies::read_snapshot))
             .nest("/operations", respond_async::axum::monitor(&operations))
-            .layer(middleware::from_fn(name_the_client))
+            .method_not_allowed_fallback(not_allowed)
+            .layer(named);
+        let router = users
+            .merge(others)
+            .fallback(async || Problem::from_status(StatusCode::NOT_FOUND))
             .with_state(app);
         Ok(Self { operations, _recorder: recorder, router })
     }
@@ -160,32 +169,30 @@ async fn create(
     preferences: Preferences,
     owner: Owner,
     head: Parts,
-    body: Bytes,
+    body: Content,
 ) -> Result<Response, Problem> {
+    let body = content(body)?;
     let job = checked(&body)?;
     app.kick_off(&preferences, owner, &head, &body, job).await
 }
 
 async fn update(
     State(app): State<App>,
-    Segment(id): Segment<String>,
+    id: Id,
     preferences: Preferences,
     owner: Owner,
     head: Parts,
-    body: Bytes,
+    body: Content,
 ) -> Result<Response, Problem> {
-    let job = UpdateUser { id: number(&id)?, to: checked(&body)? };
+    let body = content(body)?;
+    let job = UpdateUser { id: number(id)?, to: checked(&body)? };
     app.kick_off(&preferences, owner, &head, &body, job).await
 }
 
-async fn read(
-    State(app): State<App>,
-    Segment(id): Segment<String>,
-    head: Parts,
-) -> Result<Response, Problem> {
+async fn read(State(app): State<App>, id: Id, head: Parts) -> Result<Response, Problem> {
     let tags = head.headers.get(http::header::IF_NONE_MATCH);
     let if_none_match = tags.and_then(|tags| tags.to_str().ok()).map(str::to_owned);
-    let job = GetUser { id: number(&id)?, if_none_match };
+    let job = GetUser { id: number(id)?, if_none_match };
     // A read is answered at once, or not at all: there is nothing to prefer.
     Ok(app.operations.respond(&Preferences::default(), job).await)
 }
@@ -236,8 +243,18 @@ fn checked(body: &[u8]) -> Result<CreateUser, Problem> {
     Ok(job)
 }
 
-fn number(id: &str) -> Result<u64, Problem> {
-    id.parse().map_err(|_| unknown())
+type Content = Result<Bytes, BytesRejection>;
+
+/// What a request has in it, unless that is too large.
+fn content(body: Content) -> Result<Bytes, Problem> {
+    body.map_err(|rejection| Problem::from_status(rejection.status()))
+}
+
+type Id = Result<Segment<String>, PathRejection>;
+
+/// A user's number. What is none is nobody's.
+fn number(id: Id) -> Result<u64, Problem> {
+    id.ok().and_then(|Segment(id)| id.parse().ok()).ok_or_else(unknown)
 }
 
 fn unknown() -> Problem {

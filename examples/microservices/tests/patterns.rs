@@ -119,6 +119,38 @@ async fn send(request: RequestBuilder) -> Answer {
 
 const ASYNC: (&str, &str) = ("prefer", "respond-async");
 
+/// Whatever is wrong is a problem, and says what the answer depends on.
+#[tokio::test]
+async fn what_is_wrong_is_a_problem() {
+    let folder = TempDir::new().unwrap();
+    let gateway = Gateway::start(&Amqp::connect("amqp://127.0.0.1:1").unwrap(), folder.path());
+    let router = gateway.unwrap().router();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async { axum::serve(listener, router).await });
+    let client = Client::builder().no_proxy().build().unwrap();
+    let url = |path: &str| format!("http://{address}{path}");
+    let users = || client.post(url("/users"));
+    for (request, status, varies) in [
+        (users().header("x-user", "no\tname"), 400, true),
+        (users().header("x-user", "no\tname").header(ASYNC.0, ASYNC.1), 400, true),
+        (users().body("x".repeat((2 << 20) + 1)), 413, true),
+        (client.put(url("/users/1")).body("x".repeat((2 << 20) + 1)), 413, true),
+        (client.delete(url("/users")), 405, true),
+        (client.get(url("/users/%ff")), 404, true),
+        (client.get(url("/users/none")), 404, true),
+        (client.get(url("/model/users/%ff")), 404, false),
+        (client.get(url("/cached/users/%ff")), 404, false),
+        (client.delete(url("/model/users")), 405, false),
+        (client.get(url("/elsewhere")), 404, false),
+    ] {
+        let answer = send(request).await;
+        assert_eq!(answer.status, status, "{}", answer.body);
+        assert_eq!(answer.field("content-type"), "application/problem+json", "{}", answer.body);
+        assert_eq!(answer.headers.get("vary").is_some_and(|vary| vary == "Prefer"), varies);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ: run ./tests/all"]
 async fn five_ways_to_the_same_users() {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use axum::extract::{Path as Segment, State};
+use axum::extract::State;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, header};
 use respond_async::client::cache::{Cached, MemoryCache};
@@ -14,7 +14,7 @@ use respond_async::problem::types;
 use respond_async::respond::Response;
 use respond_async::{Context, Outcome, Problem};
 
-use super::{App, number};
+use super::{App, Id, number};
 use crate::messages::GetUser;
 
 /// How the service is asked for something.
@@ -76,11 +76,8 @@ impl CachedUsers {
     }
 }
 
-pub(super) async fn read(
-    State(app): State<App>,
-    Segment(id): Segment<String>,
-) -> Result<Response, Problem> {
-    app.cached.get(number(&id)?).await
+pub(super) async fn read(State(app): State<App>, id: Id) -> Result<Response, Problem> {
+    app.cached.get(number(id)?).await
 }
 
 impl CachedUsers {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path as Segment, Query, State};
+use axum::extract::{Query, State};
 use http::StatusCode;
 use http::header::{self, HeaderValue};
 use respond_async::amqp::{Amqp, EventStream, Feed};
@@ -22,7 +22,7 @@ use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{App, Page, PageQuery, WAIT_CAP, asked, json, number, page, unknown};
+use super::{App, Id, Page, PageQuery, WAIT_CAP, asked, json, number, page, unknown};
 use crate::messages::{EVENTS, EVENTS_BYTES, EventsAfter, GetSnapshot, User, UserEvent, Users};
 
 /// How often the copy is written to disk.
@@ -181,11 +181,11 @@ impl LocalUsers {
 
 pub(super) async fn read(
     State(app): State<App>,
-    Segment(id): Segment<String>,
+    id: Id,
     query: AtLeastQuery,
     preferences: Preferences,
 ) -> Result<Response, Problem> {
-    one(app.local.reached(query, &preferences).await?, &id)
+    one(app.local.reached(query, &preferences).await?, id)
 }
 
 pub(super) async fn list(
@@ -198,11 +198,8 @@ pub(super) async fn list(
     Ok(many(model, &page(pages)?))
 }
 
-pub(super) async fn read_snapshot(
-    State(app): State<App>,
-    Segment(id): Segment<String>,
-) -> Result<Response, Problem> {
-    one(app.snapshot.current().await?, &id)
+pub(super) async fn read_snapshot(State(app): State<App>, id: Id) -> Result<Response, Problem> {
+    one(app.snapshot.current().await?, id)
 }
 
 pub(super) async fn list_snapshot(
@@ -212,7 +209,7 @@ pub(super) async fn list_snapshot(
     Ok(many(app.snapshot.current().await?, &page(pages)?))
 }
 
-fn one(model: &ReadModel<Users>, id: &str) -> Result<Response, Problem> {
+fn one(model: &ReadModel<Users>, id: Id) -> Result<Response, Problem> {
     let id = number(id)?;
     let user = model.read(|users| users.0.get(&id).cloned()).ok_or_else(unknown)?;
     Ok(fresh(model, json(&user)))
