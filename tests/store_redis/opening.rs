@@ -1,9 +1,12 @@
 //! What a server can be like when a store is opened.
 
+use respond_async::Operations;
 use respond_async::operation::Outcome;
+use respond_async::prefer::Preferences;
+use respond_async::respond::Created;
 use respond_async::store::{
-    Acceptance, Durability, OperationStoreExt, RedisOpenError, RedisOpenErrorKind, StoreErrorKind,
-    Submission,
+    Acceptance, Durability, Fingerprint, Idempotency, IdempotencyKey, OperationStoreExt,
+    RedisOpenError, RedisOpenErrorKind, StoreErrorKind, Submission,
 };
 use servers::Server;
 
@@ -67,19 +70,33 @@ async fn an_acceptance_that_too_few_replicas_have_is_refused() {
     let store = builder.replicas(1, Duration::from_millis(300)).open().await.unwrap();
     // It answers `WAIT` once it has all that was there before.
     while store.submit(Submission::new(new())).await.is_err() {}
-    let running = new().held(Duration::from_secs(600), true);
-    let known = running.id();
-    store.submit(Submission::new(running)).await.unwrap();
+    let known = loop {
+        let running = new().held(Duration::from_secs(600), true);
+        let id = running.id();
+        if store.submit(Submission::new(running)).await.is_ok() {
+            break id;
+        }
+    };
 
     replica.pause(true);
+    let mut refused = Vec::new();
     for _ in 0..4 {
-        let refused = new();
-        let id = refused.id();
-        let error = store.submit(Submission::new(refused)).await.unwrap_err();
+        let new = new();
+        let id = new.id();
+        refused.push(id);
+        let error = store.submit(Submission::new(new)).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Ambiguous);
-        // It is there, as whoever asks later sees.
-        assert!(store.get(id).await.unwrap().is_some());
+        // However often it is asked for.
+        for _ in 0..2 {
+            let error = store.get(id).await.unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        }
     }
+    let operations = Operations::builder(store.clone()).start();
+    let preferences = Preferences::parse("respond-async").unwrap();
+    let work = |_| async { Created::at("/made") };
+    let answer = operations.kick_off(&preferences).respond_with(work).await;
+    assert_eq!(answer.status(), http::StatusCode::SERVICE_UNAVAILABLE);
     // Other changes take longer, and take place; so costs no claim an attempt in vain.
     let head = Outcome::new(http::StatusCode::OK).head();
     let change = respond_async::operation::Change::Succeed { attempt: 1, head };
@@ -95,6 +112,51 @@ async fn an_acceptance_that_too_few_replicas_have_is_refused() {
     tokio::time::sleep(Duration::from_millis(400)).await;
     replica.pause(false);
     late.await.unwrap().unwrap();
+    // They are there, as whoever asks now sees once the replica has them.
+    for id in refused {
+        let found = loop {
+            if let Ok(found) = store.get(id).await {
+                break found;
+            }
+        };
+        assert!(found.is_some());
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run ./tests/all"]
+async fn a_key_whose_operation_too_few_replicas_have_is_refused() {
+    let (primary, replica) = (Server::start(Sort::Redis), Server::start(Sort::Redis));
+    let mut client = client(&replica.url());
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(primary.port()).exec(&mut client).unwrap();
+    let open = || async {
+        let builder = RedisStore::builder(&primary.url()).unwrap().connections(1);
+        builder.replicas(1, Duration::from_millis(300)).open().await.unwrap()
+    };
+    // Neither knows what the other has been told.
+    let (one, other) = (open().await, open().await);
+    for store in [&one, &other] {
+        while store.submit(Submission::new(new())).await.is_err() {}
+    }
+    let submission = || {
+        Submission::new(new()).with_idempotency(Idempotency {
+            scope: "scope".into(),
+            key: IdempotencyKey::new("key").unwrap(),
+            fingerprint: Fingerprint([0; 32]),
+        })
+    };
+    replica.pause(true);
+    for store in [&one, &other] {
+        let error = store.submit(submission()).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Ambiguous);
+    }
+    replica.pause(false);
+    let accepted = loop {
+        if let Ok(accepted) = other.submit(submission()).await {
+            break accepted;
+        }
+    };
+    assert!(matches!(accepted, Acceptance::Existing(_)), "{accepted:?}");
 }
 
 #[tokio::test]

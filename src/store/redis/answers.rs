@@ -25,6 +25,19 @@ pub(super) struct Answers {
 }
 
 impl Answers {
+    /// Takes those from the doubtful acceptances that need not be waited for any more: enough replicas have them, or
+    /// somebody has changed them since. A change is never refused for the replicas, and whoever made it may ask.
+    pub(super) fn settle(&mut self) -> Vec<OperationId> {
+        let Self { now, found, doubt, doubtful, .. } = self;
+        let is_settled = |id: &OperationId| {
+            let found = found_as(found, *id, now).ok().flatten();
+            found.is_some_and(|observed| doubt.is_none() || observed.write_id != 0)
+        };
+        let (settled, left) = std::mem::take(doubtful).into_iter().partition(is_settled);
+        *doubtful = left;
+        settled
+    }
+
     /// Gives a call its answer; false if the connection is to be given up.
     pub(super) fn give(&mut self, call: Call) -> bool {
         let Self { now, accepted, changed, found, rest, doubt, doubtful } = self;

@@ -84,8 +84,9 @@ impl RedisStoreBuilder {
     /// call is [`Ambiguous`](crate::store::StoreErrorKind::Ambiguous).
     ///
     /// An acceptance is then refused, unless they have it by the time it is asked for
-    /// ([`submit`](crate::store::OperationStoreExt::submit) does so at once, and waits as long again). The
-    /// primary keeps it all the same, and it may be done. All other changes are only delayed, since what the
+    /// ([`submit`](crate::store::OperationStoreExt::submit) does so at once, and waits as long again), and so is
+    /// another under its idempotency key. The primary keeps it all the same, and it may be done: once anybody has
+    /// changed it, what the primary has is told. All other changes are only delayed, since what the
     /// primary has decides them: to refuse a claim, a renewal or an end would cost attempts and leases. This is
     /// no guarantee: a replica that has not got a write may still be made the primary.
     ///

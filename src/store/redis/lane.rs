@@ -29,13 +29,13 @@ pub(super) struct Line {
     pub(super) doubtful: Doubtful,
 }
 
-/// Acceptances of which it is not known that enough replicas have them, until somebody asks what became of one. That
-/// waits for the replicas too: what the primary alone has is no answer.
+/// Acceptances of which it is not known that enough replicas have them, until somebody who asks for one learns that
+/// they do. Whoever asks waits for the replicas too: what the primary alone has is no answer.
 #[derive(Debug, Default)]
 pub(super) struct Doubtful(Mutex<VecDeque<OperationId>>);
 
 impl Doubtful {
-    /// As many as can wait to be asked for; of more, those that were not for the longest time are let go.
+    /// As many as can wait to be asked for; of more, those that have waited longest are let go.
     const MAX: usize = 10_000;
 
     fn add(&self, new: &[OperationId]) {
@@ -48,10 +48,15 @@ impl Doubtful {
         ids.drain(..over);
     }
 
-    fn take(&self, id: OperationId) -> bool {
+    fn has(&self, id: OperationId) -> bool {
+        lock(&self.0).contains(&id)
+    }
+
+    fn remove(&self, id: OperationId) {
         let mut ids = lock(&self.0);
-        let place = ids.iter().rposition(|doubtful| *doubtful == id);
-        place.is_some_and(|place| ids.remove(place).is_some())
+        if let Some(place) = ids.iter().rposition(|doubtful| *doubtful == id) {
+            ids.remove(place);
+        }
     }
 }
 
@@ -87,21 +92,21 @@ impl Lane<Call> for Connected {
         });
         let accepted: Vec<OperationId> = accepted.collect();
         line.doubtful.add(&accepted);
-        let asked_for = batch.doubtful.clone();
         let mut answers = match batch.send(line, connection).await {
             Ok(answers) => answers,
             Err(failure) => {
-                line.doubtful.add(&asked_for);
                 for call in calls {
                     call.fail(&failure);
                 }
                 return false;
             }
         };
+        let mut settled = answers.settle();
         if answers.doubt.is_none() {
-            for id in accepted {
-                line.doubtful.take(id);
-            }
+            settled.extend(accepted);
+        }
+        for id in settled {
+            line.doubtful.remove(id);
         }
         let mut goes_on = true;
         for call in calls {
@@ -120,7 +125,10 @@ struct Batch {
     has: [bool; 3],
     /// Whether the last command waits for replicas.
     waits: bool,
-    /// Acceptances of which the reads decide; then the last command but one is a write.
+    /// Whether the last command but one is a write: what is told of may be another connection's, and who waits does so
+    /// for what its own wrote, and all before.
+    marks: bool,
+    /// Acceptances of which the reads decide.
     doubtful: Vec<OperationId>,
 }
 
@@ -165,7 +173,7 @@ impl Batch {
                 }
                 Call::Get(id, decides, _) => {
                     has[2] = true;
-                    if *decides && line.replicas.is_some() && line.doubtful.take(*id) {
+                    if *decides && line.replicas.is_some() && line.doubtful.has(*id) {
                         doubtful.push(*id);
                         waits = true;
                     }
@@ -184,14 +192,15 @@ impl Batch {
         for command in shared.filter_map(|(command, has)| has.then_some(command)).chain(rest) {
             pipe.add_command(command);
         }
-        if !doubtful.is_empty() {
-            // Another connection may have written: who waits does so for what its own wrote, and all before.
+        // An acceptance may have been made before, under its key.
+        let marks = line.replicas.is_some() && (has[0] || !doubtful.is_empty());
+        if marks {
             pipe.cmd("SET").arg(format!("{}w", line.prefix)).arg("");
         }
         if let Some((replicas, patience)) = line.replicas.filter(|_| waits) {
             pipe.cmd("WAIT").arg(replicas).arg(millis(patience));
         }
-        Self { pipe, ids, has, waits, doubtful }
+        Self { pipe, ids, has, waits, marks, doubtful }
     }
 
     /// Sends all in one go. What fails only because the server has forgotten its scripts is sent again.
@@ -210,10 +219,10 @@ impl Batch {
         if answers.iter().any(is_forgotten) {
             // Of what is done already, nothing is taken back by a failure here.
             let loaded = load(line, connection).await;
-            let wait = if self.waits { answers.len() - 1 } else { usize::MAX };
+            let wait = answers.len() - usize::from(self.waits) - usize::from(self.marks);
             for (at, (answer, command)) in answers.iter_mut().zip(self.pipe.cmd_iter()).enumerate()
             {
-                if is_forgotten(answer) || at == wait {
+                if is_forgotten(answer) || at >= wait {
                     let again = match &loaded {
                         Ok(()) => command.query_async(connection).await,
                         Err(error) => Err(error.clone()),
@@ -235,7 +244,7 @@ impl Batch {
         let mut doubt = None;
         if let Some((replicas, _)) = line.replicas.filter(|_| self.waits) {
             let count = answers.pop().and_then(|count| parsed::<usize>(count.ok()?).ok());
-            let is_written = self.doubtful.is_empty() || answers.pop().is_some_and(|it| it.is_ok());
+            let is_written = !self.marks || answers.pop().is_some_and(|it| it.is_ok());
             let is_sure = is_written && count.is_some_and(|count| count >= replicas);
             doubt = (!is_sure).then_some(Failure::TooFewReplicas);
         }

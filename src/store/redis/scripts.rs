@@ -14,7 +14,7 @@
 //! | `kinds` | the kinds that were ever accepted |
 //! | `l:OWNER` | an owner's operations |
 //! | `live`, `live:OWNER` | how many unfinished operations there are |
-//! | `w` | nothing: it is written where replicas are waited for and nothing else is |
+//! | `w` | nothing: it is written where replicas are waited for, and what is told may be another's |
 //!
 //! A script does what several calls ask, one after the other. It reads what they need with one command,
 //! keeps what it is to write, and writes all of it at the end: most of what a short command costs is not
