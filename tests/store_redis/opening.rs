@@ -31,10 +31,13 @@ async fn a_server_that_would_lose_what_it_acknowledged_is_refused() {
     assert_eq!(error.kind(), RedisOpenErrorKind::Evicts);
     assert!(error.to_string().contains("noeviction"), "{error}");
 
-    for (fsync, durability) in
-        [("always", Durability::PowerLoss), ("everysec", Durability::ProcessCrash)]
-    {
-        let server = Server::start_with(Sort::Redis, &["--appendfsync", fsync]);
+    let not_while_rewriting = "--no-appendfsync-on-rewrite";
+    for (settings, durability) in [
+        (["--appendfsync", "always"], Durability::PowerLoss),
+        (["--appendfsync", "everysec"], Durability::ProcessCrash),
+        ([not_while_rewriting, "yes"], Durability::ProcessCrash),
+    ] {
+        let server = Server::start_with(Sort::Redis, &settings);
         let store = RedisStore::open(&server.url()).await.unwrap();
         assert_eq!(store.capabilities().durability, durability);
     }
@@ -161,6 +164,38 @@ async fn a_key_whose_operation_too_few_replicas_have_is_refused() {
 
 #[tokio::test]
 #[ignore = "needs Redis: run ./tests/all"]
+async fn a_primary_that_becomes_a_replica_is_not_read() {
+    let server = Server::start(Sort::Redis);
+    let store = RedisStore::open(&server.url()).await.unwrap();
+    let unknown = new().id();
+    assert_eq!(store.get(unknown).await.unwrap(), None);
+    // As after a failover.
+    let mut client = client(&server.url());
+    let port = servers::free_port();
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(port).exec(&mut client).unwrap();
+    redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").exec(&mut client).unwrap();
+    for _ in 0..20 {
+        let error = store.get(unknown).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec(&mut super::client(&server.url())).unwrap();
+    super::on_server::comes_back(&store).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run ./tests/all"]
+async fn a_server_that_has_no_connection_left_may_have_one_later() {
+    let server = Server::start(Sort::Redis);
+    let mut client = client(&server.url());
+    redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(1).exec(&mut client).unwrap();
+    let error = RedisStore::open(&server.url()).await.unwrap_err();
+    assert_eq!(error.kind(), RedisOpenErrorKind::Unreachable, "{error:?}");
+    assert!(error.is_retryable());
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run ./tests/all"]
 async fn where_nobody_may_look_the_caller_says_what_is_kept() {
     let server = Server::start(Sort::Redis);
     let mut client = client(&server.url());
@@ -228,14 +263,19 @@ async fn while_the_memory_is_used_up_work_ends_and_is_purged() {
 async fn a_value_that_cannot_be_understood_stands_in_nobodys_way() {
     let server = Server::start(Sort::Redis);
     let store = RedisStore::open(&server.url()).await.unwrap();
-    let (poisoned, sound) = (new(), new());
-    let (bad, good) = (poisoned.id(), sound.id());
-    store.accept(Submission::new(poisoned)).await.unwrap();
-    store.accept(Submission::new(sound)).await.unwrap();
     let mut client = client(&server.url());
-    let key = format!("{{respond-async}}:o:{}", bad.as_uuid().simple());
-    redis::cmd("SET").arg(key).arg("1 0 - task \nnot a record").exec(&mut client).unwrap();
-    assert_eq!(store.get(bad).await.unwrap_err().kind(), StoreErrorKind::Corrupt);
+    // One that the scripts take for sound, and one that they do not.
+    for value in ["1 0 - - task \nnot a record", "1 0 - task \nnot a record"] {
+        let poisoned = new();
+        let bad = poisoned.id();
+        store.accept(Submission::new(poisoned)).await.unwrap();
+        let key = format!("{{respond-async}}:o:{}", bad.as_uuid().simple());
+        redis::cmd("SET").arg(key).arg(value).exec(&mut client).unwrap();
+        assert_eq!(store.get(bad).await.unwrap_err().kind(), StoreErrorKind::Corrupt);
+    }
+    let sound = new();
+    let good = sound.id();
+    store.accept(Submission::new(sound)).await.unwrap();
     let request = respond_async::store::ClaimRequest::new(1, Duration::from_secs(60));
     let began = std::time::Instant::now();
     loop {

@@ -10,7 +10,7 @@ use redis::{Cmd, Pipeline, RedisResult, Script, Value};
 use super::answers::{Answers, Told, parsed};
 use super::call::{Call, add_due, name, packed};
 use super::error::Failure;
-use super::open::Settings;
+use super::open::{Settings, is_replica};
 use super::scripts::Scripts;
 use crate::lock::lock;
 use crate::operation::{Due, OperationId};
@@ -69,6 +69,10 @@ impl Lane<Call> for Connected {
     async fn connect(&mut self) -> Option<MultiplexedConnection> {
         let Self(line) = self;
         let mut connection = line.settings.open().await.ok()?;
+        // After a failover its reads may be of long ago.
+        if is_replica(&mut connection).await.ok()? {
+            return None;
+        }
         load(line, &mut connection).await.ok()?;
         Some(connection)
     }

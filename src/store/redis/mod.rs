@@ -40,9 +40,9 @@ const RESERVED: Duration = Duration::from_millis(100);
 /// Keeps operations in Redis (6.2 or later): any replica of a service accepts, runs, answers, and may die.
 ///
 /// - How much survives is the server's to say, and is looked at when the store is opened: with
-///   `appendonly yes` and `appendfsync always` all that was acknowledged survives the loss of power
-///   ([`Durability::PowerLoss`]), with another `appendfsync` the death of any process but the loss of up to
-///   about a second if the machine dies ([`Durability::ProcessCrash`]), without `appendonly` nothing
+///   `appendonly yes`, `appendfsync always` and `no-appendfsync-on-rewrite no` all that was acknowledged survives
+///   the loss of power ([`Durability::PowerLoss`]), with others of the latter two the death of any process but the
+///   loss of a second or more if the machine dies ([`Durability::ProcessCrash`]), without `appendonly` nothing
 ///   survives the server ([`Durability::Volatile`]), and then the store opens only if that
 ///   [is enough](RedisStoreBuilder::require).
 /// - A server that evicts keys is refused. No key has an expiry of its own: what has expired is purged.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError};
+use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
 
 use crate::store::Durability;
 
@@ -132,9 +132,7 @@ impl Settings {
         if version[..] < OLDEST[..] {
             return Err(RedisOpenError::new(RedisOpenErrorKind::TooOld));
         }
-        let info: String =
-            redis::cmd("INFO").arg("replication").query_async(&mut connection).await?;
-        if field(&info, "role") == "slave" {
+        if is_replica(&mut connection).await? {
             return Err(RedisOpenError::new(RedisOpenErrorKind::Replica));
         }
         let durability = match assumed {
@@ -152,7 +150,7 @@ impl Settings {
         connection: &mut MultiplexedConnection,
     ) -> Result<Durability, RedisOpenError> {
         let mut settings: HashMap<String, String> = HashMap::new();
-        for name in ["append*", "maxmemory*"] {
+        for name in ["append*", "no-append*", "maxmemory*"] {
             let told = redis::cmd("CONFIG").arg("GET").arg(name).to_owned();
             match told.query_async::<HashMap<String, String>>(connection).await {
                 Ok(told) => settings.extend(told),
@@ -167,12 +165,20 @@ impl Settings {
         if !is("maxmemory-policy", "noeviction") {
             return Err(RedisOpenError::new(RedisOpenErrorKind::Evicts));
         }
-        Ok(match (is("appendonly", "yes"), is("appendfsync", "always")) {
+        // With another setting, nothing waits for the disk while the log is rewritten.
+        let is_always = is("appendfsync", "always") && is("no-appendfsync-on-rewrite", "no");
+        Ok(match (is("appendonly", "yes"), is_always) {
             (false, _) => Durability::Volatile,
             (true, false) => Durability::ProcessCrash,
             (true, true) => Durability::PowerLoss,
         })
     }
+}
+
+/// Whether the server is a replica: it takes no writes, and what it says may be of long ago.
+pub(super) async fn is_replica(connection: &mut MultiplexedConnection) -> RedisResult<bool> {
+    let info: String = redis::cmd("INFO").arg("replication").query_async(connection).await?;
+    Ok(field(&info, "role") == "slave")
 }
 
 /// A field of what `INFO` says.
