@@ -67,7 +67,7 @@ impl Owner {
     pub const MAX_BYTES: usize = 255;
 
     /// What names begin with that this crate gives to what is its own.
-    const RESERVED: &'static str = "respond-async:";
+    pub(crate) const RESERVED: &'static str = "respond-async:";
 
     /// The owner of that name.
     ///

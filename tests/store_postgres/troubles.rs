@@ -4,7 +4,8 @@ use respond_async::operation::{Change, Due, Kind};
 use respond_async::store::{
     Acceptance, ClaimRequest, DueQuery, Limits, OperationStoreExt, StoreErrorKind, Submission,
 };
-use respond_async::{Owner, Status};
+use respond_async::time::{Clock, SystemClock};
+use respond_async::{Operation, Owner, Status};
 use std::error::Error;
 use tokio::time::{sleep, timeout};
 
@@ -190,6 +191,72 @@ async fn a_transaction_that_stays_open_holds_up_its_owner_alone() {
     );
     let row = client.query_one(&counts, &[]).await.unwrap();
     assert_eq!(row.get::<_, i64>(0), row.get::<_, i64>(1));
+}
+
+/// The owner of what follows from operations of this crate's own, which only a record can name.
+fn owner_of_followers() -> Owner {
+    let operation = new().with_owner(Owner::new("somebody").unwrap()).accept(SystemClock.now());
+    let record = String::from_utf8(operation.to_record()).unwrap();
+    let record = record.replace("\"somebody\"", "\"respond-async:follow-up\"");
+    Operation::from_record(record.as_bytes()).unwrap().owner().clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn ends_with_followers_that_are_held_up_hold_up_nobody_elses() {
+    let place = InSchema::<PostgresStore>::empty().await;
+    let url = servers::shared("POSTGRES_URL");
+    let mut client = client(&url).await;
+    let open = || async {
+        PostgresStore::builder(&url).unwrap().schema(&place.schema).open().await.unwrap()
+    };
+    let (store, other) = (open().await, open().await);
+    let accept = async |name: &str| {
+        let new = new().with_owner(Owner::new(name).unwrap()).with_kind(Kind::new(name).unwrap());
+        let id = new.id();
+        store.accept(Submission::new(new)).await.unwrap();
+        id
+    };
+    let (mut zoes, mut bobs) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        zoes.push(accept("zoe").await);
+    }
+    for _ in 0..2 {
+        bobs.push(accept("bob").await);
+        accept("work").await;
+    }
+    let owner = owner_of_followers();
+    let follows = move |_: &_| vec![Submission::new(new().with_owner(owner.clone()))];
+
+    let transaction = client.transaction().await.unwrap();
+    let submission = Submission::new(new().with_owner(Owner::new("zoe").unwrap()));
+    store.accept_in(&transaction, submission).await.unwrap();
+    let held_up: Vec<_> = zoes
+        .into_iter()
+        .map(|id| {
+            let (store, follows) = (store.clone(), follows.clone());
+            tokio::spawn(async move { store.apply_with(id, Change::Cancel, None, follows).await })
+        })
+        .collect();
+    sleep(Duration::from_millis(50)).await;
+    for (store, bob) in [&store, &other].into_iter().zip(bobs) {
+        let began = std::time::Instant::now();
+        store.apply_with(bob, Change::Cancel, None, follows.clone()).await.unwrap();
+        let request = ClaimRequest::new(1, Duration::from_secs(60));
+        let request = request.with_kinds(vec![Kind::new("work").unwrap()]);
+        assert_eq!(store.claim(&request).await.unwrap().len(), 1);
+        let took = began.elapsed();
+        assert!(took < PostgresStore::DEFAULT_CALL_TIMEOUT / 2, "{took:?}");
+    }
+    for call in held_up {
+        assert!(call.await.unwrap().unwrap_err().is_retryable());
+    }
+    transaction.commit().await.unwrap();
+    // Nobody waits for the count of what follows: there is none.
+    let counted = format!("SELECT DISTINCT owner FROM {}.live ORDER BY owner", place.schema);
+    let rows = client.query(&counted, &[]).await.unwrap();
+    let owners: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(owners, ["", "work", "zoe"]);
 }
 
 #[tokio::test]

@@ -4,10 +4,16 @@
 //! counts of owners by their names, then one part of the count of all. (But for the keys of what follows from an end,
 //! which come after the owners: this crate's own have none.) What PostgreSQL does last of a
 //! statement (`WITH`) stands first in its text.
+//!
+//! Owners with a name of this crate's own are not counted (`{counts}`), nor are those without one: they have no limit,
+//! and what follows from everybody's operations has such an owner, whose count all would wait for. What an earlier
+//! version counted of them nobody reads.
 
 use std::ops::Range;
 
 use tokio_postgres::types::Type;
+
+use crate::operation::Owner;
 
 /// The form of the tables that this version knows; `MIGRATIONS` leads to it.
 pub(super) const VERSION: usize = 1;
@@ -128,9 +134,13 @@ macro_rules! statements {
         impl Sql {
             pub(super) fn of(schema: &str) -> Self {
                 let schema = quoted(schema);
+                let counts = format!("owner NOT LIKE '{}%'", Owner::RESERVED);
                 Self { $($name: Text {
                     name: stringify!($name),
-                    sql: $sql.replace(SCHEMA, &schema).replace("{now}", NOW),
+                    sql: $sql
+                        .replace(SCHEMA, &schema)
+                        .replace("{now}", NOW)
+                        .replace("{counts}", &counts),
                     types: &[$(Type::$type),*],
                 },)* }
             }
@@ -186,7 +196,7 @@ WITH new AS MATERIALIZED (
     ON CONFLICT (owner, part) DO UPDATE SET count = l.count + excluded.count
 ), owners_live AS (
     INSERT INTO {s}.live AS l (owner, part, count)
-    SELECT owner, 0, count(*) FROM inserted WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner
+    SELECT owner, 0, count(*) FROM inserted WHERE {counts} GROUP BY owner ORDER BY owner
     ON CONFLICT (owner, part) DO UPDATE SET count = l.count + excluded.count
 )
 SELECT i.id IS NOT NULL, j.over_total, j.over_owner
@@ -223,7 +233,7 @@ WITH next AS MATERIALIZED (
     ON CONFLICT (owner, part) DO UPDATE SET count = l.count + excluded.count
 ), owners AS MATERIALIZED (
     SELECT l.owner, l.count - e.count AS count FROM {s}.live l JOIN (
-        SELECT owner, count(*) AS count FROM written WHERE ends AND owner IS NOT NULL GROUP BY owner
+        SELECT owner, count(*) AS count FROM written WHERE ends AND {counts} GROUP BY owner
     ) e ON l.owner = e.owner AND l.part = 0 ORDER BY l.owner FOR UPDATE OF l
 ), fewer AS (
     UPDATE {s}.live l SET count = o.count FROM owners o
@@ -253,7 +263,7 @@ macro_rules! remove {
     WHERE l.owner = '' AND l.part = (SELECT min(part) FROM {s}.live WHERE owner = '')
 ), owners AS (
     UPDATE {s}.live l SET count = l.count - e.count
-    FROM (SELECT owner, count(*) AS count FROM gone WHERE is_live GROUP BY owner) e
+    FROM (SELECT owner, count(*) AS count FROM gone WHERE is_live AND {counts} GROUP BY owner) e
     WHERE l.owner = e.owner AND l.part = 0
 )
 SELECT count(*) FROM removed"
@@ -304,7 +314,7 @@ statements! {
     // who has no count gets one: others could make it meanwhile.
     hold(UUID) = "SELECT {now} FROM {s}.operations WHERE id = $1 FOR UPDATE";
     hold_owners(TEXT_ARRAY) = "INSERT INTO {s}.live AS l (owner, part, count)
-        SELECT DISTINCT owner, 0, 0 FROM unnest($1::text[]) AS n (owner) ORDER BY owner
+        SELECT DISTINCT owner, 0, 0 FROM unnest($1::text[]) AS n (owner) WHERE {counts} ORDER BY owner
         ON CONFLICT (owner, part) DO UPDATE SET count = l.count WHERE false";
     // Counts that were made so, of nothing.
     tidy(TEXT_ARRAY) = "DELETE FROM {s}.live WHERE owner = ANY ($1) AND part = 0 AND count <= 0";

@@ -1,5 +1,6 @@
 //! Calls that take more than one statement, or more time.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use tokio_postgres::types::ToSql;
@@ -67,6 +68,7 @@ impl Serve<Step> for Stepper {
         // Claims wait for nobody's rows, so they come first.
         let (claims, others): (Vec<_>, Vec<_>) =
             calls.into_iter().partition(|call| matches!(call, Step::Claim(..)));
+        let mut waited_for = HashSet::new();
         for call in claims.into_iter().chain(others) {
             // What is left once the connection is lost has not begun.
             match call {
@@ -74,11 +76,17 @@ impl Serve<Step> for Stepper {
                     self.claim_for(session, &request, answer).await?;
                 }
                 Step::SwapWithOutbox(swap, answer) if answer.begin() => {
-                    give(
-                        answer,
-                        self.swap_with_outbox(session, &swap).await,
-                        Failure::to_write_error,
-                    )?;
+                    let owner = swap.next.owner();
+                    let swapped = if waited_for.contains(owner) {
+                        // It would be in vain, and the others wait here.
+                        Err(Failure::Contended)
+                    } else {
+                        self.swap_with_outbox(session, &swap).await
+                    };
+                    if self.writer.held_up.contains(owner) {
+                        waited_for.insert(owner.clone());
+                    }
+                    give(answer, swapped, Failure::to_write_error)?;
                 }
                 Step::Remove(id, expected, answer) if answer.begin() => {
                     give(
