@@ -261,6 +261,18 @@ async fn ends_with_followers_that_are_held_up_hold_up_nobody_elses() {
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn a_claim_without_an_end_is_one_like_any_other() {
+    let place = InSchema::<PostgresStore>::empty().await;
+    let store = place.open().await;
+    store.submit(Submission::new(new())).await.unwrap();
+    let claimed = store.claim(&ClaimRequest::new(1, Duration::MAX)).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    // By the same connection.
+    assert_eq!(store.purge(10).await.unwrap(), 0);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn a_purge_that_takes_long_gets_on_all_the_same() {
     const COUNT: usize = 120;
     let place = InSchema::<PostgresStore>::empty().await;

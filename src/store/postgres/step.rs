@@ -53,8 +53,8 @@ struct Unsure {
     claimed: Vec<Observed>,
     /// Who waits for it; if nobody, it is to be given back.
     answer: Option<Answer<Vec<Observed>>>,
-    /// Until then its leases hold.
-    until: Instant,
+    /// Until then its leases hold; without an end, if there is none.
+    until: Option<Instant>,
 }
 
 impl Serve<Step> for Stepper {
@@ -125,7 +125,7 @@ impl Stepper {
     ) -> Result<(), Failure> {
         let result = self.claim(session, request, &answer).await;
         let in_doubt = std::mem::take(&mut self.in_doubt);
-        let until = Instant::now() + request.lease();
+        let until = Instant::now().checked_add(request.lease());
         match result {
             Ok(claimed) => {
                 self.hand_out(session, Unsure { claimed, answer: Some(answer), until }).await
@@ -173,7 +173,7 @@ impl Stepper {
         session: &mut Session,
         unsure: Unsure,
     ) -> Result<(), Failure> {
-        if Instant::now() >= unsure.until {
+        if unsure.until.is_some_and(|until| Instant::now() >= until) {
             // Others claim it now.
             return Ok(());
         }
