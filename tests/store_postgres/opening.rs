@@ -112,6 +112,32 @@ async fn whatever_a_schema_is_called_its_limits_hold_and_word_of_it_is_heard() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn limits_hold_whatever_isolation_is_the_default() {
+    const LIMIT: usize = 5;
+    let place = InSchema::<PostgresStore>::empty().await;
+    let strict = "options=-c%20default_transaction_isolation%3Drepeatable%5C%20read";
+    let url = format!("{}?{strict}", servers::shared("POSTGRES_URL"));
+    let mut calls = Vec::new();
+    for _ in 0..4 {
+        let builder = PostgresStore::builder(&url).unwrap().schema(&place.schema);
+        let store = builder.open().await.unwrap();
+        calls.extend((0..16).map(|_| {
+            let limits = Limits::default().with_total(LIMIT);
+            let submission = Submission::new(super::on_server::new()).with_limits(limits);
+            let store = store.clone();
+            async move { store.accept(submission).await.unwrap() }
+        }));
+    }
+    let calls = calls.into_iter().map(tokio::spawn).collect::<Vec<_>>();
+    let mut accepted = 0;
+    for call in calls {
+        accepted += usize::from(matches!(call.await.unwrap(), Acceptance::Created(_)));
+    }
+    assert_eq!(accepted, LIMIT);
+}
+
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn what_is_set_out_of_range_is_brought_into_it() {

@@ -161,6 +161,10 @@ impl PostgresStore {
     /// that were opened one after the other have not. One transaction that accepts for several owners takes
     /// them in the order of their names, or two may wait for each other, and PostgreSQL ends one of them.
     ///
+    /// It is meant for a transaction that is `READ COMMITTED`, as PostgreSQL's are by default. A stricter one
+    /// judges limits by what was committed when it began, and fails if since then anybody else had anything
+    /// accepted or ended for the same owner, or under the same idempotency key: roll it back, and begin again.
+    ///
     /// It is as durable as the caller's session says: with its `synchronous_commit` off the last moments
     /// before a crash may be lost, whatever the store's own connections do.
     ///

@@ -251,14 +251,15 @@ impl Settings {
                 hear(message);
             }
         }));
-        // What the server gives up leaves no doubt. What was acknowledged is on its disk; and each statement
-        // is planned once, perhaps while the tables are empty, so that it must not take them for small ever
-        // after.
+        // What the server gives up leaves no doubt. What was acknowledged is on its disk. Whoever waits for
+        // others sees what they did. And each statement is planned once, perhaps while the tables are empty,
+        // so that it must not take them for small ever after.
         let millis = self.longest_wait().as_millis();
         client
             .batch_execute(&format!(
                 "SET statement_timeout = {millis}; SET lock_timeout = {millis};
                 SET idle_in_transaction_session_timeout = {idle};
+                SET default_transaction_isolation = 'read committed';
                 SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;
                 SELECT set_config('synchronous_commit', 'on', false)
                     WHERE current_setting('synchronous_commit') = 'off'",
