@@ -1,5 +1,7 @@
 //! What a server can be like when a store is opened.
 
+use std::io::{Read, Write};
+
 use respond_async::OperationId;
 use respond_async::operation::NewOperation;
 use respond_async::store::{
@@ -173,6 +175,26 @@ async fn a_wrong_database_and_a_wrong_user_are_refused() {
     let (_, host) = server.rsplit_once('@').unwrap();
     let opened = PostgresStore::open(&format!("postgres://nobody@{host}/postgres")).await;
     assert_eq!(kind(opened), PostgresOpenErrorKind::Refused);
+}
+
+#[tokio::test]
+async fn a_password_that_is_missing_is_no_matter_of_time() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).unwrap();
+        let mut start_up = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap() - 4];
+        stream.read_exact(&mut start_up).unwrap();
+        // It wants a password in clear text, and waits for it.
+        stream.write_all(b"R\0\0\0\x08\0\0\0\x03").unwrap();
+        let _ = stream.read(&mut length);
+    });
+    let error = PostgresStore::open(&format!("postgres://x@127.0.0.1:{port}/x")).await.unwrap_err();
+    assert_eq!(error.kind(), PostgresOpenErrorKind::Refused, "{error:?}");
+    assert!(!error.is_retryable());
+    server.join().unwrap();
 }
 
 #[tokio::test]

@@ -39,10 +39,11 @@ pub enum PostgresOpenErrorKind {
     /// The connection string cannot be understood.
     #[error("the connection string cannot be understood")]
     Config,
-    /// Nobody answers there, or not in time.
+    /// Nobody answers there, or not in time; or others were changing the tables all the time.
     #[error("the server cannot be reached")]
     Unreachable,
-    /// The server does not let this user in, or the database is not there.
+    /// The server does not let this user in, or the database is not there, or they do not agree how to let the user
+    /// in: a password or TLS is wanted that was not given, or not to be had.
     #[error("the server refuses the user, the password or the database")]
     Refused,
     /// The user may not make or use the tables.
@@ -89,12 +90,22 @@ impl PostgresOpenError {
 impl From<tokio_postgres::Error> for PostgresOpenError {
     fn from(source: tokio_postgres::Error) -> Self {
         let class = source.code().map(|code| code.code().get(..2).unwrap_or_default().to_owned());
+        let cause = of_connection(&source).map(io::Error::kind);
         // How the driver says that a session is not as `target_session_attrs` asks.
-        let cause = source.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-        let is_other = cause.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
+        let is_other = cause == Some(io::ErrorKind::PermissionDenied);
+        // What came is not as it should be, such as a certificate that nobody trusts.
+        let is_odd =
+            matches!(cause, Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput));
+        let is_away = source.is_closed() || cause.is_some() && !is_odd;
         let kind = match (source.code(), class.as_deref()) {
             (None, _) if is_other => PostgresOpenErrorKind::ReadOnly,
-            (None, _) => PostgresOpenErrorKind::Unreachable,
+            (None, _) if is_away => PostgresOpenErrorKind::Unreachable,
+            // There is no password for it, or no TLS.
+            (None, _) => PostgresOpenErrorKind::Refused,
+            // Others were at the migration for longer than is waited.
+            (Some(code), _) if *code == SqlState::LOCK_NOT_AVAILABLE => {
+                PostgresOpenErrorKind::Unreachable
+            }
             (Some(code), _) if *code == SqlState::INVALID_CATALOG_NAME => {
                 PostgresOpenErrorKind::Refused
             }
@@ -111,6 +122,18 @@ impl From<tokio_postgres::Error> for PostgresOpenError {
         };
         Self { kind, source: Some(source) }
     }
+}
+
+/// The connection's trouble that is behind an error, if any is.
+fn of_connection(error: &tokio_postgres::Error) -> Option<&io::Error> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// The half of a connection that does the talking, whatever it goes over.
