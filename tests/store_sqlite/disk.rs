@@ -182,3 +182,14 @@ fn another_handle_takes_nothing_from_the_reserve() {
     }
     drop(one);
 }
+
+#[cfg(unix)]
+#[test]
+fn the_reserve_is_beside_the_file_that_a_link_leads_to() {
+    let (links, files) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (link, path) = (links.path().join("link.db"), files.path().join("some.db"));
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let _store = SqliteStore::open(&link).unwrap();
+    assert!(length(&beside(&path, "-reserve")) > 0);
+    assert!(!beside(&link, "-reserve").exists());
+}

@@ -144,6 +144,9 @@ impl SqliteStoreBuilder {
             .pragma_query_value(None, sql::DATA_VERSION, |row| row.get(0))
             .map_err(failed)?;
 
+        // Where SQLite found it: the path may lead through links, or from a folder that the process leaves.
+        let file = connection.path().map_or(settings.path.as_path(), Path::new);
+
         let hub = Arc::new(Hub::default());
         let is_closed = Arc::new(AtomicBool::new(false));
         let (threads, thread_lives) = watch::channel(());
@@ -151,7 +154,7 @@ impl SqliteStoreBuilder {
         let thread = Writer {
             queue,
             hub: Arc::clone(&hub),
-            reserve: Reserve::beside(&settings.path, self.reserve_bytes),
+            reserve: Reserve::beside(file, self.reserve_bytes),
             busy_timeout: settings.busy_timeout,
             watch_interval: self.watch_interval,
             seen,
