@@ -133,6 +133,43 @@ async fn a_full_disk_refuses_what_is_new_and_lets_what_is_there_end() {
     assert_eq!(is_whole, "ok");
 }
 
+const BOUNDED: &str = "SQLITE_BOUNDED";
+
+/// Shown by a bound on the length of files, beyond which a write fails as beyond a quota: not for want of space.
+#[test]
+fn a_quota_that_is_used_up_is_a_full_disk() {
+    let folder = TempDir::new().unwrap();
+    let status = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 2048; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["disk::within_a_bound", "--exact", "--ignored", "--test-threads=1"])
+        .env(BOUNDED, folder.path().join("some.db"))
+        .status();
+    assert!(status.unwrap().success());
+}
+
+#[tokio::test]
+#[ignore = "it is the child of another test"]
+async fn within_a_bound() {
+    let Ok(path) = std::env::var(BOUNDED) else { return };
+    let store = SqliteStore::builder(path).reserve_bytes(64 << 10).open().unwrap();
+    let mut accepted = Vec::new();
+    let error = loop {
+        let id = OperationId::generate(SystemClock.now()).unwrap();
+        let new = NewOperation::new(id).held(Duration::from_secs(600), true);
+        match store.submit(Submission::new(new).with_input(vec![7; 100_000])).await {
+            Ok(_) => accepted.push(id),
+            Err(error) => break error,
+        }
+        assert!(accepted.len() < 1_000, "there is no bound");
+    };
+    assert!(is_full(&error), "{error:?}");
+    for id in accepted {
+        let head = OutcomeHead::new(http::StatusCode::OK, None);
+        store.apply(id, Change::Succeed { attempt: 1, head }).await.expect("work ends");
+    }
+}
+
 /// Whoever has used the reserve, and whether or not its own is kept, a store takes in nothing new until
 /// it is there again, or as much is free inside the database.
 #[tokio::test]

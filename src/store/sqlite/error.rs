@@ -1,6 +1,7 @@
 //! What SQLite's errors mean to callers of the store.
 
 use rusqlite::ErrorCode;
+use rusqlite::ffi::SQLITE_IOERR_WRITE;
 
 use crate::operation::RecordError;
 use crate::store::{StoreError, StoreErrorKind};
@@ -18,9 +19,12 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Whether the disk is full.
+    /// Whether the disk is full, or takes no more for another reason: of a quota that is used up SQLite says only
+    /// that it could not write.
     pub(super) fn is_out_of_space(&self) -> bool {
-        self.code() == Some(ErrorCode::DiskFull)
+        let Self::Driver(error) = self else { return false };
+        error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+            || error.sqlite_error().is_some_and(|it| it.extended_code == SQLITE_IOERR_WRITE)
     }
 
     /// Whether another process has the lock.
@@ -41,8 +45,8 @@ impl Failure {
             _ if matches!(self, Self::Panicked) => {
                 (StoreErrorKind::Unavailable, "the call panicked, and nothing of it was kept")
             }
-            Some(ErrorCode::DiskFull) => {
-                (StoreErrorKind::OutOfSpace, "the disk that the database is on is full")
+            _ if self.is_out_of_space() => {
+                (StoreErrorKind::OutOfSpace, "the disk that the database is on takes no more")
             }
             Some(ErrorCode::TooBig) => {
                 (StoreErrorKind::TooLarge, "the body is larger than SQLite takes")
@@ -56,7 +60,9 @@ impl Failure {
         StoreError::new(kind, message).with_source(self)
     }
 
-    /// Whether a commit that failed so has left nothing that could come back.
+    /// Whether a commit that failed so has left nothing that could come back. What makes a transaction one is the
+    /// last that is written of it to the log, with a sum over all before: if a write of it failed, that is not there
+    /// whole, whoever reads the log after a crash. (Of a wait for the disk that failed nobody knows.)
     pub(super) fn leaves_nothing(&self) -> bool {
         self.is_out_of_space() || self.is_busy()
     }
