@@ -6,7 +6,7 @@ use respond_async::store::{
 };
 
 use super::on_server::new;
-use super::on_server::proxy::Loss;
+use super::on_server::proxy::{Loss, Way};
 use super::*;
 
 fn kind(name: &str) -> Kind {
@@ -47,6 +47,32 @@ async fn a_claim_keeps_from_others_no_more_than_it_takes() {
         store.claim(&request.with_kinds(kinds.to_vec())).await.unwrap().len()
     };
     assert_eq!((claim(4).await, claim(9).await), (4, 8));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs Redis: run ./tests/all"]
+async fn large_bodies_that_take_too_long_together_are_read_all_the_same() {
+    const COUNT: usize = 40;
+    let place = InPrefix::<RedisStore>::empty().await;
+    let mut left = Vec::new();
+    let writer = place.open().await;
+    for _ in 0..COUNT {
+        let new = new();
+        left.push(new.id());
+        writer.accept(Submission::new(new).with_input(vec![7; 2 << 20])).await.unwrap();
+    }
+    let url = place.way.lock().unwrap().1.clone();
+    let builder = RedisStore::builder(&url).unwrap().prefix(&place.prefix);
+    let store = builder.call_timeout(Duration::from_secs(1)).open().await.unwrap();
+    // Three seconds for all of them.
+    place.way.lock().unwrap().0.set(Way::Slow(Duration::from_millis(2)));
+    let began = std::time::Instant::now();
+    while !left.is_empty() {
+        let reads = left.iter().map(|id| store.input(*id));
+        let mut reads = futures_util::future::join_all(reads).await.into_iter();
+        left.retain(|_| reads.next().unwrap().is_err());
+        assert!(began.elapsed() < Duration::from_secs(20), "{} are never read", left.len());
+    }
 }
 
 #[tokio::test]

@@ -158,7 +158,7 @@ impl PostgresStoreBuilder {
         let bound = line.settings.call_timeout;
         let shared = Shared {
             reads: Calls::start(
-                (0..self.readers).map(|_| Connected(Arc::clone(&line), Reader)),
+                (0..self.readers).map(|_| Connected(Arc::clone(&line), Reader::new())),
                 queue,
                 bound,
                 Duration::ZERO,

@@ -22,7 +22,7 @@ pub(super) const MAX_DUE: usize = 10_000;
 /// How many records that cannot be understood are passed over at once.
 pub(super) const MAX_PASSED_OVER: usize = 1_000;
 
-/// How many bodies are read at once.
+/// How many bodies are read at once at the most.
 const MAX_BODIES: usize = 64;
 
 /// A call that reads.
@@ -47,7 +47,38 @@ impl Grouped for Read {
 
 /// Answers reads: those by ids of one sort with one statement.
 #[derive(Debug)]
-pub(super) struct Reader;
+pub(super) struct Reader {
+    /// How many bodies are read at once: fewer than at first once that took too long, for they may be large, and the
+    /// same ones again would take as long.
+    bodies_at_once: usize,
+}
+
+impl Reader {
+    pub(super) fn new() -> Self {
+        Self { bodies_at_once: MAX_BODIES }
+    }
+
+    async fn bodies<T: Clone>(
+        &mut self,
+        session: &mut Session,
+        mut calls: Vec<(OperationId, Answer<Option<T>>)>,
+        pick: impl Fn(&Sql) -> &Text + Send + Copy,
+        understand: impl Fn(&Row) -> Result<Option<T>, Failure> + Copy,
+    ) -> Result<(), Failure> {
+        while !calls.is_empty() {
+            let some = calls.split_off(calls.len().saturating_sub(self.bodies_at_once));
+            let count = some.len();
+            let read = by_id(session, some, pick, understand).await;
+            self.bodies_at_once = if matches!(read, Ok(true)) {
+                (self.bodies_at_once + 1).min(MAX_BODIES)
+            } else {
+                (count / 2).max(1)
+            };
+            read?;
+        }
+        Ok(())
+    }
+}
 
 impl Serve<Read> for Reader {
     async fn serve(&mut self, session: &mut Session, calls: Vec<Read>) -> Result<(), Failure> {
@@ -77,28 +108,21 @@ impl Serve<Read> for Reader {
                 _ => {}
             }
         }
-        while !inputs.is_empty() {
-            let some = inputs.split_off(inputs.len().saturating_sub(MAX_BODIES));
-            by_id(session, some, |sql| &sql.input, input).await?;
-        }
-        while !outcomes.is_empty() {
-            let some = outcomes.split_off(outcomes.len().saturating_sub(MAX_BODIES));
-            by_id(session, some, |sql| &sql.outcome, outcome).await?;
-        }
-        Ok(())
+        self.bodies(session, inputs, |sql| &sql.input, input).await?;
+        self.bodies(session, outcomes, |sql| &sql.outcome, outcome).await
     }
 }
 
-/// Answers reads of one sort with one statement.
+/// Answers reads of one sort with one statement, and says whether that succeeded.
 async fn by_id<T: Clone>(
     session: &mut Session,
     mut calls: Vec<(OperationId, Answer<Option<T>>)>,
     pick: impl Fn(&Sql) -> &Text + Send,
     understand: impl Fn(&Row) -> Result<Option<T>, Failure>,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     calls.retain(|(_, answer)| answer.begin());
     if calls.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let ids: Vec<Uuid> = calls.iter().map(|(id, _)| id.as_uuid()).collect();
     let asked = Instant::now();
@@ -121,7 +145,7 @@ async fn by_id<T: Clone>(
     }
     match found {
         Err(failure) if failure.is_fatal() => Err(failure),
-        _ => Ok(()),
+        read => Ok(read.is_ok()),
     }
 }
 

@@ -170,7 +170,7 @@ impl RedisStoreBuilder {
                 .map(|(replicas, patience)| (replicas, settable(patience.min(bound * 3 / 4)))),
             doubtful: Doubtful::default(),
         });
-        let lanes = (0..self.connections).map(|_| Connected(Arc::clone(&line)));
+        let lanes = (0..self.connections).map(|_| Connected::new(Arc::clone(&line)));
         let shared = Shared {
             calls: Calls::start(lanes, queue, bound, STAGGER),
             wire: Wire::start(Channel(Arc::clone(&line)), bound, self.watch_interval),

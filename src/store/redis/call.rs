@@ -68,6 +68,10 @@ impl Call {
         matches!(self, Self::Accept(..) | Self::Swap(..) | Self::Remove(..) | Self::Purge(..))
     }
 
+    pub(super) fn reads_body(&self) -> bool {
+        matches!(self, Self::Input(..) | Self::Outcome(..))
+    }
+
     pub(super) fn fail(self, failure: &Failure) {
         let (read, written) = (failure.to_error(), failure.to_write_error());
         match self {

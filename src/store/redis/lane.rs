@@ -60,30 +60,26 @@ impl Doubtful {
     }
 }
 
+/// How many bodies are read at once at the most.
+const MAX_BODIES: usize = 64;
+
 /// A lane of its own for a connection.
-pub(super) struct Connected(pub(super) Arc<Line>);
+pub(super) struct Connected {
+    line: Arc<Line>,
+    /// How many bodies are read at once: fewer than at first once that took too long, for they may be large, and the
+    /// same ones again would take as long.
+    bodies_at_once: usize,
+}
 
-impl Lane<Call> for Connected {
-    type Session = MultiplexedConnection;
-
-    async fn connect(&mut self) -> Option<MultiplexedConnection> {
-        let Self(line) = self;
-        let mut connection = line.settings.open().await.ok()?;
-        // After a failover its reads may be of long ago.
-        if is_replica(&mut connection).await.ok()? {
-            return None;
-        }
-        load(line, &mut connection).await.ok()?;
-        Some(connection)
+impl Connected {
+    pub(super) fn new(line: Arc<Line>) -> Self {
+        Self { line, bodies_at_once: MAX_BODIES }
     }
 
-    async fn lost(_: &mut MultiplexedConnection) {
-        // The driver tells with the next call.
-        std::future::pending::<()>().await;
-    }
-
-    async fn serve(&mut self, connection: &mut MultiplexedConnection, calls: Vec<Call>) -> bool {
-        let Self(line) = self;
+    /// Makes the calls at once, and says whether the connection can be used any longer.
+    async fn make(&mut self, connection: &mut MultiplexedConnection, calls: Vec<Call>) -> bool {
+        let Self { line, bodies_at_once } = self;
+        let bodies = calls.iter().filter(|call| call.reads_body()).count();
         let calls: Vec<Call> = calls.into_iter().filter(Call::begin).collect();
         if calls.is_empty() {
             return true;
@@ -99,12 +95,18 @@ impl Lane<Call> for Connected {
         let mut answers = match batch.send(line, connection).await {
             Ok(answers) => answers,
             Err(failure) => {
+                if bodies > 0 {
+                    *bodies_at_once = (bodies / 2).max(1);
+                }
                 for call in calls {
                     call.fail(&failure);
                 }
                 return false;
             }
         };
+        if bodies > 0 {
+            *bodies_at_once = (*bodies_at_once + 1).min(MAX_BODIES);
+        }
         let mut settled = answers.settle();
         if answers.doubt.is_none() {
             settled.extend(accepted);
@@ -117,6 +119,40 @@ impl Lane<Call> for Connected {
             goes_on &= answers.give(call);
         }
         goes_on
+    }
+}
+
+impl Lane<Call> for Connected {
+    type Session = MultiplexedConnection;
+
+    async fn connect(&mut self) -> Option<MultiplexedConnection> {
+        let Self { line, .. } = self;
+        let mut connection = line.settings.open().await.ok()?;
+        // After a failover its reads may be of long ago.
+        if is_replica(&mut connection).await.ok()? {
+            return None;
+        }
+        load(line, &mut connection).await.ok()?;
+        Some(connection)
+    }
+
+    async fn lost(_: &mut MultiplexedConnection) {
+        // The driver tells with the next call.
+        std::future::pending::<()>().await;
+    }
+
+    async fn serve(&mut self, connection: &mut MultiplexedConnection, calls: Vec<Call>) -> bool {
+        let (mut bodies, mut calls): (Vec<_>, Vec<_>) =
+            calls.into_iter().partition(Call::reads_body);
+        loop {
+            let some = bodies.split_off(bodies.len().saturating_sub(self.bodies_at_once));
+            calls.extend(some);
+            let goes_on = self.make(connection, std::mem::take(&mut calls)).await;
+            // What is left once the connection is lost has not begun.
+            if !goes_on || bodies.is_empty() {
+                return goes_on;
+            }
+        }
     }
 }
 
