@@ -100,8 +100,6 @@ impl From<tokio_postgres::Error> for PostgresOpenError {
         let kind = match (source.code(), class.as_deref()) {
             (None, _) if is_other => PostgresOpenErrorKind::ReadOnly,
             (None, _) if is_away => PostgresOpenErrorKind::Unreachable,
-            // There is no password for it, or no TLS.
-            (None, _) => PostgresOpenErrorKind::Refused,
             // Others were at the migration for longer than is waited.
             (Some(code), _) if *code == SqlState::LOCK_NOT_AVAILABLE => {
                 PostgresOpenErrorKind::Unreachable
@@ -115,7 +113,8 @@ impl From<tokio_postgres::Error> for PostgresOpenError {
             (Some(code), _) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => {
                 PostgresOpenErrorKind::ReadOnly
             }
-            (_, Some("28")) => PostgresOpenErrorKind::Refused,
+            // It says so, or there is no password for it, or no TLS.
+            (_, Some("28")) | (None, _) => PostgresOpenErrorKind::Refused,
             // Starting up, shutting down, or too many connections.
             (_, Some("57" | "53")) => PostgresOpenErrorKind::Unreachable,
             _ => PostgresOpenErrorKind::Failed,
