@@ -271,6 +271,31 @@ async fn a_claim_without_an_end_is_one_like_any_other() {
     assert_eq!(store.purge(10).await.unwrap(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn large_bodies_that_take_too_long_together_are_read_all_the_same() {
+    const COUNT: usize = 40;
+    let place = InSchema::<PostgresStore>::empty().await;
+    let mut left = Vec::new();
+    let writer = place.open().await;
+    for _ in 0..COUNT {
+        let new = new();
+        left.push(new.id());
+        writer.accept(Submission::new(new).with_input(vec![7; 512 << 10])).await.unwrap();
+    }
+    let builder = PostgresStore::builder(&place.url()).unwrap().schema(&place.schema);
+    let store = builder.call_timeout(Duration::from_secs(1)).open().await.unwrap();
+    // Some seconds for all of them.
+    place.way.lock().unwrap().0.set(Way::Slow(Duration::from_millis(2)));
+    let began = std::time::Instant::now();
+    while !left.is_empty() {
+        let reads = left.iter().map(|id| store.input(*id));
+        let mut reads = futures_util::future::join_all(reads).await.into_iter();
+        left.retain(|_| reads.next().unwrap().is_err());
+        assert!(began.elapsed() < Duration::from_secs(30), "{} are never read", left.len());
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn a_purge_that_takes_long_gets_on_all_the_same() {
