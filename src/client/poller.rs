@@ -33,7 +33,7 @@ pub struct Poller {
     /// The request that is under way: who drops a future of this poller's does not drop it.
     sent: Option<Sent>,
     /// Its monitor's event stream, while there is one.
-    stream: Option<Listening>,
+    stream: Option<Box<Listening>>,
     /// The client's own fields, for each poll.
     headers: HeaderMap,
     due: Instant,
@@ -189,19 +189,16 @@ impl Poller {
             let (has_lasted, retry) = (stream.has_lasted(), stream.retry());
             return Ok(self.follow.hushed(error, has_lasted, retry, policy, random()));
         }
-        let sent = match &mut self.sent {
-            Some(sent) => sent,
-            None => {
-                sleep_until(self.due).await;
-                let sent = self.send()?;
-                self.sent.insert(sent)
-            }
-        };
+        if self.sent.is_none() {
+            sleep_until(self.due).await;
+        }
+        let sent = self.sent.take().map_or_else(|| self.send(), Ok)?;
+        let sent = self.sent.insert(sent);
         let (answer, may_stream) = ((&mut sent.answer).await, sent.may_stream);
         self.sent = None;
         let answer = match answer {
             Ok(Opened::Stream(stream)) => {
-                self.stream = Some(Listening::new(stream.into_body()));
+                self.stream = Some(Box::new(Listening::new(stream.into_body())));
                 return Ok(Step::Listen);
             }
             Ok(Opened::Whole(answer)) => Ok(answer),

@@ -31,6 +31,7 @@ mod memory;
 
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -328,7 +329,7 @@ fn plain(request: &Request<Bytes>) -> Request<Bytes> {
             for value in headers.get_all(name) {
                 plain.headers_mut().append(name, value.clone());
             }
-        } else if let Ok(value) = digest(&url, headers, &[name.clone()]).try_into() {
+        } else if let Ok(value) = digest(&url, headers, slice::from_ref(name)).try_into() {
             plain.headers_mut().insert(name, value);
         }
     }
