@@ -334,4 +334,12 @@ fn each_name_is_on_the_page_of_the_api() {
     for name in public_names(&root_file) {
         assert!(page.contains(&format!("`{name}`")), "`{name}` is not told");
     }
+    for file in files(&root.join("src")) {
+        let source = fs::read_to_string(&file).unwrap();
+        let macros = source.split("#[macro_export]\nmacro_rules! ").skip(1);
+        for name in macros.map(|rest| rest.split(' ').next().unwrap()) {
+            let is_told = name.starts_with("__") || page.contains(&format!("`{name}!`"));
+            assert!(is_told, "`{name}!` is not told");
+        }
+    }
 }
