@@ -267,8 +267,9 @@ impl Monitor {
         let mut response = answer.unwrap_or_else(|problem| {
             let allow = problem.is(types::METHOD_NOT_ALLOWED).then(|| self.allow(path));
             let in_words = negotiates && form == Form::Page;
+            let is_there = !problem.is(types::NOT_FOUND) && !problem.is(types::EXPIRED);
             let mut response = no_store(if in_words {
-                problem_page(&problem, page.as_ref())
+                problem_page(&problem, page.as_ref().filter(|_| is_there))
             } else {
                 problem.into_response()
             });

@@ -184,6 +184,9 @@ async fn a_button_that_is_not_heeded_leads_back() {
     let refresh = format!("<meta http-equiv=\"refresh\" content=\"{seconds}; url={monitor}\">");
     assert!(page.contains(&refresh), "{page}");
     assert!(page.contains(&format!("<a href=\"{monitor}\">Back to the operation</a>")), "{page}");
+    // To one that is not there nothing leads back.
+    let other = Service::new().send(Method::POST, &format!("{monitor}/cancel"), &fields).await;
+    assert!(!text(&other, 404).contains("<a "));
 }
 
 async fn only_a_page_of_the_same_origin_can_cancel() {
