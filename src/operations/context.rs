@@ -80,7 +80,8 @@ impl Context {
     }
 
     /// How long until the operation's deadline, after which no success is recorded. None in the synchronous
-    /// answer, which has none.
+    /// answer, which has none. Of work that begins before its operation is stored, because its client waits for a
+    /// while, it counts from then: the deadline itself may be later by as long.
     pub fn time_left(&self) -> Option<Duration> {
         let deadline = self.run.as_ref()?.deadline()?;
         Some(deadline.saturating_duration_since(Instant::now()))
