@@ -63,7 +63,8 @@ impl Service {
             if answer.contains(word) {
                 return answer;
             }
-            assert!(began.elapsed() < Duration::from_secs(90), "{answer}");
+            // Long enough for a machine that is at ten other things: it is begun twice, and computes.
+            assert!(began.elapsed() < Duration::from_secs(300), "{answer}");
             thread::sleep(Duration::from_millis(5));
         }
     }
