@@ -292,7 +292,7 @@ async fn large_bodies_that_take_too_long_together_are_read_all_the_same() {
         let reads = left.iter().map(|id| store.input(*id));
         let mut reads = futures_util::future::join_all(reads).await.into_iter();
         left.retain(|_| reads.next().unwrap().is_err());
-        assert!(began.elapsed() < Duration::from_secs(30), "{} are never read", left.len());
+        assert!(began.elapsed() < Duration::from_secs(120), "{} are never read", left.len());
     }
 }
 
