@@ -314,12 +314,11 @@ fn operation_id(delivery: &Delivery) -> Option<OperationId> {
     let Some(name) = delivery.properties.message_id() else {
         return OperationId::generate(SystemClock.now()).ok();
     };
-    let made = || {
-        let mut random = [0; 10];
-        random.copy_from_slice(&Sha256::digest(name.as_str())[..10]);
-        OperationId::from_parts(Timestamp::from_unix_millis(0), random)
+    let made = |_| {
+        let digest = Sha256::digest(name.as_str());
+        OperationId::of_digest(Timestamp::from_unix_millis(0), &digest.into())
     };
-    Some(name.as_str().parse().unwrap_or_else(|_| made()))
+    Some(name.as_str().parse().unwrap_or_else(made))
 }
 
 /// The queue from which all replicas of who asked record replies to operations; none if no queue can have that name.

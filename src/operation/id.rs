@@ -59,6 +59,14 @@ impl OperationId {
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 
+    /// The id that a digest gives for that instant: whoever digests the same names the same.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn of_digest(now: Timestamp, digest: &[u8; 32]) -> Self {
+        let mut random = [0; 10];
+        random.copy_from_slice(&digest[..10]);
+        Self::from_parts(now, random)
+    }
+
     /// The instant at which the id was made.
     pub fn timestamp(&self) -> Timestamp {
         let millis = self.0.as_u128() >> 80;

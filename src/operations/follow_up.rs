@@ -86,9 +86,7 @@ impl Inner {
             .chain_update(u64::try_from(of_its_kind.count()).unwrap_or(u64::MAX).to_be_bytes())
             .chain_update(kind)
             .finalize();
-        let mut random = [0; 10];
-        random.copy_from_slice(&hash[..10]);
-        OperationId::from_parts(operation.updated(), random)
+        OperationId::of_digest(operation.updated(), &hash.into())
     }
 
     /// Accepts what follows from an acceptance, after it: nobody waits for it. What is lost here (the store is

@@ -38,16 +38,16 @@ impl Results {
         }
         let units = u32::try_from(bytes.len().div_ceil(UNIT)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).try_acquire_many_owned(units.min(self.units)).ok()?;
-        Some(Bytes::from_owner(Admitted { bytes, _room: room }))
+        Some(Bytes::from_owner(Counted { bytes, _room: room }))
     }
 }
 
-struct Admitted {
+struct Counted {
     bytes: Bytes,
     _room: OwnedSemaphorePermit,
 }
 
-impl AsRef<[u8]> for Admitted {
+impl AsRef<[u8]> for Counted {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }

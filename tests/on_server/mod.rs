@@ -88,6 +88,32 @@ pub(crate) fn new() -> NewOperation {
     NewOperation::new(OperationId::generate(SystemClock.now()).unwrap())
 }
 
+/// Accepts so many operations, each with an input of so many bytes.
+pub(crate) async fn accept_large(
+    store: &impl OperationStore,
+    count: usize,
+    bytes: usize,
+) -> Vec<OperationId> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        let new = new();
+        ids.push(new.id());
+        store.accept(Submission::new(new).with_input(vec![7; bytes])).await.unwrap();
+    }
+    ids
+}
+
+/// Reads the inputs of all at once, and again of those that did not come, until it has all.
+pub(crate) async fn read_all(store: &impl OperationStore, mut left: Vec<OperationId>) {
+    let began = Instant::now();
+    while !left.is_empty() {
+        let reads = left.iter().map(|id| store.input(*id));
+        let mut reads = futures_util::future::join_all(reads).await.into_iter();
+        left.retain(|_| reads.next().unwrap().is_err());
+        assert!(began.elapsed() < Duration::from_secs(120), "{} are never read", left.len());
+    }
+}
+
 /// Where in a URL its host and port stand.
 fn authority(url: &str) -> std::ops::Range<usize> {
     let from = url.find("://").map_or(0, |at| at + 3);

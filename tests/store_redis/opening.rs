@@ -17,6 +17,13 @@ fn kind<T: std::fmt::Debug>(opened: Result<T, RedisOpenError>) -> RedisOpenError
     opened.unwrap_err().kind()
 }
 
+fn with_replica() -> (Server, Server) {
+    let (primary, replica) = (Server::start(Sort::Redis), Server::start(Sort::Redis));
+    let mut client = client(&replica.url());
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(primary.port()).exec(&mut client).unwrap();
+    (primary, replica)
+}
+
 #[tokio::test]
 #[ignore = "needs Redis: run ./tests/all"]
 async fn a_server_that_would_lose_what_it_acknowledged_is_refused() {
@@ -66,9 +73,7 @@ async fn a_replica_and_a_stranger_are_refused() {
 #[tokio::test]
 #[ignore = "needs Redis: run ./tests/all"]
 async fn an_acceptance_that_too_few_replicas_have_is_refused() {
-    let (primary, replica) = (Server::start(Sort::Redis), Server::start(Sort::Redis));
-    let mut client = client(&replica.url());
-    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(primary.port()).exec(&mut client).unwrap();
+    let (primary, replica) = with_replica();
     let builder = RedisStore::builder(&primary.url()).unwrap();
     let store = builder.replicas(1, Duration::from_millis(300)).open().await.unwrap();
     // It answers `WAIT` once it has all that was there before.
@@ -134,9 +139,7 @@ async fn an_acceptance_that_too_few_replicas_have_is_refused() {
 #[tokio::test]
 #[ignore = "needs Redis: run ./tests/all"]
 async fn a_key_whose_operation_too_few_replicas_have_is_refused() {
-    let (primary, replica) = (Server::start(Sort::Redis), Server::start(Sort::Redis));
-    let mut client = client(&replica.url());
-    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(primary.port()).exec(&mut client).unwrap();
+    let (primary, replica) = with_replica();
     let open = || async {
         let builder = RedisStore::builder(&primary.url()).unwrap().connections(1);
         builder.replicas(1, Duration::from_millis(300)).open().await.unwrap()

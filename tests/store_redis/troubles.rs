@@ -5,8 +5,8 @@ use respond_async::store::{
     ClaimRequest, OperationStoreExt, RedisOpenErrorKind, StoreErrorKind, Submission,
 };
 
-use super::on_server::new;
 use super::on_server::proxy::{Loss, Way};
+use super::on_server::{accept_large, new, read_all};
 use super::*;
 
 fn kind(name: &str) -> Kind {
@@ -52,27 +52,14 @@ async fn a_claim_keeps_from_others_no_more_than_it_takes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs Redis: run ./tests/all"]
 async fn large_bodies_that_take_too_long_together_are_read_all_the_same() {
-    const COUNT: usize = 40;
     let place = InPrefix::<RedisStore>::empty().await;
-    let mut left = Vec::new();
-    let writer = place.open().await;
-    for _ in 0..COUNT {
-        let new = new();
-        left.push(new.id());
-        writer.accept(Submission::new(new).with_input(vec![7; 2 << 20])).await.unwrap();
-    }
+    let large = accept_large(&place.open().await, 40, 2 << 20).await;
     let url = place.way.lock().unwrap().1.clone();
     let builder = RedisStore::builder(&url).unwrap().prefix(&place.prefix);
     let store = builder.call_timeout(Duration::from_secs(1)).open().await.unwrap();
     // Three seconds for all of them.
     place.way.lock().unwrap().0.set(Way::Slow(Duration::from_millis(2)));
-    let began = std::time::Instant::now();
-    while !left.is_empty() {
-        let reads = left.iter().map(|id| store.input(*id));
-        let mut reads = futures_util::future::join_all(reads).await.into_iter();
-        left.retain(|_| reads.next().unwrap().is_err());
-        assert!(began.elapsed() < Duration::from_secs(120), "{} are never read", left.len());
-    }
+    read_all(&store, large).await;
 }
 
 #[tokio::test]

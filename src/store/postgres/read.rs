@@ -11,7 +11,7 @@ use super::error::Failure;
 use super::lane::{Run, Serve, Session, give};
 use super::sql::{Sql, Text};
 use crate::operation::{Due, Operation, OperationId, Outcome, Owner};
-use crate::store::server::{Answer, Grouped, READ_BYTES, names};
+use crate::store::server::{Answer, AtOnce, Grouped, READ_BYTES, names};
 use crate::store::{DueQuery, ListQuery, Observed, Page};
 use crate::time::Timestamp;
 
@@ -48,14 +48,12 @@ impl Grouped for Read {
 /// Answers reads: those by ids of one sort with one statement.
 #[derive(Debug)]
 pub(super) struct Reader {
-    /// How many bodies are read at once: fewer than at first once that took too long, for they may be large, and the
-    /// same ones again would take as long.
-    bodies_at_once: usize,
+    bodies_at_once: AtOnce,
 }
 
 impl Reader {
     pub(super) fn new() -> Self {
-        Self { bodies_at_once: MAX_BODIES }
+        Self { bodies_at_once: AtOnce::new(MAX_BODIES) }
     }
 
     async fn bodies<T: Clone>(
@@ -66,14 +64,13 @@ impl Reader {
         understand: impl Fn(&Row) -> Result<Option<T>, Failure> + Copy,
     ) -> Result<(), Failure> {
         while !calls.is_empty() {
-            let some = calls.split_off(calls.len().saturating_sub(self.bodies_at_once));
+            let some = calls.split_off(calls.len().saturating_sub(self.bodies_at_once.count()));
             let count = some.len();
             let read = by_id(session, some, pick, understand).await;
-            self.bodies_at_once = if matches!(read, Ok(true)) {
-                (self.bodies_at_once + 1).min(MAX_BODIES)
-            } else {
-                (count / 2).max(1)
-            };
+            match read {
+                Ok(true) => self.bodies_at_once.went_well(),
+                _ => self.bodies_at_once.failed(count),
+            }
             read?;
         }
         Ok(())

@@ -14,7 +14,7 @@ use super::transaction::{Last, end};
 use super::write::{Accept, TRIES, Writer, again, signed};
 use crate::operation::{Change, Due, OperationId, Owner};
 use crate::store::ext::next_write_id;
-use crate::store::server::{Answer, Grouped, names};
+use crate::store::server::{Answer, AtOnce, Grouped, names};
 use crate::store::{ClaimRequest, Limits, Observed, Submission, Swap, Swapped};
 
 /// How many expired operations one statement removes at the most.
@@ -41,7 +41,7 @@ impl Grouped for Step {
 pub(super) struct Stepper {
     writer: Writer,
     /// How many are purged by one statement: fewer than at first once that took too long.
-    purged_at_once: usize,
+    purged_at_once: AtOnce,
     /// What a claim that has just failed may have claimed all the same.
     in_doubt: Vec<Observed>,
     unsure: Vec<Unsure>,
@@ -109,7 +109,7 @@ impl Stepper {
     pub(super) fn new() -> Self {
         Self {
             writer: Writer::of_steps(),
-            purged_at_once: MAX_PURGED,
+            purged_at_once: AtOnce::new(MAX_PURGED),
             in_doubt: Vec::new(),
             unsure: Vec::new(),
         }
@@ -398,18 +398,17 @@ impl Stepper {
         let until = Instant::now() + session.line.settings.call_timeout / 4;
         let mut purged = 0;
         while purged < limit {
-            let some = self.purged_at_once.min(limit - purged);
+            let some = self.purged_at_once.count().min(limit - purged);
             match purge(session, some).await {
                 Ok(count) => {
                     purged += count;
-                    self.purged_at_once = (self.purged_at_once + 1).min(MAX_PURGED);
+                    self.purged_at_once.went_well();
                     if count < some || Instant::now() >= until {
                         break;
                     }
                 }
                 Err(failure) => {
-                    // Perhaps there are large bodies among them: the same ones again would take as long.
-                    self.purged_at_once = (some / 2).max(1);
+                    self.purged_at_once.failed(some);
                     if purged == 0 || failure.is_fatal() {
                         return Err(failure);
                     }

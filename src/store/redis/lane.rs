@@ -14,7 +14,7 @@ use super::open::{Settings, is_replica};
 use super::scripts::Scripts;
 use crate::lock::lock;
 use crate::operation::{Due, OperationId};
-use crate::store::server::{Lane, ServerClock};
+use crate::store::server::{AtOnce, Lane, ServerClock};
 use crate::time::Timestamp;
 
 /// What all lanes of a store have in common.
@@ -66,14 +66,12 @@ const MAX_BODIES: usize = 64;
 /// A lane of its own for a connection.
 pub(super) struct Connected {
     line: Arc<Line>,
-    /// How many bodies are read at once: fewer than at first once that took too long, for they may be large, and the
-    /// same ones again would take as long.
-    bodies_at_once: usize,
+    bodies_at_once: AtOnce,
 }
 
 impl Connected {
     pub(super) fn new(line: Arc<Line>) -> Self {
-        Self { line, bodies_at_once: MAX_BODIES }
+        Self { line, bodies_at_once: AtOnce::new(MAX_BODIES) }
     }
 
     /// Makes the calls at once, and says whether the connection can be used any longer.
@@ -96,7 +94,7 @@ impl Connected {
             Ok(answers) => answers,
             Err(failure) => {
                 if bodies > 0 {
-                    *bodies_at_once = (bodies / 2).max(1);
+                    bodies_at_once.failed(bodies);
                 }
                 for call in calls {
                     call.fail(&failure);
@@ -105,7 +103,7 @@ impl Connected {
             }
         };
         if bodies > 0 {
-            *bodies_at_once = (*bodies_at_once + 1).min(MAX_BODIES);
+            bodies_at_once.went_well();
         }
         let mut settled = answers.settle();
         if answers.doubt.is_none() {
@@ -145,7 +143,7 @@ impl Lane<Call> for Connected {
         let (mut bodies, mut calls): (Vec<_>, Vec<_>) =
             calls.into_iter().partition(Call::reads_body);
         loop {
-            let some = bodies.split_off(bodies.len().saturating_sub(self.bodies_at_once));
+            let some = bodies.split_off(bodies.len().saturating_sub(self.bodies_at_once.count()));
             calls.extend(some);
             let goes_on = self.make(connection, std::mem::take(&mut calls)).await;
             // What is left once the connection is lost has not begun.

@@ -1,6 +1,7 @@
 //! What stores on servers have in common: connections that belong to tasks, the server's clock, and word
 //! of changes from process to process.
 
+mod at_once;
 mod clock;
 mod ear;
 mod lanes;
@@ -9,6 +10,7 @@ mod word;
 
 use std::time::Duration;
 
+pub(super) use at_once::AtOnce;
 pub(super) use clock::ServerClock;
 pub(super) use ear::{Ear, Heard, ear};
 pub(super) use lanes::{Answer, Calls, Grouped, Lane, READ_BYTES};
