@@ -115,7 +115,7 @@ pub(crate) async fn read_all(store: &impl OperationStore, mut left: Vec<Operatio
 }
 
 /// Where in a URL its host and port stand.
-fn authority(url: &str) -> std::ops::Range<usize> {
+pub(crate) fn authority(url: &str) -> std::ops::Range<usize> {
     let from = url.find("://").map_or(0, |at| at + 3);
     let to = url[from..].find(['/', '?']).map_or(url.len(), |at| from + at);
     url[from..to].rfind('@').map_or(from, |at| from + at + 1)..to

@@ -166,6 +166,15 @@ impl Door {
             if length == 0 {
                 break;
             }
+            // What came through while the way was changed goes the new one, however late this task learns of it.
+            let way = tokio::select! {
+                biased;
+                _ = self.cuts.changed() => break,
+                way = self.way.wait_for(|way| *way != Way::Silent) => match way {
+                    Ok(way) if *way != Way::Refused => *way,
+                    _ => break,
+                },
+            };
             if let Way::Slow(delay) = way {
                 tokio::time::sleep(delay).await;
             }

@@ -20,9 +20,9 @@ async fn hear(hints: &mut Box<dyn Hints>, wanted: Hint) {
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn a_service_commits_its_own_rows_and_the_work_together() {
-    let place = InSchema::<PostgresStore>::empty().await;
+    let place = InSchema::<PostgresStore>::at(apart().await);
     let store = place.open().await;
-    let mut client = client(&servers::shared("POSTGRES_URL")).await;
+    let mut client = client(&place.server).await;
     let table = format!("{}.users", place.schema);
     client.batch_execute(&format!("CREATE TABLE {table} (name text PRIMARY KEY)")).await.unwrap();
     let insert = format!("INSERT INTO {table} VALUES ('ann')");
@@ -66,7 +66,7 @@ async fn a_service_commits_its_own_rows_and_the_work_together() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn a_caller_that_goes_away_cuts_nothing_off() {
-    let place = InSchema::<PostgresStore>::empty().await;
+    let place = InSchema::<PostgresStore>::at(apart().await);
     let store = place.open().await;
     let mut ids = Vec::new();
     for number in 0..200_u64 {
@@ -83,7 +83,7 @@ async fn a_caller_that_goes_away_cuts_nothing_off() {
         there += usize::from(store.get(id).await.unwrap().is_some());
     }
     assert!(there > 0, "no call came through");
-    let client = client(&servers::shared("POSTGRES_URL")).await;
+    let client = client(&place.server).await;
     let counts = format!(
         "SELECT (SELECT count(*) FROM {0}.operations), (SELECT sum(count)::int8 FROM {0}.live)",
         place.schema

@@ -16,11 +16,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use on_server::proxy::Proxy;
-use on_server::{OnServer, way_to};
+use on_server::{OnServer, authority, way_to};
 use respond_async::OperationId;
 use respond_async::store::conformance::Fixture;
 use respond_async::store::{OperationStore, PostgresStore};
 use servers::Sort;
+use tokio::sync::OnceCell;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
 /// A client of the test's own.
@@ -36,8 +38,25 @@ fn unique(what: &str) -> String {
     format!("{what}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst))
 }
 
+/// A database of the same server for tests that hold a transaction open: while one is, the tables of its database
+/// grow, and some tests look at how large theirs are.
+async fn apart() -> String {
+    static IS_THERE: OnceCell<()> = OnceCell::const_new();
+    let shared = servers::shared("POSTGRES_URL");
+    let create = async || {
+        let created = client(&shared).await.batch_execute("CREATE DATABASE apart").await;
+        let is_old =
+            |error: &tokio_postgres::Error| error.code() == Some(&SqlState::DUPLICATE_DATABASE);
+        assert!(created.as_ref().err().is_none_or(is_old), "{created:?}");
+    };
+    IS_THERE.get_or_init(create).await;
+    let settings = shared.find('?').map_or("", |at| &shared[at..]);
+    [&shared[..authority(&shared).end], "/apart", settings].concat()
+}
+
 /// A schema of its own on the server that all tests share. Each handle has connections of its own.
 struct InSchema<S> {
+    server: String,
     schema: String,
     /// How the handles of now reach the server: those from before a kill do not any more.
     way: Mutex<(Proxy, String)>,
@@ -55,8 +74,7 @@ impl<S: Form> Fixture for InSchema<S> {
     const ROUNDS: usize = 10;
 
     async fn empty() -> Self {
-        let way = Mutex::new(way_to(&servers::shared("POSTGRES_URL")));
-        Self { schema: unique("suite"), way, form: PhantomData }
+        Self::at(servers::shared("POSTGRES_URL"))
     }
 
     async fn open(&self) -> S {
@@ -68,8 +86,8 @@ impl<S: Form> Fixture for InSchema<S> {
 
     /// Every connection of this place is cut off, in the middle of whatever it does, and for good.
     async fn kill(&self) {
-        *self.way.lock().unwrap() = way_to(&servers::shared("POSTGRES_URL"));
-        let client = client(&servers::shared("POSTGRES_URL")).await;
+        *self.way.lock().unwrap() = way_to(&self.server);
+        let client = client(&self.server).await;
         loop {
             let ended = client
                 .query(
@@ -87,7 +105,7 @@ impl<S: Form> Fixture for InSchema<S> {
     }
 
     async fn size(&self) -> Option<u64> {
-        let client = client(&servers::shared("POSTGRES_URL")).await;
+        let client = client(&self.server).await;
         let schema = &self.schema;
         for table in ["operations", "inputs", "outcomes", "keys", "live"] {
             client.batch_execute(&format!("VACUUM {schema}.{table}")).await.unwrap();
@@ -104,6 +122,11 @@ impl<S: Form> Fixture for InSchema<S> {
 }
 
 impl<S> InSchema<S> {
+    fn at(server: String) -> Self {
+        let way = Mutex::new(way_to(&server));
+        Self { server, schema: unique("suite"), way, form: PhantomData }
+    }
+
     /// Its connections are known by their name.
     fn url(&self) -> String {
         format!("{}?application_name={}", self.way.lock().unwrap().1, self.schema)
@@ -112,8 +135,7 @@ impl<S> InSchema<S> {
 
 impl<S> Drop for InSchema<S> {
     fn drop(&mut self) {
-        let schema = self.schema.clone();
-        let Ok(url) = std::env::var("POSTGRES_URL") else { return };
+        let (url, schema) = (self.server.clone(), self.schema.clone());
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {

@@ -22,9 +22,9 @@ async fn processes(client: &Client, name: &str) -> Vec<i32> {
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn what_the_server_says_of_one_call_reaches_its_caller() {
-    let place = InSchema::<PostgresStore>::empty().await;
+    let place = InSchema::<PostgresStore>::at(apart().await);
     let store = place.open().await;
-    let client = client(&servers::shared("POSTGRES_URL")).await;
+    let client = client(&place.server).await;
     store.accept(Submission::new(new())).await.unwrap();
     while !store.is_listening() {
         sleep(Duration::from_millis(10)).await;
@@ -44,8 +44,8 @@ async fn what_the_server_says_of_one_call_reaches_its_caller() {
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn what_the_server_gives_up_leaves_no_doubt() {
-    let place = InSchema::<PostgresStore>::empty().await;
-    let url = servers::shared("POSTGRES_URL");
+    let place = InSchema::<PostgresStore>::at(apart().await);
+    let url = place.server.clone();
     let builder = PostgresStore::builder(&url).unwrap().schema(&place.schema);
     let store = builder.application_name(&place.schema).open().await.unwrap();
     store.accept(Submission::new(new())).await.unwrap();
@@ -66,7 +66,7 @@ async fn what_the_server_gives_up_leaves_no_doubt() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn a_limit_of_each_owner_is_no_limit_of_all_who_have_no_name() {
-    let place = InSchema::<PostgresStore>::empty().await;
+    let place = InSchema::<PostgresStore>::at(apart().await);
     let store = place.open().await;
     for limit in [0, 10] {
         let calls: Vec<_> = (0..100)
@@ -87,8 +87,8 @@ async fn a_limit_of_each_owner_is_no_limit_of_all_who_have_no_name() {
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn a_server_that_takes_no_more_writes_is_left_for_one_that_does() {
     let first = servers::Server::start(Sort::Postgres);
-    let place = InSchema::<PostgresStore>::empty().await;
-    let url = servers::shared("POSTGRES_URL");
+    let place = InSchema::<PostgresStore>::at(apart().await);
+    let url = place.server.clone();
     let other = url.split_once('@').unwrap().1.split_once('/').unwrap().0;
     let both = format!("postgres://postgres@127.0.0.1:{},{other}/postgres", first.port());
     let open =
@@ -126,8 +126,8 @@ async fn a_server_that_takes_no_more_writes_is_left_for_one_that_does() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn a_transaction_that_stays_open_holds_up_its_owner_alone() {
-    let place = InSchema::<PostgresStore>::empty().await;
-    let url = servers::shared("POSTGRES_URL");
+    let place = InSchema::<PostgresStore>::at(apart().await);
+    let url = place.server.clone();
     let mut client = client(&url).await;
     let open = || async {
         let builder = PostgresStore::builder(&url).unwrap().schema(&place.schema);
@@ -204,8 +204,8 @@ fn owner_of_followers() -> Owner {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn ends_with_followers_that_are_held_up_hold_up_nobody_elses() {
-    let place = InSchema::<PostgresStore>::empty().await;
-    let url = servers::shared("POSTGRES_URL");
+    let place = InSchema::<PostgresStore>::at(apart().await);
+    let url = place.server.clone();
     let mut client = client(&url).await;
     let open = || async {
         PostgresStore::builder(&url).unwrap().schema(&place.schema).open().await.unwrap()
@@ -262,7 +262,7 @@ async fn ends_with_followers_that_are_held_up_hold_up_nobody_elses() {
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn a_claim_without_an_end_is_one_like_any_other() {
-    let place = InSchema::<PostgresStore>::empty().await;
+    let place = InSchema::<PostgresStore>::at(apart().await);
     let store = place.open().await;
     store.submit(Submission::new(new())).await.unwrap();
     let claimed = store.claim(&ClaimRequest::new(1, Duration::MAX)).await.unwrap();
@@ -274,7 +274,7 @@ async fn a_claim_without_an_end_is_one_like_any_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn large_bodies_that_take_too_long_together_are_read_all_the_same() {
-    let place = InSchema::<PostgresStore>::empty().await;
+    let place = InSchema::<PostgresStore>::at(apart().await);
     let large = accept_large(&place.open().await, 40, 512 << 10).await;
     let builder = PostgresStore::builder(&place.url()).unwrap().schema(&place.schema);
     let store = builder.call_timeout(Duration::from_secs(1)).open().await.unwrap();
@@ -287,8 +287,8 @@ async fn large_bodies_that_take_too_long_together_are_read_all_the_same() {
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn a_purge_that_takes_long_gets_on_all_the_same() {
     const COUNT: usize = 120;
-    let place = InSchema::<PostgresStore>::empty().await;
-    let builder = PostgresStore::builder(&servers::shared("POSTGRES_URL")).unwrap();
+    let place = InSchema::<PostgresStore>::at(apart().await);
+    let builder = PostgresStore::builder(&place.server).unwrap();
     let builder = builder.schema(&place.schema).call_timeout(Duration::from_secs(1));
     let store = builder.open().await.unwrap();
     for _ in 0..COUNT {
@@ -304,7 +304,7 @@ async fn a_purge_that_takes_long_gets_on_all_the_same() {
         CREATE TRIGGER slow BEFORE DELETE ON {0}.operations FOR EACH ROW EXECUTE FUNCTION {0}.slow()",
         place.schema
     );
-    client(&servers::shared("POSTGRES_URL")).await.batch_execute(&slow).await.unwrap();
+    client(&place.server).await.batch_execute(&slow).await.unwrap();
     let (mut purged, began) = (0, std::time::Instant::now());
     while purged < COUNT {
         match store.purge(500).await {
@@ -318,9 +318,9 @@ async fn a_purge_that_takes_long_gets_on_all_the_same() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn a_claim_that_nobody_waits_for_is_undone_or_given_back() {
-    let place = InSchema::<PostgresStore>::empty().await;
+    let place = InSchema::<PostgresStore>::at(apart().await);
     let store = place.open().await;
-    let mut client = client(&servers::shared("POSTGRES_URL")).await;
+    let mut client = client(&place.server).await;
     let request = ClaimRequest::new(1, Duration::from_secs(600));
     // It is held up before it has found anything, and after that.
     for (table, attempt) in [("operations", 1), ("outcomes", 2)] {
@@ -345,7 +345,7 @@ async fn a_claim_that_nobody_waits_for_is_undone_or_given_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn a_claim_whose_answer_is_lost_is_found_out() {
-    let place = InSchema::<PostgresStore>::empty().await;
+    let place = InSchema::<PostgresStore>::at(apart().await);
     let store = place.open().await;
     for is_awaited in [true, false, true] {
         let mut ids = Vec::new();
@@ -382,7 +382,7 @@ async fn a_claim_whose_answer_is_lost_is_found_out() {
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn a_kind_that_is_named_twice_gives_what_is_due_once() {
-    let place = InSchema::<PostgresStore>::empty().await;
+    let place = InSchema::<PostgresStore>::at(apart().await);
     let store = place.open().await;
     let kind = Kind::new("tests.twice").unwrap();
     store.submit(Submission::new(new().with_kind(kind.clone()))).await.unwrap();
@@ -397,8 +397,8 @@ async fn a_kind_that_is_named_twice_gives_what_is_due_once() {
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn a_host_that_takes_connections_and_says_nothing_is_passed_over() {
-    let place = InSchema::<PostgresStore>::empty().await;
-    let url = servers::shared("POSTGRES_URL");
+    let place = InSchema::<PostgresStore>::at(apart().await);
+    let url = place.server.clone();
     let (first, by_first) = way_to(&url);
     let way = by_first.rsplit_once('/').unwrap().0;
     let other = url.split_once('@').unwrap().1;
@@ -422,7 +422,7 @@ async fn a_host_that_takes_connections_and_says_nothing_is_passed_over() {
 async fn what_ends_with_followers_waits_for_nobody_in_a_circle() {
     const COUNT: usize = 300;
     // What the server counts it counts by database.
-    let (url, name) = (servers::shared("POSTGRES_URL"), unique("circle"));
+    let (url, name) = (apart().await, unique("circle"));
     let client = client(&url).await;
     client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
     let own = format!("{}/{name}", url.rsplit_once('/').unwrap().0);
