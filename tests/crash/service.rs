@@ -26,7 +26,7 @@ use crate::{FOLDER, LISTEN, POINT, STORE};
 /// The one client there is.
 pub(crate) const OWNER: &str = "crash";
 /// As short as it may be, so that what a dead process held is soon taken up.
-pub(crate) const LEASE: Duration = Duration::from_secs(1);
+const LEASE: Duration = Duration::from_secs(1);
 
 /// Work that may be done again if its process died.
 #[derive(Debug, Serialize, Deserialize)]
