@@ -1,8 +1,9 @@
 //! The one place where an operation's status changes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Ending, Operation, OutcomeHead, Progress, Stage, Status};
+use super::{Ending, Operation, OutcomeHead, Progress, Stage, State, Status};
 use crate::problem::{Problem, ProblemType, types};
 use crate::time::Timestamp;
 
@@ -153,17 +154,17 @@ impl Operation {
         if self.finished().is_some() {
             return Err(TransitionError::Finished);
         }
-        if matches!(self.stage, Stage::Unknown(_)) {
+        if matches!(self.0.stage, Stage::Unknown(_)) {
             return Err(TransitionError::UnknownState);
         }
         if let Some(attempt) = change.attempt() {
             // The fence is the attempt, not the clock: a lease past its time is still its holder's
             // until somebody takes it.
-            if attempt != self.attempt || self.lease_expires().is_none() {
+            if attempt != self.0.attempt || self.lease_expires().is_none() {
                 return Err(TransitionError::LeaseLost);
             }
         }
-        match change {
+        let next = match change {
             Change::Claim { lease } => self.claim(*lease, now),
             Change::Start { .. } => self.start(now),
             Change::Renew { lease, .. } => Ok(self.renew(*lease, now)),
@@ -175,7 +176,7 @@ impl Operation {
             Change::Retry { delay, error, .. } => Ok(self.retry(*delay, error, now)),
             Change::Release { .. } => Ok(self.release(now)),
             Change::Cancel => Ok(self.cancel(now)),
-            Change::ConfirmCancel { .. } if self.cancel_requested => {
+            Change::ConfirmCancel { .. } if self.0.cancel_requested => {
                 Ok(self.end(Ending::Canceled, now))
             }
             Change::ConfirmCancel { .. } => Err(TransitionError::CancelNotRequested),
@@ -184,54 +185,55 @@ impl Operation {
             }
             Change::Complete { end: Ok(head) } => Ok(self.completed(head.clone(), now)),
             Change::Settle => self.settle(now),
-        }
+        };
+        next.map(|state| Self(Arc::new(state)))
     }
 
-    fn claim(&self, lease: Duration, now: Timestamp) -> Result<Self, TransitionError> {
+    fn claim(&self, lease: Duration, now: Timestamp) -> Result<State, TransitionError> {
         if self.is_overdue(now) {
             return Err(TransitionError::Unclaimable);
         }
         match self.due_at(super::Due::Claim) {
             None => Err(TransitionError::Unclaimable),
             Some(at) if now < at => Err(TransitionError::NotClaimable),
-            Some(_) => Ok(Self {
+            Some(_) => Ok(State {
                 stage: Stage::Running { lease: now + lease },
-                attempt: self.attempt + 1,
-                attempts_left: self.attempts_left - 1,
+                attempt: self.0.attempt + 1,
+                attempts_left: self.0.attempts_left - 1,
                 progress: None,
-                started: self.started.or(Some(now)),
+                started: self.0.started.or(Some(now)),
                 ..self.revised(now)
             }),
         }
     }
 
-    fn start(&self, now: Timestamp) -> Result<Self, TransitionError> {
-        let Stage::Pending { lease: Some(lease) } = self.stage else {
+    fn start(&self, now: Timestamp) -> Result<State, TransitionError> {
+        let Stage::Pending { lease: Some(lease) } = self.0.stage else {
             return Err(TransitionError::AlreadyRunning);
         };
         if self.is_overdue(now) {
             return Err(TransitionError::DeadlinePassed);
         }
-        Ok(Self { stage: Stage::Running { lease }, started: Some(now), ..self.revised(now) })
+        Ok(State { stage: Stage::Running { lease }, started: Some(now), ..self.revised(now) })
     }
 
-    fn renew(&self, lease: Duration, now: Timestamp) -> Self {
+    fn renew(&self, lease: Duration, now: Timestamp) -> State {
         let lease = now + lease;
-        let stage = match self.stage {
+        let stage = match self.0.stage {
             Stage::Pending { .. } => Stage::Pending { lease: Some(lease) },
             _ => Stage::Running { lease },
         };
-        Self { version: self.version + 1, stage, ..self.clone() }
+        State { version: self.0.version + 1, stage, ..State::clone(&self.0) }
     }
 
-    fn report(&self, progress: Progress, now: Timestamp) -> Result<Self, TransitionError> {
+    fn report(&self, progress: Progress, now: Timestamp) -> Result<State, TransitionError> {
         if self.status() != Status::Running {
             return Err(TransitionError::NotRunning);
         }
-        Ok(Self { progress: Some(progress), ..self.revised(now) })
+        Ok(State { progress: Some(progress), ..self.revised(now) })
     }
 
-    fn succeed(&self, head: OutcomeHead, now: Timestamp) -> Result<Self, TransitionError> {
+    fn succeed(&self, head: OutcomeHead, now: Timestamp) -> Result<State, TransitionError> {
         if self.status() != Status::Running {
             return Err(TransitionError::NotRunning);
         }
@@ -241,23 +243,23 @@ impl Operation {
         Ok(self.completed(head, now))
     }
 
-    fn completed(&self, head: OutcomeHead, now: Timestamp) -> Self {
+    fn completed(&self, head: OutcomeHead, now: Timestamp) -> State {
         // What is done is not half done: only a failure keeps how far it came.
-        Self { progress: None, ..self.end(Ending::Succeeded(head), now) }
+        State { progress: None, ..self.end(Ending::Succeeded(head), now) }
     }
 
-    fn fail(&self, error: Problem, now: Timestamp) -> Self {
+    fn fail(&self, error: Problem, now: Timestamp) -> State {
         let head = OutcomeHead::new(error.status(), None);
         self.end(Ending::Failed(head, error), now)
     }
 
-    fn retry(&self, delay: Duration, error: &Problem, now: Timestamp) -> Self {
-        if self.cancel_requested {
+    fn retry(&self, delay: Duration, error: &Problem, now: Timestamp) -> State {
+        if self.0.cancel_requested {
             self.end(Ending::Canceled, now)
-        } else if self.attempts_left == 0 {
+        } else if self.0.attempts_left == 0 {
             self.fail(error.clone(), now)
         } else {
-            Self {
+            State {
                 stage: Stage::Pending { lease: None },
                 available: now + delay,
                 progress: None,
@@ -267,15 +269,15 @@ impl Operation {
         }
     }
 
-    fn release(&self, now: Timestamp) -> Self {
-        let given_back = u32::from(!self.released);
-        let attempts_left = self.attempts_left + given_back;
-        if self.cancel_requested {
+    fn release(&self, now: Timestamp) -> State {
+        let given_back = u32::from(!self.0.released);
+        let attempts_left = self.0.attempts_left + given_back;
+        if self.0.cancel_requested {
             self.end(Ending::Canceled, now)
         } else if attempts_left == 0 {
             self.fail(self.abandoned(), now)
         } else {
-            Self {
+            State {
                 stage: Stage::Pending { lease: None },
                 available: now,
                 attempts_left,
@@ -286,18 +288,18 @@ impl Operation {
         }
     }
 
-    fn cancel(&self, now: Timestamp) -> Self {
-        match self.stage {
-            Stage::Running { .. } if self.cancel_requested => self.clone(),
-            Stage::Running { .. } => Self { cancel_requested: true, ..self.revised(now) },
+    fn cancel(&self, now: Timestamp) -> State {
+        match self.0.stage {
+            Stage::Running { .. } if self.0.cancel_requested => State::clone(&self.0),
+            Stage::Running { .. } => State { cancel_requested: true, ..self.revised(now) },
             _ => self.end(Ending::Canceled, now),
         }
     }
 
-    fn settle(&self, now: Timestamp) -> Result<Self, TransitionError> {
+    fn settle(&self, now: Timestamp) -> Result<State, TransitionError> {
         if !self.is_due(super::Due::Settle, now) {
             Err(TransitionError::NothingDue)
-        } else if self.cancel_requested {
+        } else if self.0.cancel_requested {
             Ok(self.end(Ending::Canceled, now))
         } else if self.is_overdue(now) {
             Ok(self.fail(Problem::new(types::DEADLINE_PASSED), now))
@@ -307,18 +309,18 @@ impl Operation {
     }
 
     pub(super) fn is_overdue(&self, now: Timestamp) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= now)
+        self.0.deadline.is_some_and(|deadline| deadline <= now)
     }
 
     /// What to say of work whose last attempt ended without an answer.
     fn abandoned(&self) -> Problem {
         let kind: ProblemType =
-            if self.attempt_limit == 1 { types::INTERRUPTED } else { types::ATTEMPTS_EXHAUSTED };
+            if self.0.attempt_limit == 1 { types::INTERRUPTED } else { types::ATTEMPTS_EXHAUSTED };
         Problem::new(kind)
     }
 
-    fn end(&self, ending: Ending, now: Timestamp) -> Self {
-        Self {
+    fn end(&self, ending: Ending, now: Timestamp) -> State {
+        State {
             stage: Stage::Finished { at: now, ending },
             cancel_requested: false,
             ..self.revised(now)
@@ -326,12 +328,12 @@ impl Operation {
     }
 
     /// The same with both counters grown: a change that a client can see.
-    fn revised(&self, now: Timestamp) -> Self {
-        Self {
-            version: self.version + 1,
-            revision: self.revision + 1,
+    fn revised(&self, now: Timestamp) -> State {
+        State {
+            version: self.0.version + 1,
+            revision: self.0.revision + 1,
             updated: now,
-            ..self.clone()
+            ..State::clone(&self.0)
         }
     }
 }

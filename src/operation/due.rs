@@ -27,15 +27,15 @@ impl Operation {
     /// A live operation in a state that this version knows always has an instant for [`Due::Claim`] or [`Due::Settle`], and a finished
     /// one for [`Due::Expire`]: none can be stuck.
     pub fn due_at(&self, due: Due) -> Option<Timestamp> {
-        match (due, &self.stage) {
+        match (due, &self.0.stage) {
             (Due::Expire, _) => self.expires(),
             (_, Stage::Finished { .. } | Stage::Unknown(_)) => None,
             (Due::Claim, _) => {
-                self.may_be_claimed().then(|| self.lease_expires().unwrap_or(self.available))
+                self.may_be_claimed().then(|| self.lease_expires().unwrap_or(self.0.available))
             }
             (Due::Settle, _) => {
                 let abandoned = self.lease_expires().filter(|_| !self.may_be_claimed());
-                self.deadline.into_iter().chain(abandoned).min()
+                self.0.deadline.into_iter().chain(abandoned).min()
             }
         }
     }
@@ -47,6 +47,6 @@ impl Operation {
     }
 
     fn may_be_claimed(&self) -> bool {
-        self.attempts_left > 0 && !self.cancel_requested
+        self.0.attempts_left > 0 && !self.0.cancel_requested
     }
 }

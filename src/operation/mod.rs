@@ -61,9 +61,12 @@ use crate::time::Timestamp;
 
 /// The state of one piece of work. It holds neither the work's input nor the bytes of its outcome.
 ///
-/// Cloning is cheap: texts are shared.
+/// It is immutable, and cloning it copies a pointer.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Operation {
+pub struct Operation(Arc<State>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct State {
     id: OperationId,
     kind: Kind,
     owner: Owner,
@@ -118,22 +121,22 @@ enum Ending {
 impl Operation {
     /// The operation's name.
     pub fn id(&self) -> OperationId {
-        self.id
+        self.0.id
     }
 
     /// What sort of work it is.
     pub fn kind(&self) -> &Kind {
-        &self.kind
+        &self.0.kind
     }
 
     /// Who may see it.
     pub fn owner(&self) -> &Owner {
-        &self.owner
+        &self.0.owner
     }
 
     /// Where it stands.
     pub fn status(&self) -> Status {
-        match &self.stage {
+        match &self.0.stage {
             Stage::Pending { .. } => Status::Pending,
             // Whatever it is, it is accepted and not known to have finished.
             Stage::Running { .. } | Stage::Unknown(_) => Status::Running,
@@ -145,65 +148,65 @@ impl Operation {
 
     /// Counts the writes, from 1: the guard of compare-and-swap.
     pub fn version(&self) -> u64 {
-        self.version
+        self.0.version
     }
 
     /// Counts the changes that a client can see, from 1: the entity tag.
     pub fn revision(&self) -> u64 {
-        self.revision
+        self.0.revision
     }
 
     /// Counts the leases that were given: the fencing token of whoever holds the last one.
     pub fn attempt(&self) -> u32 {
-        self.attempt
+        self.0.attempt
     }
 
     /// How many attempts may begin in all. With 1 it never runs twice.
     pub fn attempt_limit(&self) -> u32 {
-        self.attempt_limit
+        self.0.attempt_limit
     }
 
     /// How many attempts may still begin.
     pub fn attempts_left(&self) -> u32 {
-        self.attempts_left
+        self.0.attempts_left
     }
 
     /// What the current attempt last reported, or how far it came before it failed. None once it has
     /// succeeded.
     pub fn progress(&self) -> Option<&Progress> {
-        self.progress.as_ref()
+        self.0.progress.as_ref()
     }
 
     /// Whether it is live and its cancellation was asked for.
     pub fn is_cancel_requested(&self) -> bool {
-        self.cancel_requested
+        self.0.cancel_requested
     }
 
     /// From when on it could be worked on: when it was accepted, was to be tried again or was given back,
     /// and its delay.
     #[cfg(feature = "tokio")]
     pub(crate) fn available(&self) -> Timestamp {
-        self.available
+        self.0.available
     }
 
     /// When it was accepted, by the store's clock, as all its times.
     pub fn created(&self) -> Timestamp {
-        self.created
+        self.0.created
     }
 
     /// When it last changed in a way that a client can see.
     pub fn updated(&self) -> Timestamp {
-        self.updated
+        self.0.updated
     }
 
     /// When its first attempt began.
     pub fn started(&self) -> Option<Timestamp> {
-        self.started
+        self.0.started
     }
 
     /// When it ended.
     pub fn finished(&self) -> Option<Timestamp> {
-        match self.stage {
+        match self.0.stage {
             Stage::Finished { at, .. } => Some(at),
             _ => None,
         }
@@ -211,12 +214,12 @@ impl Operation {
 
     /// Until when it can be read: its end plus its retention. None while it is live.
     pub fn expires(&self) -> Option<Timestamp> {
-        self.finished().map(|finished| finished + self.retention)
+        self.finished().map(|finished| finished + self.0.retention)
     }
 
     /// Until when its current holder has it to itself.
     pub fn lease_expires(&self) -> Option<Timestamp> {
-        match self.stage {
+        match self.0.stage {
             Stage::Pending { lease } => lease,
             Stage::Running { lease } => Some(lease),
             Stage::Finished { .. } | Stage::Unknown(_) => None,
@@ -225,12 +228,12 @@ impl Operation {
 
     /// By when it must have ended.
     pub fn deadline(&self) -> Option<Timestamp> {
-        self.deadline
+        self.0.deadline
     }
 
     /// What it tells of its outcome; none while it is live, or if it was canceled.
     pub fn outcome_head(&self) -> Option<&OutcomeHead> {
-        match &self.stage {
+        match &self.0.stage {
             Stage::Finished {
                 ending: Ending::Succeeded(head) | Ending::Failed(head, _), ..
             } => Some(head),
@@ -240,7 +243,7 @@ impl Operation {
 
     /// Why it failed.
     pub fn error(&self) -> Option<&Problem> {
-        match &self.stage {
+        match &self.0.stage {
             Stage::Finished { ending: Ending::Failed(_, problem), .. } => Some(problem),
             _ => None,
         }
@@ -248,17 +251,17 @@ impl Operation {
 
     /// The trace that its request belongs to.
     pub fn trace(&self) -> Option<&TraceContext> {
-        self.trace.as_ref()
+        self.0.trace.as_ref()
     }
 
     /// Where it is told besides its monitor.
     pub fn callback(&self) -> Option<&Callback> {
-        self.callback.as_ref()
+        self.0.callback.as_ref()
     }
 
     /// Why the last attempt failed that another was to follow.
     pub fn last_error(&self) -> Option<&Problem> {
-        self.last_error.as_ref()
+        self.0.last_error.as_ref()
     }
 
     /// Whether its retention has passed at `now`, so that nobody may see it any more.

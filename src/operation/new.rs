@@ -1,6 +1,7 @@
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Callback, Kind, Operation, OperationId, Owner, Progress, Stage, TraceContext};
+use super::{Callback, Kind, Operation, OperationId, Owner, Progress, Stage, State, TraceContext};
 use crate::time::Timestamp;
 
 /// What a store is asked to accept. It becomes an [`Operation`] by the store's own clock.
@@ -137,7 +138,7 @@ impl NewOperation {
         let running = self.held.as_ref().is_some_and(|held| held.running);
         let lease = self.held.as_ref().map(|held| now + held.lease);
         let attempt = u32::from(lease.is_some());
-        Operation {
+        Operation(Arc::new(State {
             id: self.id,
             kind: self.kind.clone(),
             owner: self.owner.clone(),
@@ -163,6 +164,6 @@ impl NewOperation {
             callback: self.callback.clone(),
             last_error: None,
             unknown: None,
-        }
+        }))
     }
 }

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Callback, Ending, Kind, Operation, OperationId, Outcome, OutcomeHead, Owner, Progress, Stage,
-    Status, TraceContext, UnknownStatus,
+    State, Status, TraceContext, UnknownStatus,
 };
 use crate::header::UriReference;
 use crate::problem::Problem;
@@ -41,7 +41,7 @@ impl Operation {
     /// The operation as a store keeps it: a JSON object, to be read by
     /// [`from_record`](Self::from_record) of this version of the crate or another.
     pub fn to_record(&self) -> Vec<u8> {
-        if let Stage::Unknown(record) = &self.stage {
+        if let Stage::Unknown(record) = &self.0.stage {
             return record.to_vec();
         }
         let mut record = Vec::with_capacity(512);
@@ -75,18 +75,18 @@ impl Serialize for Record<'_> {
         let operation = self.0;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("schema", &SCHEMA)?;
-        map.serialize_entry("id", &operation.id)?;
-        map.serialize_entry("kind", operation.kind.as_str())?;
-        if let Some(owner) = operation.owner.name() {
+        map.serialize_entry("id", &operation.0.id)?;
+        map.serialize_entry("kind", operation.0.kind.as_str())?;
+        if let Some(owner) = operation.0.owner.name() {
             map.serialize_entry("owner", owner)?;
         }
-        map.serialize_entry("version", &operation.version)?;
-        map.serialize_entry("revision", &operation.revision)?;
+        map.serialize_entry("version", &operation.0.version)?;
+        map.serialize_entry("revision", &operation.0.revision)?;
         map.serialize_entry("status", operation.status().as_str())?;
         if let Some(lease) = operation.lease_expires() {
             map.serialize_entry("lease_ms", &lease.as_unix_millis())?;
         }
-        if let Stage::Finished { at, ending } = &operation.stage {
+        if let Stage::Finished { at, ending } = &operation.0.stage {
             map.serialize_entry("finished_ms", &at.as_unix_millis())?;
             if let Ending::Succeeded(head) | Ending::Failed(head, _) = ending {
                 map.serialize_entry("code", &head.status().as_u16())?;
@@ -101,44 +101,44 @@ impl Serialize for Record<'_> {
                 }
             }
         }
-        if let Some(progress) = &operation.progress {
+        if let Some(progress) = &operation.0.progress {
             map.serialize_entry("progress", progress)?;
         }
-        if operation.cancel_requested {
+        if operation.0.cancel_requested {
             map.serialize_entry("cancel_requested", &true)?;
         }
-        map.serialize_entry("attempt", &operation.attempt)?;
-        map.serialize_entry("attempt_limit", &operation.attempt_limit)?;
-        map.serialize_entry("attempts_left", &operation.attempts_left)?;
-        if operation.released {
+        map.serialize_entry("attempt", &operation.0.attempt)?;
+        map.serialize_entry("attempt_limit", &operation.0.attempt_limit)?;
+        map.serialize_entry("attempts_left", &operation.0.attempts_left)?;
+        if operation.0.released {
             map.serialize_entry("released", &true)?;
         }
-        map.serialize_entry("created_ms", &operation.created.as_unix_millis())?;
-        map.serialize_entry("updated_ms", &operation.updated.as_unix_millis())?;
-        if let Some(started) = operation.started {
+        map.serialize_entry("created_ms", &operation.0.created.as_unix_millis())?;
+        map.serialize_entry("updated_ms", &operation.0.updated.as_unix_millis())?;
+        if let Some(started) = operation.0.started {
             map.serialize_entry("started_ms", &started.as_unix_millis())?;
         }
-        map.serialize_entry("available_ms", &operation.available.as_unix_millis())?;
-        if let Some(deadline) = operation.deadline {
+        map.serialize_entry("available_ms", &operation.0.available.as_unix_millis())?;
+        if let Some(deadline) = operation.0.deadline {
             map.serialize_entry("deadline_ms", &deadline.as_unix_millis())?;
         }
-        map.serialize_entry("retention_ms", &millis(operation.retention))?;
-        if let Some(trace) = &operation.trace {
+        map.serialize_entry("retention_ms", &millis(operation.0.retention))?;
+        if let Some(trace) = &operation.0.trace {
             map.serialize_entry("trace_parent", trace.parent())?;
             if !trace.state().is_empty() {
                 map.serialize_entry("trace_state", trace.state())?;
             }
         }
-        if let Some(callback) = &operation.callback {
+        if let Some(callback) = &operation.0.callback {
             map.serialize_entry("callback_url", callback.url())?;
             if !callback.also().is_empty() {
                 map.serialize_entry("callback_also", callback.also())?;
             }
         }
-        if let Some(error) = &operation.last_error {
+        if let Some(error) = &operation.0.last_error {
             map.serialize_entry("last_error", error)?;
         }
-        for (name, value) in operation.unknown.iter().flat_map(|unknown| unknown.iter()) {
+        for (name, value) in operation.0.unknown.iter().flat_map(|unknown| unknown.iter()) {
             map.serialize_entry(name, value)?;
         }
         map.end()
@@ -219,7 +219,7 @@ impl Parsed {
                 Stage::Finished { at: self.finished.ok_or("finished_ms is missing")?, ending }
             }
         };
-        Ok(Operation {
+        Ok(Operation(Arc::new(State {
             id: self.id.ok_or("id is missing")?,
             kind: self.kind.ok_or("kind is missing")?,
             owner: self.owner.unwrap_or_default(),
@@ -247,7 +247,7 @@ impl Parsed {
             }),
             last_error: self.last_error,
             unknown: (!self.unknown.is_empty()).then(|| Arc::new(self.unknown)),
-        })
+        })))
     }
 }
 

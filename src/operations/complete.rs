@@ -54,7 +54,7 @@ impl Operations {
             })
         };
         let completed = match self.call(call).await? {
-            Err(ApplyError::Refused(TransitionError::Finished, finished)) => *finished,
+            Err(ApplyError::Refused(TransitionError::Finished, finished)) => finished,
             Err(error) => return Err(self.apply_problem(&error, id)),
             Ok(completed) => completed,
         };

@@ -37,7 +37,7 @@ const SHORT_REST: u32 = 4;
 /// That an operation is new or has changed.
 #[derive(Debug, Clone)]
 pub(crate) struct News {
-    pub(crate) operation: Arc<Operation>,
+    pub(crate) operation: Operation,
     /// Counts the news of its owner.
     pub(crate) number: u64,
     /// All that bears this time or an earlier one had been told before.
@@ -171,8 +171,7 @@ impl Shared {
             known.told.number += 1;
             let Told { number, settled } = known.told;
             // Under the lock, so that the order is the one of the numbers. Nobody need be there.
-            let _ =
-                self.news.send(News { operation: Arc::new(operation.clone()), number, settled });
+            let _ = self.news.send(News { operation: operation.clone(), number, settled });
         }
     }
 

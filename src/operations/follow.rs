@@ -1,6 +1,5 @@
 //! Waiting for an operation on behalf of a request.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -14,7 +13,7 @@ use crate::store::Observed;
 #[derive(Debug)]
 pub(crate) struct Held {
     /// The operation.
-    pub(crate) observed: Arc<Observed>,
+    pub(crate) observed: Observed,
     /// Whether the poll was held: until there was something new, or until its time was over.
     pub(crate) was_held: bool,
 }
@@ -28,10 +27,10 @@ impl Operations {
     /// bytes.
     pub(super) async fn follow(
         &self,
-        observed: Arc<Observed>,
+        observed: Observed,
         wait: Option<Duration>,
         needs_place: bool,
-    ) -> Result<Arc<Observed>, Problem> {
+    ) -> Result<Observed, Problem> {
         if observed.operation.status().is_finished() || wait == Some(Duration::ZERO) {
             return Ok(observed);
         }
@@ -93,9 +92,8 @@ impl Operations {
     ) -> Result<Held, Problem> {
         let inner = self.inner();
         let (id, seen) = (observed.operation.id(), observed.operation.revision());
-        let observed = Arc::new(observed);
         let wait = wait.min(inner.settings.wait_cap);
-        let at_once = Held { observed: Arc::clone(&observed), was_held: false };
+        let at_once = Held { observed: observed.clone(), was_held: false };
         if wait.is_zero() || observed.operation.status().is_finished() {
             return Ok(at_once);
         }

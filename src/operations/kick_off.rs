@@ -214,7 +214,7 @@ impl<'a> KickOff<'a> {
         let id = self.new_id()?;
         let submission = self.submission(id, Some((&registered, input)));
         match self.store(submission).await {
-            Answer::Accepted(observed) | Answer::Existing(observed) => Ok(*observed),
+            Answer::Accepted(observed) | Answer::Existing(observed) => Ok(observed),
             Answer::Refused(problem) => {
                 telemetry::rejected(&problem);
                 Err(problem)
@@ -322,17 +322,14 @@ impl<'a> KickOff<'a> {
             Err(problem) => return Err(problem),
         };
         let begun = Begun { is_named, is_elsewhere, delay: self.delay };
-        let (observed, is_new, wait) = match next(answer, mode, begun) {
+        let (accepted, is_new, wait) = match next(answer, mode, begun) {
             Next::Answer(outcome) => return Ok(outcome.into_response()),
             Next::Refuse(problem) => return Err(problem),
             Next::Follow { observed, is_new, wait } => (observed, is_new, wait),
         };
-        let accepted = Arc::new(*observed);
         let answer = async {
-            let observed = self
-                .operations
-                .follow(Arc::clone(&accepted), wait, !is_new || is_elsewhere)
-                .await?;
+            let observed =
+                self.operations.follow(accepted.clone(), wait, !is_new || is_elsewhere).await?;
             let answer = self.answer(&observed).await?;
             // Who is called is told of links.
             let is_told = observed.operation.callback().is_some();

@@ -266,7 +266,7 @@ impl Operations {
         };
         match self.call(call).await? {
             Ok(observed) => Ok(observed),
-            Err(ApplyError::Refused(TransitionError::Finished, finished)) => Ok(*finished),
+            Err(ApplyError::Refused(TransitionError::Finished, finished)) => Ok(finished),
             Err(ApplyError::Contended) if revision.is_some() => {
                 Err(Problem::new(types::PRECONDITION_FAILED))
             }

@@ -75,7 +75,7 @@ pub(super) enum Next {
     Refuse(Problem),
     /// Its operation is waited for, for so long or to its end, and then answers it.
     Follow {
-        observed: Box<Observed>,
+        observed: Observed,
         is_new: bool,
         wait: Option<Duration>,
     },
@@ -165,7 +165,7 @@ mod tests {
         let id = OperationId::from_parts(now, [7; 10]);
         let observed = || {
             let operation = NewOperation::new(id).accept(now);
-            Box::new(Observed { operation, now, write_id: 0 })
+            Observed { operation, now, write_id: 0 }
         };
         let (none, some) = (Duration::ZERO, Duration::from_secs(5));
         let (here, named, elsewhere) = ((false, false), (true, false), (false, true));

@@ -32,9 +32,9 @@ pub(super) enum Answer {
     /// The work ended in time; nothing was stored.
     Ready(Outcome),
     /// The store has the operation, and the work goes on.
-    Accepted(Box<Observed>),
+    Accepted(Observed),
     /// The request was accepted before, and this is its operation.
-    Existing(Box<Observed>),
+    Existing(Observed),
     /// Nothing was accepted.
     Refused(Problem),
 }
@@ -215,7 +215,7 @@ fn ready(kind: &Kind, outcome: Result<Outcome, Problem>) -> Answer {
 /// What became of work that was to be stored.
 enum Stored {
     /// Its operation is new. If that was late, its client has been told something else.
-    New(Box<Observed>),
+    New(Observed),
     /// The store does not take it.
     Not(Problem),
     /// It is not this process's to do, and its client has been told.
@@ -269,7 +269,7 @@ async fn turn(
 pub(super) async fn accept(
     inner: &Arc<Inner>,
     submission: Submission,
-) -> Result<(Box<Observed>, bool), Problem> {
+) -> Result<(Observed, bool), Problem> {
     let mut accepting = Accepting::begin(inner, submission).await;
     match accepting.answer(inner, inner.settings.store_timeout).await {
         Some(accepted) => accepted.map_err(|refusal| refusal.problem),
@@ -287,14 +287,14 @@ struct Refusal {
 impl Inner {
     /// Looks for an operation whose acceptance got no clear answer, less and less often, for as long as a lease: the
     /// store may have it, and then it is this process's to do.
-    async fn find_doubtful(&self, id: OperationId) -> Option<Box<Observed>> {
+    async fn find_doubtful(&self, id: OperationId) -> Option<Observed> {
         let lease = self.settings.lease;
         let over = Instant::now() + lease;
         let mut pause = pace::MIN.min(lease / 4);
         while Instant::now() < over {
             sleep_until(over.min(Instant::now() + pause)).await;
             if let Ok(Some(observed)) = self.store.get(id).await {
-                return Some(Box::new(observed));
+                return Some(observed);
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -351,7 +351,7 @@ impl Accepting {
         &mut self,
         inner: &Inner,
         timeout: Duration,
-    ) -> Option<Result<(Box<Observed>, bool), Refusal>> {
+    ) -> Option<Result<(Observed, bool), Refusal>> {
         let Some(answer) = self.call.answer(timeout).await else {
             telemetry::store_failed(None, None);
             return None;

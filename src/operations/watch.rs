@@ -23,7 +23,7 @@ use crate::store::{Hint, Observed};
 enum Seen {
     /// It has not looked yet.
     Nothing,
-    Operation(Arc<Observed>),
+    Operation(Observed),
     /// It is not there: removed, or expired.
     Gone,
     /// The store could not say.
@@ -69,12 +69,12 @@ impl Watch {
     ///
     /// # Cancel safety
     /// A future that is dropped has missed nothing.
-    pub(crate) async fn newer_than(&mut self, seen: u64) -> Result<Option<Arc<Observed>>, Problem> {
+    pub(crate) async fn newer_than(&mut self, seen: u64) -> Result<Option<Observed>, Problem> {
         let mut is_news = false;
         loop {
             match &*self.seen.borrow_and_update() {
                 Seen::Operation(observed) if observed.operation.revision() > seen => {
-                    return Ok(Some(Arc::clone(observed)));
+                    return Ok(Some(observed.clone()));
                 }
                 Seen::Gone => return Ok(None),
                 Seen::Away(problem) if is_news => return Err(problem.clone()),
@@ -84,7 +84,7 @@ impl Watch {
                 // There is no reader any more: it saw the end, or panicked with the store.
                 return match &*self.seen.borrow() {
                     Seen::Operation(observed) if observed.operation.revision() > seen => {
-                        Ok(Some(Arc::clone(observed)))
+                        Ok(Some(observed.clone()))
                     }
                     Seen::Gone => Ok(None),
                     Seen::Away(problem) => Err(problem.clone()),
@@ -101,9 +101,9 @@ impl Watch {
     }
 
     /// The operation as it was seen last, no longer ago than the poll interval.
-    pub(crate) fn latest(&self) -> Option<Arc<Observed>> {
+    pub(crate) fn latest(&self) -> Option<Observed> {
         match &*self.seen.borrow() {
-            Seen::Operation(observed) => Some(Arc::clone(observed)),
+            Seen::Operation(observed) => Some(observed.clone()),
             _ => None,
         }
     }
@@ -199,7 +199,7 @@ async fn read(
     loop {
         let store = Arc::clone(&inner.store);
         let now = match inner.detached(Box::pin(async move { store.get(id).await })).await {
-            Some(Ok(Some(observed))) => Seen::Operation(Arc::new(observed)),
+            Some(Ok(Some(observed))) => Seen::Operation(observed),
             Some(Ok(None)) => Seen::Gone,
             Some(Err(error)) => Seen::Away(store_problem(&error)),
             None => Seen::Away(unavailable()),

@@ -22,7 +22,7 @@ pub const MAX_SWAP_TRIES: usize = 64;
 pub enum ApplyError {
     /// The rules refuse it; this is the operation as it stands.
     #[error("the change was refused")]
-    Refused(#[source] TransitionError, Box<Observed>),
+    Refused(#[source] TransitionError, Observed),
     /// There is no such operation, or it has expired.
     #[error("there is no such operation")]
     Gone,
@@ -84,7 +84,7 @@ pub trait OperationStoreExt: OperationStore {
                 Err(error) if error.kind() == StoreErrorKind::Ambiguous => {
                     // The id is nobody else's: if it is there, this acceptance took place.
                     match self.get(id).await {
-                        Ok(Some(observed)) => Ok(Acceptance::Created(Box::new(observed))),
+                        Ok(Some(observed)) => Ok(Acceptance::Created(observed)),
                         _ => Err(error),
                     }
                 }
@@ -270,7 +270,7 @@ async fn apply_from<S: OperationStore + ?Sized>(
             Ok(next) if next.version() != operation.version() => next,
             _ if !is_read => continue,
             Ok(_) => return Ok(from),
-            Err(error) => return Err(ApplyError::Refused(error, Box::new(from))),
+            Err(error) => return Err(ApplyError::Refused(error, from)),
         };
         let is_seen = next.revision() != operation.revision();
         let outbox = if is_seen { follow_ups(&next) } else { Vec::new() };
@@ -284,7 +284,7 @@ async fn apply_from<S: OperationStore + ?Sized>(
             }
             Ok(Swapped::Conflict(current)) => {
                 is_read = true;
-                before = Some(*current);
+                before = Some(current);
             }
             Ok(Swapped::Gone) => return Err(doubt.map_or(ApplyError::Gone, ApplyError::Store)),
             Err(error) if error.kind() == StoreErrorKind::Ambiguous => {

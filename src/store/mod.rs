@@ -183,7 +183,7 @@ pub enum Swapped {
     /// It took place.
     Swapped,
     /// Somebody wrote first; this is the operation now.
-    Conflict(Box<Observed>),
+    Conflict(Observed),
     /// There is no such operation, or it has expired.
     Gone,
 }

@@ -92,10 +92,10 @@ impl Limits {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Acceptance {
     /// It is stored, as durably as the store can.
-    Created(Box<Observed>),
+    Created(Observed),
     /// The idempotency key stands for this operation, and for the same request; or this is the
     /// operation that has the id. Nothing was written.
-    Existing(Box<Observed>),
+    Existing(Observed),
     /// The idempotency key stands for another request. Nothing was written.
     KeyReused,
     /// There is no room. Nothing was written, the key is not used up.

@@ -67,7 +67,7 @@ impl Model {
         let operation = new.accept(now);
         let observed = Observed { operation: operation.clone(), now, write_id: 0 };
         self.entries.push(Entry { operation, input, outcome: None, idempotency });
-        Acceptance::Created(Box::new(observed))
+        Acceptance::Created(observed)
     }
 
     fn full(&self, limits: Limits, owner: &Owner) -> Option<Full> {
@@ -131,5 +131,5 @@ impl Model {
 
 fn existing(operation: &Operation, now: Timestamp) -> Acceptance {
     let observed = Observed { operation: operation.clone(), now, write_id: 0 };
-    Acceptance::Existing(Box::new(observed))
+    Acceptance::Existing(observed)
 }

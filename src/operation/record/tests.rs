@@ -62,7 +62,8 @@ fn what_the_first_version_wrote_is_read_and_goes_on() {
     for (record, expected) in records.iter().zip(operations) {
         let read = Operation::from_record(record.as_bytes()).unwrap();
         // The first version did not keep why an attempt failed.
-        let expected = Operation { last_error: None, ..expected };
+        let expected = State { last_error: None, ..State::clone(&expected.0) };
+        let expected = Operation(Arc::new(expected));
         assert_eq!(read, expected);
         assert_eq!(String::from_utf8(read.to_record()).unwrap(), *record);
         for change in [Change::Claim { lease: LEASE }, Change::Cancel, Change::Settle] {

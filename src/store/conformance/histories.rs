@@ -112,7 +112,7 @@ async fn call(
         5 => {
             return match store.apply(id, report).await {
                 Ok(written) => Some(written),
-                Err(ApplyError::Refused(_, current)) => Some(*current),
+                Err(ApplyError::Refused(_, current)) => Some(current),
                 Err(error) => is_unknown(&error),
             };
         }
@@ -120,7 +120,7 @@ async fn call(
             // As whoever holds it does, by what it knows.
             return match store.apply_to(seen, report, None, nothing).await {
                 Ok(written) => Some(written),
-                Err(ApplyError::Refused(_, current)) => Some(*current),
+                Err(ApplyError::Refused(_, current)) => Some(current),
                 Err(error) => is_unknown(&error),
             };
         }
@@ -133,7 +133,7 @@ async fn call(
     let written = Observed { operation: swap.next.clone(), now: seen.now, write_id };
     match lossy(store.swap(swap).await)? {
         Swapped::Swapped => Some(written),
-        Swapped::Conflict(current) => Some(*current),
+        Swapped::Conflict(current) => Some(current),
         Swapped::Gone => panic!("it is still there"),
     }
 }

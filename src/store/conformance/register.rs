@@ -28,7 +28,7 @@ pub async fn c10_no_update_is_lost<F: Fixture>(fixture: &F) {
                             seen.operation = next;
                             break;
                         }
-                        Swapped::Conflict(current) => seen = *current,
+                        Swapped::Conflict(current) => seen = current,
                         Swapped::Gone => panic!("it is still there"),
                     }
                 }

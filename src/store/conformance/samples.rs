@@ -72,7 +72,7 @@ pub(super) async fn accept_running(store: &impl OperationStore) -> Observed {
 #[track_caller]
 pub(super) fn created(acceptance: Acceptance) -> Observed {
     match acceptance {
-        Acceptance::Created(observed) => *observed,
+        Acceptance::Created(observed) => observed,
         other => panic!("expected a new operation, not {other:?}"),
     }
 }
@@ -80,7 +80,7 @@ pub(super) fn created(acceptance: Acceptance) -> Observed {
 #[track_caller]
 pub(super) fn existing(acceptance: Acceptance) -> Observed {
     match acceptance {
-        Acceptance::Existing(observed) => *observed,
+        Acceptance::Existing(observed) => observed,
         other => panic!("expected an operation that existed, not {other:?}"),
     }
 }

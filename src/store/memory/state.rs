@@ -72,13 +72,13 @@ impl State {
                 match self.get(id, now) {
                     None => self.drop_entry(id),
                     Some(_) if used_for != *fingerprint => return Acceptance::KeyReused,
-                    Some(observed) => return Acceptance::Existing(Box::new(observed)),
+                    Some(observed) => return Acceptance::Existing(observed),
                 }
             }
         }
         match self.entries.get(&new.id()) {
             Some(entry) if entry.operation.is_expired(now) => self.drop_entry(new.id()),
-            Some(entry) => return Acceptance::Existing(Box::new(entry.observe(now))),
+            Some(entry) => return Acceptance::Existing(entry.observe(now)),
             None => {}
         }
         if self.entries.len() >= max_operations || self.bytes > max_bytes {
@@ -98,7 +98,7 @@ impl State {
         });
         let created = Observed { operation: operation.clone(), now, write_id: 0 };
         self.entries.insert(id, Entry { operation, write_id: 0, input, outcome: None, key });
-        Acceptance::Created(Box::new(created))
+        Acceptance::Created(created)
     }
 
     fn full(&self, limits: &Limits, owner: &Owner) -> Option<Full> {
@@ -130,7 +130,7 @@ impl State {
         match self.visible(id, now) {
             None => return Swapped::Gone,
             Some(entry) if entry.operation.version() != expected => {
-                return Swapped::Conflict(Box::new(entry.observe(now)));
+                return Swapped::Conflict(entry.observe(now));
             }
             Some(_) => {}
         }
@@ -158,7 +158,7 @@ impl State {
         match self.visible(id, now) {
             None => Swapped::Gone,
             Some(entry) if entry.operation.version() != expected => {
-                Swapped::Conflict(Box::new(entry.observe(now)))
+                Swapped::Conflict(entry.observe(now))
             }
             Some(_) => {
                 self.drop_entry(id);

@@ -296,7 +296,7 @@ pub(super) async fn existing(
                     Ok(None)
                 }
                 Ok(_) if used_for != &key.fingerprint.0[..] => Ok(Some(Acceptance::KeyReused)),
-                Ok(observed) => Ok(Some(Acceptance::Existing(Box::new(observed)))),
+                Ok(observed) => Ok(Some(Acceptance::Existing(observed))),
                 Err(failure) => Err(failure),
             };
         }
@@ -306,7 +306,7 @@ pub(super) async fn existing(
     for (id, found) in ids.iter().zip(&mut found) {
         if matches!(found, Ok(None)) {
             let other = others.remove(id).transpose();
-            *found = other.map(|other| other.map(|it| Acceptance::Existing(Box::new(it))));
+            *found = other.map(|other| other.map(|it| Acceptance::Existing(it)));
             // It may have expired and be there still.
             expired.push(id.as_uuid());
         }
@@ -321,5 +321,5 @@ pub(super) async fn existing(
 pub(super) fn created(accept: &Accept) -> Acceptance {
     let operation = accept.operation.clone();
     let now = operation.created();
-    Acceptance::Created(Box::new(Observed { operation, now, write_id: 0 }))
+    Acceptance::Created(Observed { operation, now, write_id: 0 })
 }

@@ -430,7 +430,7 @@ async fn purge(session: &mut Session, limit: usize) -> Result<usize, Failure> {
 /// What to say of an operation that had not the expected version.
 async fn conflict(session: &mut Session, id: OperationId) -> Result<Swapped, Failure> {
     match get(session, &[id]).await?.remove(&id) {
-        Some(observed) => Ok(Swapped::Conflict(Box::new(observed?))),
+        Some(observed) => Ok(Swapped::Conflict(observed?)),
         None => Ok(Swapped::Gone),
     }
 }

@@ -237,7 +237,7 @@ impl Writer {
             match &others {
                 Ok(others) => {
                     match others.as_ref().and_then(|others| others.get(&swap.next.id())) {
-                        Some(Ok(observed)) => Ok(Swapped::Conflict(Box::new(observed.clone()))),
+                        Some(Ok(observed)) => Ok(Swapped::Conflict(observed.clone())),
                         Some(Err(failure)) => Err(failure.to_error()),
                         None => Ok(Swapped::Gone),
                     }

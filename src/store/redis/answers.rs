@@ -168,9 +168,9 @@ fn acceptance(
         ("created", _) => {
             let operation = accept.operation.clone();
             let now = operation.created();
-            Acceptance::Created(Box::new(Observed { operation, now, write_id: 0 }))
+            Acceptance::Created(Observed { operation, now, write_id: 0 })
         }
-        ("existing", Some(value)) => Acceptance::Existing(Box::new(observe(&value, now.clone()?)?)),
+        ("existing", Some(value)) => Acceptance::Existing(observe(&value, now.clone()?)?),
         ("reused", _) => Acceptance::KeyReused,
         ("full", _) => Acceptance::Full(Full::Total),
         ("owner is full", _) => Acceptance::Full(Full::Owner),
@@ -183,7 +183,7 @@ fn swapped(value: Value, now: &Result<Timestamp, Failure>) -> Result<Swapped, Fa
     Ok(match (word.as_str(), value) {
         ("changed", _) => Swapped::Swapped,
         ("gone", _) => Swapped::Gone,
-        ("conflict", Some(value)) => Swapped::Conflict(Box::new(observe(&value, now.clone()?)?)),
+        ("conflict", Some(value)) => Swapped::Conflict(observe(&value, now.clone()?)?),
         _ => return Err(Failure::Unexpected),
     })
 }

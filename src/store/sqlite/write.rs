@@ -69,7 +69,7 @@ impl Transaction<'_, '_> {
                     return Ok(Acceptance::KeyReused);
                 }
                 Some((found, _)) => {
-                    return Ok(Acceptance::Existing(Box::new(self.read(&found, now)?)));
+                    return Ok(Acceptance::Existing(self.read(&found, now)?));
                 }
                 None => {}
             }
@@ -101,14 +101,14 @@ impl Transaction<'_, '_> {
         let operation = operation.clone();
         // The clock has gone on since, but this is when it was created.
         let now = operation.created();
-        Ok(Acceptance::Created(Box::new(Observed { operation, now, write_id: 0 })))
+        Ok(Acceptance::Created(Observed { operation, now, write_id: 0 }))
     }
 
     /// What is said of an id that an operation has already. One that has expired makes way.
     fn in_use(&mut self, id: OperationId, now: Timestamp) -> Result<Option<Acceptance>, Failure> {
         match self.find(id)? {
             Some(found) if found.is_expired(now) => self.drop_row(&found).map(|()| None),
-            Some(found) => Ok(Some(Acceptance::Existing(Box::new(self.read(&found, now)?)))),
+            Some(found) => Ok(Some(Acceptance::Existing(self.read(&found, now)?))),
             None => Ok(None),
         }
     }
@@ -259,7 +259,7 @@ impl Transaction<'_, '_> {
         match self.find(id)? {
             Some(found) if found.is_expired(now) => Ok(Err(Swapped::Gone)),
             Some(found) if found.version == signed(expected) => Ok(Ok(found)),
-            Some(found) => Ok(Err(Swapped::Conflict(Box::new(self.read(&found, now)?)))),
+            Some(found) => Ok(Err(Swapped::Conflict(self.read(&found, now)?))),
             None => Ok(Err(Swapped::Gone)),
         }
     }

@@ -23,7 +23,7 @@ impl Defect for ExpiredVisible {
             let id = submission.operation.id();
             let used_for = *self.0.lock().unwrap().entry(name).or_insert(id);
             if let Some(observed) = Self::look(store, used_for).await? {
-                return Ok(Acceptance::Existing(Box::new(observed)));
+                return Ok(Acceptance::Existing(observed));
             }
         }
         store.accept(submission).await
@@ -255,7 +255,7 @@ impl Defect for OwnerBeforeTotal {
             full @ Acceptance::Full(Full::Total) => match store.accept(of_owner).await? {
                 Acceptance::Full(Full::Owner) => Ok(Acceptance::Full(Full::Owner)),
                 Acceptance::Created(created) => {
-                    let Observed { operation, .. } = *created;
+                    let Observed { operation, .. } = created;
                     store.remove(operation.id(), operation.version()).await?;
                     Ok(full)
                 }

@@ -95,7 +95,7 @@ impl Defect for KeyAfterOperation {
         let known = self.0.lock().unwrap().get(&name).copied();
         if let Some(id) = known {
             if let Some(current) = store.get(id).await? {
-                return Ok(Acceptance::Existing(Box::new(current)));
+                return Ok(Acceptance::Existing(current));
             }
         }
         submission.idempotency = None;

@@ -27,7 +27,7 @@ impl Defect for KeyNotAtomic {
         let known = self.0.lock().unwrap().get(&name).copied();
         if let Some(id) = known {
             if let Some(current) = store.get(id).await? {
-                return Ok(Acceptance::Existing(Box::new(current)));
+                return Ok(Acceptance::Existing(current));
             }
         }
         gap().await;
@@ -47,7 +47,7 @@ impl Defect for KeyBeforeOperation {
         let Some(name) = key_name(&submission) else { return store.accept(submission).await };
         let known = self.0.lock().unwrap().get(&name).cloned();
         if let Some(observed) = known {
-            return Ok(Acceptance::Existing(Box::new(observed)));
+            return Ok(Acceptance::Existing(observed));
         }
         let now = submission.operation.id().timestamp();
         let operation = submission.operation.accept(now);
@@ -71,7 +71,7 @@ impl Defect for KeyAcrossOwners {
         let id = submission.operation.id();
         let used_for = *self.0.lock().unwrap().entry((scope, key)).or_insert(id);
         match store.get(used_for).await? {
-            Some(current) => Ok(Acceptance::Existing(Box::new(current))),
+            Some(current) => Ok(Acceptance::Existing(current)),
             None => store.accept(submission).await,
         }
     }

@@ -66,7 +66,7 @@ impl Defect for CheckThenWrite {
         match store.get(swap.next.id()).await? {
             None => Ok(Swapped::Gone),
             Some(current) if current.operation.version() != swap.expected => {
-                Ok(Swapped::Conflict(Box::new(current)))
+                Ok(Swapped::Conflict(current))
             }
             Some(_) => {
                 gap().await;
