@@ -87,7 +87,7 @@ async fn a_limit_of_each_owner_is_no_limit_of_all_who_have_no_name() {
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn a_server_that_takes_no_more_writes_is_left_for_one_that_does() {
     let first = servers::Server::start(Sort::Postgres);
-    let place = InSchema::<PostgresStore>::at(apart().await);
+    let place = InSchema::<PostgresStore>::empty().await;
     let url = place.server.clone();
     let other = url.split_once('@').unwrap().1.split_once('/').unwrap().0;
     let both = format!("postgres://postgres@127.0.0.1:{},{other}/postgres", first.port());

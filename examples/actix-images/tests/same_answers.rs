@@ -107,6 +107,10 @@ impl Client {
             "retry-after" | "sunset" => format!("{name}: …"),
             // The number of progress reports is a matter of time, and with it the length.
             "etag" | "content-length" if is_monitor => format!("{name}: …"),
+            // Seconds that are left, and one of both was asked first.
+            "cache-control" if is_monitor => {
+                format!("{name}: {}", value.trim_end_matches(|c: char| c.is_ascii_digit()))
+            }
             _ => format!("{name}: {}", self.normalized(value)),
         })
     }

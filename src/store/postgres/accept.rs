@@ -306,7 +306,7 @@ pub(super) async fn existing(
     for (id, found) in ids.iter().zip(&mut found) {
         if matches!(found, Ok(None)) {
             let other = others.remove(id).transpose();
-            *found = other.map(|other| other.map(|it| Acceptance::Existing(it)));
+            *found = other.map(|other| other.map(Acceptance::Existing));
             // It may have expired and be there still.
             expired.push(id.as_uuid());
         }
