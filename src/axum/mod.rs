@@ -53,7 +53,8 @@ use crate::problem::Problem;
 use crate::respond::{Accepted, Created, SeeOther};
 
 /// The routes of the status monitors, to be nested where the operations'
-/// [base URL](crate::operations::OperationsBuilder::base_url) says.
+/// [base URL](crate::operations::OperationsBuilder::base_url) says. If the router that they are nested in is nested
+/// itself, the whole path belongs there: links are made of it.
 ///
 /// Who asks is told by an [`Owner`] in the request's extensions.
 pub fn monitor<S: Clone + Send + Sync + 'static>(operations: &Operations) -> Router<S> {

@@ -56,7 +56,8 @@ pub(crate) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("ide
 /// (`Access-Control-Expose-Headers`), so that it can follow a 202 from another origin.
 ///
 /// Give this list to your CORS layer; without it a script sees neither where the status monitor is
-/// nor when to ask again.
+/// nor when to ask again. What a script sends is to be allowed as well: `Prefer`, `Idempotency-Key`, `If-Match` and
+/// `If-None-Match`, and the method `DELETE`.
 pub const EXPOSED: [HeaderName; 9] = [
     header::CONTENT_LOCATION,
     header::ETAG,

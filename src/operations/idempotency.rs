@@ -12,6 +12,9 @@ impl Idempotency {
     /// content are. Give it to [`KickOff::idempotency`](super::KickOff::idempotency), after your own
     /// checks of the request, for whatever is refused before is not remembered.
     ///
+    /// The target is the whole one that the client sent. A nested router of axum leaves its prefix out of what its
+    /// handlers get, so take it from axum's `OriginalUri`: else the same key at `/orders/` and at `/refunds/` is one.
+    ///
     /// ```
     /// use http::{HeaderMap, Method, Uri};
     /// use respond_async::store::Idempotency;

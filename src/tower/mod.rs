@@ -38,6 +38,9 @@
 //! # }
 //! ```
 //!
+//! It goes around the outermost router: within a nested one, whose prefix axum leaves out of the target, neither routes
+//! nor monitors nor keys are what they seem.
+//!
 //! # What is kept of a request
 //! - Its method, its target and its content, up to [`max_request_bytes`](AsyncMode::max_request_bytes).
 //! - The fields of [`KEPT`] and those that you [name](AsyncMode::keep): no cookies and no credentials

@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, OriginalUri, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
@@ -40,9 +40,12 @@ async fn upload(
     State(images): State<Images>,
     preferences: Preferences,
     owner: Owner,
-    head: Parts,
+    OriginalUri(target): OriginalUri,
+    mut head: Parts,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<respond::Response, Problem> {
+    // A nested router leaves its prefix out of the head's.
+    head.uri = target;
     let body = body.map_err(|rejection| rejection.status());
     images.upload(&preferences, owner, &head, body).await
 }

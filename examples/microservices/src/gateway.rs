@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{Path as Segment, Query, Request, State};
+use axum::extract::{OriginalUri, Path as Segment, Query, Request, State};
 use axum::http::request::Parts;
 use axum::middleware::{self, Next};
 use axum::routing::get;
@@ -137,7 +137,9 @@ impl App {
         body: &[u8],
         job: J,
     ) -> Result<Response, Problem> {
-        let named = Idempotency::from_request(&head.method, &head.uri, &head.headers, body)?;
+        // A nested router leaves its prefix out of the head's.
+        let target = head.extensions.get().map_or(&head.uri, |OriginalUri(target)| target);
+        let named = Idempotency::from_request(&head.method, target, &head.headers, body)?;
         let trace = TraceContext::from_headers(&head.headers);
         let kick_off = self.operations.kick_off(preferences).owner(owner).idempotency(named);
         Ok(kick_off.trace(trace).respond(job).await)

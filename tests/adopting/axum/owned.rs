@@ -2,7 +2,7 @@ use std::path::Path as FilePath;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, Request, State};
+use axum::extract::{OriginalUri, Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::middleware::{self, Next};
@@ -41,10 +41,12 @@ async fn create(
     prefer: Preferences,
     owner: Owner,
     Path(year): Path<u16>,
+    OriginalUri(target): OriginalUri,
     head: Parts,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let named = Idempotency::from_request(&head.method, &head.uri, &head.headers, &body)?;
+    // A nested router leaves its prefix out of the head's.
+    let named = Idempotency::from_request(&head.method, &target, &head.headers, &body)?;
     let kick_off = operations.kick_off(&prefer).owner(owner).idempotency(named);
     Ok(kick_off.respond(Write { year }).await)
 }
