@@ -88,13 +88,22 @@ async fn service() -> Service {
 impl Service {
     /// Sends a part of a request, waits, and hangs up without reading.
     async fn hang_up(&self, sent: &str, after: Duration) {
+        self.hang_up_begun(sent, after, 0).await;
+    }
+
+    /// The same, but not before so many are begun.
+    async fn hang_up_begun(&self, sent: &str, after: Duration, begun: usize) {
         let mut clients = JoinSet::new();
         for _ in 0..CLIENTS {
             let (address, sent) = (self.address, sent.to_owned());
+            let counts = Arc::clone(&self.counts);
             clients.spawn(async move {
                 let mut socket = TcpStream::connect(address).await.unwrap();
                 socket.write_all(sent.as_bytes()).await.unwrap();
                 sleep(after).await;
+                while counts.begun.load(Ordering::SeqCst) < begun {
+                    sleep(STEP / 20).await;
+                }
             });
         }
         clients.join_all().await;
@@ -161,7 +170,7 @@ async fn while_the_handler_answers_at_once_it_is_dropped_and_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_it_waits_the_work_goes_on() {
     let service = service().await;
-    service.hang_up(&request("respond-async, wait=5"), STEP / 4).await;
+    service.hang_up_begun(&request("respond-async, wait=5"), STEP / 4, CLIENTS).await;
     sleep(STEP * 2).await;
     // In time, but nobody is there to read it: done, and nothing stored.
     assert_eq!((service.begun(), service.done()), (CLIENTS, CLIENTS));
