@@ -73,20 +73,21 @@ struct Record<'a>(&'a Operation);
 impl Serialize for Record<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let operation = self.0;
+        let state = &operation.0;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("schema", &SCHEMA)?;
-        map.serialize_entry("id", &operation.0.id)?;
-        map.serialize_entry("kind", operation.0.kind.as_str())?;
-        if let Some(owner) = operation.0.owner.name() {
+        map.serialize_entry("id", &state.id)?;
+        map.serialize_entry("kind", state.kind.as_str())?;
+        if let Some(owner) = state.owner.name() {
             map.serialize_entry("owner", owner)?;
         }
-        map.serialize_entry("version", &operation.0.version)?;
-        map.serialize_entry("revision", &operation.0.revision)?;
+        map.serialize_entry("version", &state.version)?;
+        map.serialize_entry("revision", &state.revision)?;
         map.serialize_entry("status", operation.status().as_str())?;
         if let Some(lease) = operation.lease_expires() {
             map.serialize_entry("lease_ms", &lease.as_unix_millis())?;
         }
-        if let Stage::Finished { at, ending } = &operation.0.stage {
+        if let Stage::Finished { at, ending } = &state.stage {
             map.serialize_entry("finished_ms", &at.as_unix_millis())?;
             if let Ending::Succeeded(head) | Ending::Failed(head, _) = ending {
                 map.serialize_entry("code", &head.status().as_u16())?;
@@ -101,44 +102,44 @@ impl Serialize for Record<'_> {
                 }
             }
         }
-        if let Some(progress) = &operation.0.progress {
+        if let Some(progress) = &state.progress {
             map.serialize_entry("progress", progress)?;
         }
-        if operation.0.cancel_requested {
+        if state.cancel_requested {
             map.serialize_entry("cancel_requested", &true)?;
         }
-        map.serialize_entry("attempt", &operation.0.attempt)?;
-        map.serialize_entry("attempt_limit", &operation.0.attempt_limit)?;
-        map.serialize_entry("attempts_left", &operation.0.attempts_left)?;
-        if operation.0.released {
+        map.serialize_entry("attempt", &state.attempt)?;
+        map.serialize_entry("attempt_limit", &state.attempt_limit)?;
+        map.serialize_entry("attempts_left", &state.attempts_left)?;
+        if state.released {
             map.serialize_entry("released", &true)?;
         }
-        map.serialize_entry("created_ms", &operation.0.created.as_unix_millis())?;
-        map.serialize_entry("updated_ms", &operation.0.updated.as_unix_millis())?;
-        if let Some(started) = operation.0.started {
+        map.serialize_entry("created_ms", &state.created.as_unix_millis())?;
+        map.serialize_entry("updated_ms", &state.updated.as_unix_millis())?;
+        if let Some(started) = state.started {
             map.serialize_entry("started_ms", &started.as_unix_millis())?;
         }
-        map.serialize_entry("available_ms", &operation.0.available.as_unix_millis())?;
-        if let Some(deadline) = operation.0.deadline {
+        map.serialize_entry("available_ms", &state.available.as_unix_millis())?;
+        if let Some(deadline) = state.deadline {
             map.serialize_entry("deadline_ms", &deadline.as_unix_millis())?;
         }
-        map.serialize_entry("retention_ms", &millis(operation.0.retention))?;
-        if let Some(trace) = &operation.0.trace {
+        map.serialize_entry("retention_ms", &millis(state.retention))?;
+        if let Some(trace) = &state.trace {
             map.serialize_entry("trace_parent", trace.parent())?;
             if !trace.state().is_empty() {
                 map.serialize_entry("trace_state", trace.state())?;
             }
         }
-        if let Some(callback) = &operation.0.callback {
+        if let Some(callback) = &state.callback {
             map.serialize_entry("callback_url", callback.url())?;
             if !callback.also().is_empty() {
                 map.serialize_entry("callback_also", callback.also())?;
             }
         }
-        if let Some(error) = &operation.0.last_error {
+        if let Some(error) = &state.last_error {
             map.serialize_entry("last_error", error)?;
         }
-        for (name, value) in operation.0.unknown.iter().flat_map(|unknown| unknown.iter()) {
+        for (name, value) in state.unknown.iter().flat_map(|unknown| unknown.iter()) {
             map.serialize_entry(name, value)?;
         }
         map.end()

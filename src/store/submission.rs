@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::{Idempotency, Observed, StoreError, StoreErrorKind};
-use crate::operation::NewOperation;
+use crate::operation::{NewOperation, Operation};
 
 /// What a store is asked to accept, in one step.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,6 +100,14 @@ pub enum Acceptance {
     KeyReused,
     /// There is no room. Nothing was written, the key is not used up.
     Full(Full),
+}
+
+impl Acceptance {
+    /// What a store says of an operation that it has just made. Its clock has gone on since, but this is when that was.
+    pub(super) fn created(operation: Operation) -> Self {
+        let now = operation.created();
+        Self::Created(Observed { operation, now, write_id: 0 })
+    }
 }
 
 /// What has no room.

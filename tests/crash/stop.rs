@@ -19,7 +19,12 @@ fn a_process_that_was_stopped_past_its_lease_overwrites_nothing_and_is_told() {
 
     let other = Service::start(folder.path(), &second, "");
     let read = || client::get(&second, &format!("/operations/{id}")).unwrap().json();
-    eventually("nobody takes it", || read()["attempt"] == 2);
+    let mut taken = read();
+    eventually("nobody takes it", || {
+        taken = read();
+        taken["attempt"] != 1
+    });
+    assert_eq!((&taken["status"], &taken["attempt"]), (&"running".into(), &2.into()), "{taken}");
     stopped.signal("-CONT");
 
     eventually("it is stuck", || read().get("finished").is_some());

@@ -50,8 +50,13 @@ async fn apart() -> String {
         assert!(created.as_ref().err().is_none_or(is_old), "{created:?}");
     };
     IS_THERE.get_or_init(create).await;
-    let settings = shared.find('?').map_or("", |at| &shared[at..]);
-    [&shared[..authority(&shared).end], "/apart", settings].concat()
+    database(&shared, "apart")
+}
+
+/// The URL of another database of the same server.
+fn database(url: &str, name: &str) -> String {
+    let settings = url.find('?').map_or("", |at| &url[at..]);
+    format!("{}/{name}{settings}", &url[..authority(url).end])
 }
 
 /// A schema of its own on the server that all tests share. Each handle has connections of its own.

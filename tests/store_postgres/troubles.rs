@@ -45,14 +45,14 @@ async fn what_the_server_says_of_one_call_reaches_its_caller() {
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn what_the_server_gives_up_leaves_no_doubt() {
     let place = InSchema::<PostgresStore>::at(apart().await);
-    let url = place.server.clone();
-    let builder = PostgresStore::builder(&url).unwrap().schema(&place.schema);
+    let url = &place.server;
+    let builder = PostgresStore::builder(url).unwrap().schema(&place.schema);
     let store = builder.application_name(&place.schema).open().await.unwrap();
     store.accept(Submission::new(new())).await.unwrap();
     while !store.is_listening() {
         sleep(Duration::from_millis(10)).await;
     }
-    let mut client = client(&url).await;
+    let mut client = client(url).await;
     let before = processes(&client, &place.schema).await;
     let transaction = client.transaction().await.unwrap();
     let lock = format!("LOCK TABLE {}.inputs IN ACCESS EXCLUSIVE MODE", place.schema);
@@ -88,12 +88,12 @@ async fn a_limit_of_each_owner_is_no_limit_of_all_who_have_no_name() {
 async fn a_server_that_takes_no_more_writes_is_left_for_one_that_does() {
     let first = servers::Server::start(Sort::Postgres);
     let place = InSchema::<PostgresStore>::empty().await;
-    let url = place.server.clone();
+    let url = &place.server;
     let other = url.split_once('@').unwrap().1.split_once('/').unwrap().0;
     let both = format!("postgres://postgres@127.0.0.1:{},{other}/postgres", first.port());
     let open =
         async |url: &str| PostgresStore::builder(url).unwrap().schema(&place.schema).open().await;
-    let there = open(&url).await.unwrap();
+    let there = open(url).await.unwrap();
     let store = open(&both).await.unwrap();
     let id = store.submit(Submission::new(new())).await.unwrap();
     let Acceptance::Created(created) = id else { panic!() };
@@ -127,10 +127,10 @@ async fn a_server_that_takes_no_more_writes_is_left_for_one_that_does() {
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn a_transaction_that_stays_open_holds_up_its_owner_alone() {
     let place = InSchema::<PostgresStore>::at(apart().await);
-    let url = place.server.clone();
-    let mut client = client(&url).await;
+    let url = &place.server;
+    let mut client = client(url).await;
     let open = || async {
-        let builder = PostgresStore::builder(&url).unwrap().schema(&place.schema);
+        let builder = PostgresStore::builder(url).unwrap().schema(&place.schema);
         builder.call_timeout(Duration::from_secs(4)).open().await.unwrap()
     };
     let store = open().await;
@@ -205,10 +205,10 @@ fn owner_of_followers() -> Owner {
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn ends_with_followers_that_are_held_up_hold_up_nobody_elses() {
     let place = InSchema::<PostgresStore>::at(apart().await);
-    let url = place.server.clone();
-    let mut client = client(&url).await;
+    let url = &place.server;
+    let mut client = client(url).await;
     let open = || async {
-        PostgresStore::builder(&url).unwrap().schema(&place.schema).open().await.unwrap()
+        PostgresStore::builder(url).unwrap().schema(&place.schema).open().await.unwrap()
     };
     let (store, other) = (open().await, open().await);
     let accept = async |name: &str| {
@@ -398,8 +398,8 @@ async fn a_kind_that_is_named_twice_gives_what_is_due_once() {
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn a_host_that_takes_connections_and_says_nothing_is_passed_over() {
     let place = InSchema::<PostgresStore>::at(apart().await);
-    let url = place.server.clone();
-    let (first, by_first) = way_to(&url);
+    let url = &place.server;
+    let (first, by_first) = way_to(url);
     let way = by_first.rsplit_once('/').unwrap().0;
     let other = url.split_once('@').unwrap().1;
     let builder = PostgresStore::builder(&format!("{way},{other}")).unwrap();
@@ -422,10 +422,10 @@ async fn a_host_that_takes_connections_and_says_nothing_is_passed_over() {
 async fn what_ends_with_followers_waits_for_nobody_in_a_circle() {
     const COUNT: usize = 300;
     // What the server counts it counts by database.
-    let (url, name) = (apart().await, unique("circle"));
+    let (url, name) = (servers::shared("POSTGRES_URL"), unique("circle"));
     let client = client(&url).await;
     client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-    let own = format!("{}/{name}", url.rsplit_once('/').unwrap().0);
+    let own = database(&url, &name);
     // Nobody gives up before the server has found the circle, and the others write in all parts.
     let builder = PostgresStore::builder(&own).unwrap().call_timeout(Duration::from_secs(20));
     let (ending, writing) =

@@ -107,10 +107,13 @@ impl Client {
             "retry-after" | "sunset" => format!("{name}: …"),
             // The number of progress reports is a matter of time, and with it the length.
             "etag" | "content-length" if is_monitor => format!("{name}: …"),
-            // Seconds that are left, and one of both was asked first.
-            "cache-control" if is_monitor => {
-                format!("{name}: {}", value.trim_end_matches(|c: char| c.is_ascii_digit()))
-            }
+            // Seconds that are left, and one of both was asked first: so in tens of minutes.
+            "cache-control" if is_monitor => match value.rsplit_once("max-age=") {
+                Some((before, age)) => {
+                    format!("{name}: {before}{}0 min", (age.parse::<u64>().unwrap() + 300) / 600)
+                }
+                None => format!("{name}: {value}"),
+            },
             _ => format!("{name}: {}", self.normalized(value)),
         })
     }

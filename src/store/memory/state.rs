@@ -96,9 +96,9 @@ impl State {
             self.keys.insert(name.clone(), (id, fingerprint));
             name
         });
-        let created = Observed { operation: operation.clone(), now, write_id: 0 };
+        let created = Acceptance::created(operation.clone());
         self.entries.insert(id, Entry { operation, write_id: 0, input, outcome: None, key });
-        Acceptance::Created(created)
+        created
     }
 
     fn full(&self, limits: &Limits, owner: &Owner) -> Option<Full> {

@@ -14,7 +14,7 @@ use super::transaction::Alone;
 use super::write::{Accept, TRIES, Writer, again, due_at, signed};
 use crate::operation::{Due, OperationId};
 use crate::store::server::Answer;
-use crate::store::{Acceptance, Full, Idempotency, Limits, Observed, Submission};
+use crate::store::{Acceptance, Full, Idempotency, Limits, Submission};
 
 /// So near to the limit of all operations those that accept take turns, so that their count is exact.
 /// Further away there is room for whatever is on its way in all processes together.
@@ -160,7 +160,9 @@ impl Writer {
             let mut rest = Vec::new();
             for ((at, accept), verdict) in left.drain(..).zip(verdicts) {
                 match verdict {
-                    Verdict::Inserted => results[at] = Some(Ok(created(accept))),
+                    Verdict::Inserted => {
+                        results[at] = Some(Ok(Acceptance::created(accept.operation.clone())));
+                    }
                     other => rest.push((at, accept, other)),
                 }
             }
@@ -315,11 +317,4 @@ pub(super) async fn existing(
         run.query(|sql| &sql.make_way, &[&expired]).await?;
     }
     Ok(found)
-}
-
-/// Its time is the one that the server's clock was reckoned to show when it was made.
-pub(super) fn created(accept: &Accept) -> Acceptance {
-    let operation = accept.operation.clone();
-    let now = operation.created();
-    Acceptance::Created(Observed { operation, now, write_id: 0 })
 }

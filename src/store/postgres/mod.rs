@@ -23,7 +23,7 @@ use bytes::Bytes;
 use tokio_postgres::Config;
 use tokio_postgres::config::TargetSessionAttrs;
 
-use self::accept::{Verdict, created, existing, insert};
+use self::accept::{Verdict, existing, insert};
 pub use self::builder::PostgresStoreBuilder;
 use self::error::Failure;
 use self::lane::{Foreign, Line, Run};
@@ -190,7 +190,7 @@ impl PostgresStore {
             let process: i32 = rows.first().map_or(0, |row| row.get(1));
             let accept = Accept::new(submission, now);
             match insert(&mut run, &[&accept], 0, foreign_part(process)).await?.first() {
-                Some(Verdict::Inserted) => Ok(created(&accept)),
+                Some(Verdict::Inserted) => Ok(Acceptance::created(accept.operation)),
                 Some(Verdict::Full(full)) => Ok(Acceptance::Full(*full)),
                 // Somebody else took the key since it was looked for.
                 _ => existing(&mut run, &[&accept.submission])

@@ -165,11 +165,7 @@ fn acceptance(
 ) -> Result<Acceptance, Failure> {
     let (word, value) = told(value)?;
     Ok(match (word.as_str(), value) {
-        ("created", _) => {
-            let operation = accept.operation.clone();
-            let now = operation.created();
-            Acceptance::Created(Observed { operation, now, write_id: 0 })
-        }
+        ("created", _) => Acceptance::created(accept.operation.clone()),
         ("existing", Some(value)) => Acceptance::Existing(observe(&value, now.clone()?)?),
         ("reused", _) => Acceptance::KeyReused,
         ("full", _) => Acceptance::Full(Full::Total),

@@ -98,10 +98,7 @@ impl Transaction<'_, '_> {
             self.writes.insert_key.execute(params)?;
         }
         self.count(operation.owner().name(), 1);
-        let operation = operation.clone();
-        // The clock has gone on since, but this is when it was created.
-        let now = operation.created();
-        Ok(Acceptance::Created(Observed { operation, now, write_id: 0 }))
+        Ok(Acceptance::created(operation.clone()))
     }
 
     /// What is said of an id that an operation has already. One that has expired makes way.
