@@ -1,7 +1,7 @@
 //! What a server can be like when a store is opened.
 
 use respond_async::Operations;
-use respond_async::operation::Outcome;
+use respond_async::operation::{Change, Outcome};
 use respond_async::prefer::Preferences;
 use respond_async::respond::Created;
 use respond_async::store::{
@@ -47,6 +47,42 @@ async fn a_server_that_would_lose_what_it_acknowledged_is_refused() {
         let server = Server::start_with(Sort::Redis, &settings);
         let store = RedisStore::open(&server.url()).await.unwrap();
         assert_eq!(store.capabilities().durability, durability);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run ./tests/all"]
+async fn a_server_that_begins_to_forget_accepts_nothing_more() {
+    let server = Server::start(Sort::Redis);
+    let store = RedisStore::open(&server.url()).await.unwrap();
+    let set = |name: &str, value: &str| {
+        redis::cmd("CONFIG")
+            .arg("SET")
+            .arg(name)
+            .arg(value)
+            .exec(&mut client(&server.url()))
+            .unwrap();
+    };
+    for (name, weak, sound) in
+        [("maxmemory-policy", "allkeys-lru", "noeviction"), ("appendonly", "no", "yes")]
+    {
+        let before = new();
+        let id = before.id();
+        store.accept(Submission::new(before)).await.unwrap();
+        set(name, weak);
+        let error = loop {
+            match store.accept(Submission::new(new())).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
+        // What was accepted goes on.
+        store.apply(id, Change::Cancel).await.unwrap();
+        assert!(store.get(id).await.unwrap().is_some());
+        set(name, sound);
+        let accepted = store.accept(Submission::new(new())).await.unwrap();
+        assert!(matches!(accepted, Acceptance::Created(_)), "{name}");
     }
 }
 

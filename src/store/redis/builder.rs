@@ -23,8 +23,6 @@ const STAGGER: Duration = Duration::from_millis(10);
 pub struct RedisStoreBuilder {
     settings: Settings,
     prefix: String,
-    least: Durability,
-    assumed: Option<Durability>,
     replicas: Option<(usize, Duration)>,
     connections: usize,
     queue: usize,
@@ -40,10 +38,10 @@ impl RedisStoreBuilder {
                 client_name: "respond-async".to_owned(),
                 connect_timeout: RedisStore::DEFAULT_CONNECT_TIMEOUT,
                 call_timeout: RedisStore::DEFAULT_CALL_TIMEOUT,
+                least: Durability::ProcessCrash,
+                assumed: None,
             },
             prefix: RedisStore::DEFAULT_PREFIX.to_owned(),
-            least: Durability::ProcessCrash,
-            assumed: None,
             replicas: None,
             connections: RedisStore::DEFAULT_CONNECTIONS,
             queue: RedisStore::DEFAULT_QUEUE,
@@ -67,16 +65,18 @@ impl RedisStoreBuilder {
     }
 
     /// The least that the server must keep (default: [`Durability::ProcessCrash`]); otherwise the store is
-    /// not opened.
+    /// not opened. Whoever sets the server anew, or puts another in its place, is found out within seconds: while the
+    /// server keeps less, or evicts keys, nothing is accepted
+    /// ([`Unavailable`](crate::store::StoreErrorKind::Unavailable)), and what was accepted goes on.
     pub fn require(mut self, least: Durability) -> Self {
-        self.least = least;
+        self.settings.least = least;
         self
     }
 
     /// What the server keeps, where it does not tell (`CONFIG GET` is forbidden). It is not looked at then,
     /// nor whether the server evicts keys. By default the server is asked.
     pub fn assume(mut self, durability: Durability) -> Self {
-        self.assumed = Some(durability);
+        self.settings.assumed = Some(durability);
         self
     }
 
@@ -156,7 +156,7 @@ impl RedisStoreBuilder {
     /// A future that is dropped leaves no connection behind; nothing was written.
     pub async fn open(self) -> Result<RedisStore, RedisOpenError> {
         let Self { settings, queue, max_body_bytes, .. } = self;
-        let (durability, has_flags) = settings.check(self.least, self.assumed).await?;
+        let (durability, has_flags) = settings.check().await?;
         let bound = settings.call_timeout;
         let line = Arc::new(Line {
             settings,

@@ -2,6 +2,7 @@
 
 use redis::RedisError;
 
+use super::open::RedisOpenErrorKind;
 use crate::operation::RecordError;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -15,6 +16,9 @@ pub(super) enum Failure {
     /// Fewer replicas than asked for have it.
     #[error("too few replicas have it in time")]
     TooFewReplicas,
+    /// The server keeps less than was asked for, by now.
+    #[error("{0}")]
+    Weaker(RedisOpenErrorKind),
     #[error("an answer of another form than the script's")]
     Unexpected,
 }
@@ -57,6 +61,9 @@ impl Failure {
             Self::Unexpected => (StoreErrorKind::Corrupt, "the server answers something else"),
             Self::TooFewReplicas => {
                 (StoreErrorKind::Unavailable, "too few replicas have it in time")
+            }
+            Self::Weaker(_) => {
+                (StoreErrorKind::Unavailable, "the server is not to be relied on now")
             }
             Self::Driver(_) => match self.code() {
                 Some("OOM") => (StoreErrorKind::OutOfSpace, "the server's memory is used up"),

@@ -10,7 +10,7 @@ use redis::{Cmd, Pipeline, RedisResult, Script, Value};
 use super::answers::{Answers, Told, parsed};
 use super::call::{Call, add_due, name, packed};
 use super::error::Failure;
-use super::open::{Settings, is_replica};
+use super::open::{RedisOpenErrorKind, Settings, is_replica};
 use super::scripts::Scripts;
 use crate::lock::lock;
 use crate::operation::{Due, OperationId};
@@ -63,20 +63,55 @@ impl Doubtful {
 /// How many bodies are read at once at the most.
 const MAX_BODIES: usize = 64;
 
+/// For how long a server is taken to be set as it was, when something is accepted.
+const CHECKED_FOR: Duration = Duration::from_secs(2);
+
 /// A lane of its own for a connection.
 pub(super) struct Connected {
     line: Arc<Line>,
     bodies_at_once: AtOnce,
+    /// When the server of this connection was looked at last.
+    checked: Option<Instant>,
 }
 
 impl Connected {
     pub(super) fn new(line: Arc<Line>) -> Self {
-        Self { line, bodies_at_once: AtOnce::new(MAX_BODIES) }
+        Self { line, bodies_at_once: AtOnce::new(MAX_BODIES), checked: None }
+    }
+
+    /// Looks now and then whether the server still keeps what it is told, before it is given more. If not, what was to
+    /// be accepted is refused, and the rest goes on. False if the connection is lost.
+    async fn check(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        calls: &mut Vec<Call>,
+    ) -> bool {
+        let accepts = calls.iter().any(|call| matches!(call, Call::Accept(..)));
+        if !accepts || self.checked.is_some_and(|at| at.elapsed() < CHECKED_FOR) {
+            return true;
+        }
+        let kind = match self.line.settings.durability(connection).await {
+            Ok(_) => {
+                self.checked = Some(Instant::now());
+                return true;
+            }
+            Err(error) => error.kind(),
+        };
+        if kind == RedisOpenErrorKind::Unreachable {
+            return false;
+        }
+        let (refused, rest) = calls.drain(..).partition(|call| matches!(call, Call::Accept(..)));
+        *calls = rest;
+        let refused: Vec<Call> = refused;
+        for call in refused.into_iter().filter(Call::begin) {
+            call.fail(&Failure::Weaker(kind));
+        }
+        true
     }
 
     /// Makes the calls at once, and says whether the connection can be used any longer.
     async fn make(&mut self, connection: &mut MultiplexedConnection, calls: Vec<Call>) -> bool {
-        let Self { line, bodies_at_once } = self;
+        let Self { line, bodies_at_once, .. } = self;
         let bodies = calls.iter().filter(|call| call.reads_body()).count();
         let calls: Vec<Call> = calls.into_iter().filter(Call::begin).collect();
         if calls.is_empty() {
@@ -131,6 +166,7 @@ impl Lane<Call> for Connected {
             return None;
         }
         load(line, &mut connection).await.ok()?;
+        self.checked = None;
         Some(connection)
     }
 
@@ -139,7 +175,14 @@ impl Lane<Call> for Connected {
         std::future::pending::<()>().await;
     }
 
-    async fn serve(&mut self, connection: &mut MultiplexedConnection, calls: Vec<Call>) -> bool {
+    async fn serve(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        mut calls: Vec<Call>,
+    ) -> bool {
+        if !self.check(connection, &mut calls).await {
+            return false;
+        }
         let (mut bodies, mut calls): (Vec<_>, Vec<_>) =
             calls.into_iter().partition(Call::reads_body);
         loop {
@@ -376,7 +419,7 @@ mod tests {
     use super::*;
     use crate::operation::{Change, NewOperation};
     use crate::store::server::Calls;
-    use crate::store::{Acceptance, StoreErrorKind, Submission, Swap, Swapped};
+    use crate::store::{Acceptance, Durability, StoreErrorKind, Submission, Swap, Swapped};
     use crate::time::{Clock, SystemClock};
 
     /// A server that gives these answers to whatever it is asked at once.
@@ -436,6 +479,8 @@ mod tests {
                     client_name: String::new(),
                     connect_timeout: Duration::from_secs(1),
                     call_timeout: Duration::from_secs(1),
+                    least: Durability::Volatile,
+                    assumed: None,
                 },
                 prefix: String::new(),
                 scripts: Scripts::new(true),

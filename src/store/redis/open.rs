@@ -104,6 +104,10 @@ pub(super) struct Settings {
     pub(super) client_name: String,
     pub(super) connect_timeout: Duration,
     pub(super) call_timeout: Duration,
+    /// The least that the server must keep.
+    pub(super) least: Durability,
+    /// What it keeps, if it is not to be asked.
+    pub(super) assumed: Option<Durability>,
 }
 
 impl Settings {
@@ -120,11 +124,7 @@ impl Settings {
 
     /// Looks whether the server will do, and how it is: how durably it keeps what it acknowledges, and
     /// whether it is 7.0 or later.
-    pub(super) async fn check(
-        &self,
-        least: Durability,
-        assumed: Option<Durability>,
-    ) -> Result<(Durability, bool), RedisOpenError> {
+    pub(super) async fn check(&self) -> Result<(Durability, bool), RedisOpenError> {
         let mut connection = self.open().await?;
         let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
         let version = field(&info, "redis_version");
@@ -135,44 +135,52 @@ impl Settings {
         if is_replica(&mut connection).await? {
             return Err(RedisOpenError::new(RedisOpenErrorKind::Replica));
         }
-        let durability = match assumed {
-            Some(durability) => durability,
-            None => self.durability(&mut connection).await?,
-        };
-        if durability < least {
-            return Err(RedisOpenError::new(RedisOpenErrorKind::Weaker));
-        }
+        let durability = self.durability(&mut connection).await?;
         Ok((durability, version.first().is_some_and(|major| *major >= 7)))
     }
 
-    async fn durability(
+    /// How durably the server keeps what it acknowledges, if that will do.
+    pub(super) async fn durability(
         &self,
         connection: &mut MultiplexedConnection,
     ) -> Result<Durability, RedisOpenError> {
-        let mut settings: HashMap<String, String> = HashMap::new();
-        for name in ["append*", "no-append*", "maxmemory*"] {
-            let told = redis::cmd("CONFIG").arg("GET").arg(name).to_owned();
-            match told.query_async::<HashMap<String, String>>(connection).await {
-                Ok(told) => settings.extend(told),
-                Err(error) if error.code().is_some() => {
-                    let kind = RedisOpenErrorKind::Untold;
-                    return Err(RedisOpenError { kind, source: Some(error) });
-                }
-                Err(error) => return Err(error.into()),
-            }
+        let durability = match self.assumed {
+            Some(durability) => durability,
+            None => told_durability(connection).await?,
+        };
+        if durability < self.least {
+            return Err(RedisOpenError::new(RedisOpenErrorKind::Weaker));
         }
-        let is = |name: &str, value: &str| settings.get(name).is_some_and(|is| is == value);
-        if !is("maxmemory-policy", "noeviction") {
-            return Err(RedisOpenError::new(RedisOpenErrorKind::Evicts));
-        }
-        // With another setting, nothing waits for the disk while the log is rewritten.
-        let is_always = is("appendfsync", "always") && is("no-appendfsync-on-rewrite", "no");
-        Ok(match (is("appendonly", "yes"), is_always) {
-            (false, _) => Durability::Volatile,
-            (true, false) => Durability::ProcessCrash,
-            (true, true) => Durability::PowerLoss,
-        })
+        Ok(durability)
     }
+}
+
+async fn told_durability(
+    connection: &mut MultiplexedConnection,
+) -> Result<Durability, RedisOpenError> {
+    let mut settings: HashMap<String, String> = HashMap::new();
+    for name in ["append*", "no-append*", "maxmemory*"] {
+        let told = redis::cmd("CONFIG").arg("GET").arg(name).to_owned();
+        match told.query_async::<HashMap<String, String>>(connection).await {
+            Ok(told) => settings.extend(told),
+            Err(error) if error.code().is_some() => {
+                let kind = RedisOpenErrorKind::Untold;
+                return Err(RedisOpenError { kind, source: Some(error) });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let is = |name: &str, value: &str| settings.get(name).is_some_and(|is| is == value);
+    if !is("maxmemory-policy", "noeviction") {
+        return Err(RedisOpenError::new(RedisOpenErrorKind::Evicts));
+    }
+    // With another setting, nothing waits for the disk while the log is rewritten.
+    let is_always = is("appendfsync", "always") && is("no-appendfsync-on-rewrite", "no");
+    Ok(match (is("appendonly", "yes"), is_always) {
+        (false, _) => Durability::Volatile,
+        (true, false) => Durability::ProcessCrash,
+        (true, true) => Durability::PowerLoss,
+    })
 }
 
 /// Whether the server is a replica: it takes no writes, and what it says may be of long ago.
