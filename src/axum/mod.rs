@@ -3,6 +3,8 @@
 //! - [`Preferences`] is an extractor. It never rejects.
 //! - [`Owner`] is an extractor: the one that a middleware of yours put into the request's
 //!   extensions, else the anonymous one. Only authenticated names belong there.
+//! - [`Head`] is an extractor: the request's head as its client sent it, for all in this crate that
+//!   reads one, such as [`Idempotency::from_request`](crate::store::Idempotency::from_request).
 //! - [`Problem`], [`Created`], [`SeeOther`], [`Accepted`] and [`Outcome`] are responses;
 //!   [`respond::Response`](crate::respond::Response) is one already.
 //! - [`monitor`] are the routes to nest at your base path.
@@ -40,7 +42,7 @@
 use std::convert::Infallible;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, Request};
+use axum::extract::{FromRequestParts, OriginalUri, Request};
 use axum::response::{IntoResponse, Response as AxumResponse};
 use axum::routing::any;
 use http::request::Parts;
@@ -65,6 +67,23 @@ pub fn monitor<S: Clone + Send + Sync + 'static>(operations: &Operations) -> Rou
         async move { monitor.answer(&owner, &request).await }
     });
     Router::new().route("/", answer.clone()).route("/{*path}", answer)
+}
+
+/// The head of a request as its client sent it. From what axum's own extractors give, a nested router has taken its
+/// prefix away.
+#[derive(Debug, Clone)]
+pub struct Head(pub Parts);
+
+impl<S: Sync> FromRequestParts<S> for Head {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let mut head = parts.clone();
+        if let Some(OriginalUri(target)) = parts.extensions.get() {
+            head.uri = target.clone();
+        }
+        Ok(Self(head))
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Preferences {

@@ -13,7 +13,8 @@ impl Idempotency {
     /// checks of the request, for whatever is refused before is not remembered.
     ///
     /// The target is the whole one that the client sent. A nested router of axum leaves its prefix out of what its
-    /// handlers get, so take it from axum's `OriginalUri`: else the same key at `/orders/` and at `/refunds/` is one.
+    /// handlers get, and then the same key at `/orders/` and at `/refunds/` is one. The extractors `Head` of the features
+    /// `axum` and `actix` have the whole.
     ///
     /// ```
     /// use http::{HeaderMap, Method, Uri};

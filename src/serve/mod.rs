@@ -117,7 +117,7 @@ impl Server {
     /// The default of [`max_connections`](Self::max_connections).
     pub const DEFAULT_MAX_CONNECTIONS: usize = 20_000;
     /// The default of [`shutdown_grace`](Self::shutdown_grace).
-    pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+    pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
     /// The smallest [`max_head_bytes`](Self::max_head_bytes).
     const LEAST_HEAD_BYTES: usize = 8 << 10;
@@ -213,7 +213,7 @@ impl Server {
     }
 
     /// How long requests that run may go on once the server is told to stop. The default is
-    /// [30 s](Self::DEFAULT_SHUTDOWN_GRACE).
+    /// [10 s](Self::DEFAULT_SHUTDOWN_GRACE).
     pub fn shutdown_grace(mut self, grace: Duration) -> Self {
         self.bounds.shutdown_grace = grace;
         self

@@ -173,7 +173,7 @@ async fn asynchronous(service: &impl Service, more: &[(&str, &str)]) {
     let seen = if more.is_empty() {
         [StatusCode::OK; 2]
     } else {
-        [StatusCode::NOT_FOUND, StatusCode::UNAUTHORIZED]
+        [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN]
     };
     assert_eq!([stranger.status, nobody.status], seen);
 }

@@ -1,25 +1,36 @@
 //! The image service of `examples/images` on actix-web. What it is told by the environment is in
 //! `images::Settings`.
 
+use std::convert::Infallible;
 use std::error::Error;
+use std::future::Future;
 use std::net::TcpListener;
+use std::pin::Pin;
+use std::time::Duration;
 
 use actix_web::body::MessageBody;
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::middleware::{DefaultHeaders, Next, from_fn};
 use actix_web::web::{self, Bytes, Data, Path, PayloadConfig};
-use actix_web::{App, HttpMessage, HttpServer, ResponseError};
+use actix_web::{App, FromRequest, HttpMessage, HttpRequest, HttpServer, ResponseError};
 use http::StatusCode;
 use images::{Images, MAX_UPLOAD_BYTES, Role, Settings, who_asks};
 use respond_async::actix::{Answer, Head};
 use respond_async::prefer::Preferences;
 use respond_async::{Owner, Problem};
+use tokio::time::timeout;
+
+/// How long the server waits for open requests when the operations have stopped.
+const SHUTDOWN_SECONDS: u64 = 10;
+/// How long a client may take to send an image.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 // All cores, for what goes on after a 202; actix's own threads serve the requests.
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    images::log()?;
     let settings = Settings::from_env()?;
     if settings.role == Role::Worker {
         let images = Images::start(&settings).await?;
@@ -35,7 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         App::new().configure(|app| routes(app, &of_thread)).wrap(from_fn(name_the_client))
     });
     // Signals go to the operations first, and then to the server.
-    let server = server.disable_signals().listen(listener)?;
+    let server = server.disable_signals().shutdown_timeout(SHUTDOWN_SECONDS).listen(listener)?;
     images.say_what_to_try(server.addrs().first().copied());
     let server = server.run();
     let handle = server.handle();
@@ -82,13 +93,31 @@ async fn upload(
     preferences: Preferences,
     owner: Owner,
     Head(head): Head,
-    body: Result<Bytes, actix_web::Error>,
+    Upload(body): Upload,
 ) -> Result<Answer, Problem> {
-    let body = body.map_err(|error| {
-        let status = error.as_response_error().status_code().as_u16();
-        StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST)
-    });
     images.upload(&preferences, owner, &head, body).await.map(Answer)
+}
+
+/// A body that is whole, not too large, and there in time, for which actix itself has no bound.
+struct Upload(Result<Bytes, StatusCode>);
+
+impl FromRequest for Upload {
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Infallible>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let body = Bytes::from_request(request, payload);
+        let status = |error: actix_web::Error| {
+            let status = error.as_response_error().status_code().as_u16();
+            StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST)
+        };
+        Box::pin(async move {
+            let in_time = timeout(UPLOAD_TIMEOUT, body).await;
+            let body =
+                in_time.map_or(Err(StatusCode::REQUEST_TIMEOUT), |body| body.map_err(status));
+            Ok(Self(body))
+        })
+    }
 }
 
 async fn download(images: Data<Images>, id: Path<String>, head: Head) -> Result<Answer, Problem> {

@@ -3,13 +3,13 @@
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, OriginalUri, Path, Request, State};
-use axum::http::request::Parts;
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
 use images::{Images, MAX_UPLOAD_BYTES, who_asks};
+use respond_async::axum::Head;
 use respond_async::header::vary_on_prefer;
 use respond_async::prefer::Preferences;
 use respond_async::{Owner, Problem, respond};
@@ -40,12 +40,9 @@ async fn upload(
     State(images): State<Images>,
     preferences: Preferences,
     owner: Owner,
-    OriginalUri(target): OriginalUri,
-    mut head: Parts,
+    Head(head): Head,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<respond::Response, Problem> {
-    // A nested router leaves its prefix out of the head's.
-    head.uri = target;
     let body = body.map_err(|rejection| rejection.status());
     images.upload(&preferences, owner, &head, body).await
 }

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    images::log()?;
     let settings = Settings::from_env()?;
     if settings.role == Role::Worker {
         let images = Images::start(&settings).await?;

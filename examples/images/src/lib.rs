@@ -37,7 +37,7 @@ use crate::callbacks::Callbacks;
 pub use crate::describe::document;
 pub use crate::pipeline::MAX_UPLOAD_BYTES;
 use crate::pipeline::{EnhanceError, Refusal, Upload};
-pub use crate::settings::{Role, Settings};
+pub use crate::settings::{Role, Settings, log};
 use crate::workshop::Workshop;
 
 const UNSUPPORTED_TYPE: ProblemType = ProblemType::new(

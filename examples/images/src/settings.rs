@@ -9,6 +9,7 @@ use std::{env, fmt, thread};
 use respond_async::Operations;
 use respond_async::operations::JobPolicy;
 use respond_async::store::{OperationStore, SqliteStore};
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::Images;
 use crate::callbacks::Callbacks;
@@ -27,6 +28,18 @@ const LIVE_LIMIT: usize = 256;
 /// the most. One more is answered 503. As many others may wait for a core beside those that have one, and one more is
 /// stored at once: while its client waits for the end its upload stays in memory too, and counts to [`LIVE_LIMIT`].
 pub(crate) const WAITING_LIMIT: usize = 64;
+
+/// Writes to standard error what `tracing` tells of, from the level on that `LOG` names (default `info`: warnings and
+/// errors, with the operation that they are about).
+///
+/// # Errors
+/// If `LOG` is no level.
+pub fn log() -> Result<(), Box<dyn Error>> {
+    let level = env::var("LOG").unwrap_or_else(|_| "info".to_owned());
+    let level: LevelFilter = level.parse().map_err(|_| format!("LOG is {level:?}, no level"))?;
+    tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).init();
+    Ok(())
+}
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -11,12 +11,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{OriginalUri, Path as Segment, Query, Request, State};
+use axum::extract::{Path as Segment, Query, Request, State};
 use axum::http::request::Parts;
 use axum::middleware::{self, Next};
 use axum::routing::get;
 use http::{HeaderMap, StatusCode};
 use respond_async::amqp::{Amqp, Recorder, Requests};
+use respond_async::axum::Head;
 use respond_async::header::vary_on_prefer;
 use respond_async::operation::{IntoOutcome, TraceContext};
 use respond_async::operations::{Job, JobPolicy};
@@ -137,9 +138,7 @@ impl App {
         body: &[u8],
         job: J,
     ) -> Result<Response, Problem> {
-        // A nested router leaves its prefix out of the head's.
-        let target = head.extensions.get().map_or(&head.uri, |OriginalUri(target)| target);
-        let named = Idempotency::from_request(&head.method, target, &head.headers, body)?;
+        let named = Idempotency::from_request(&head.method, &head.uri, &head.headers, body)?;
         let trace = TraceContext::from_headers(&head.headers);
         let kick_off = self.operations.kick_off(preferences).owner(owner).idempotency(named);
         Ok(kick_off.trace(trace).respond(job).await)
@@ -170,7 +169,7 @@ async fn create(
     State(app): State<App>,
     preferences: Preferences,
     owner: Owner,
-    head: Parts,
+    Head(head): Head,
     body: Content,
 ) -> Result<Response, Problem> {
     let body = content(body)?;
@@ -183,7 +182,7 @@ async fn update(
     id: Id,
     preferences: Preferences,
     owner: Owner,
-    head: Parts,
+    Head(head): Head,
     body: Content,
 ) -> Result<Response, Problem> {
     let body = content(body)?;

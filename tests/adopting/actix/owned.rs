@@ -2,7 +2,7 @@ use std::path::Path;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::error::ErrorUnauthorized;
+use actix_web::error::ErrorForbidden;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{HttpMessage, web};
 use respond_async::actix::{Answer, Head};
@@ -37,7 +37,7 @@ async fn authenticate(
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let user = request.headers().get("x-user").and_then(|user| user.to_str().ok());
     let owner = user.and_then(|user| Owner::new(user).ok());
-    let owner = owner.ok_or_else(|| ErrorUnauthorized("Who are you?"))?;
+    let owner = owner.ok_or_else(|| ErrorForbidden("Who are you?"))?;
     request.extensions_mut().insert(owner);
     next.call(request).await
 }

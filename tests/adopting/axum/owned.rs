@@ -2,12 +2,12 @@ use std::path::Path as FilePath;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{OriginalUri, Path, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
-use axum::http::request::Parts;
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::post;
+use respond_async::axum::Head;
 use respond_async::operations::Job;
 use respond_async::prefer::Preferences;
 use respond_async::respond::{Created, Response};
@@ -31,7 +31,7 @@ pub(crate) fn app(database: &FilePath) -> Result<Router, SqliteOpenError> {
 async fn authenticate(mut request: Request, next: Next) -> Result<impl IntoResponse, Problem> {
     let user = request.headers().get("x-user").and_then(|user| user.to_str().ok());
     let owner = user.and_then(|user| Owner::new(user).ok());
-    let owner = owner.ok_or_else(|| Problem::from_status(StatusCode::UNAUTHORIZED))?;
+    let owner = owner.ok_or_else(|| Problem::from_status(StatusCode::FORBIDDEN))?;
     request.extensions_mut().insert(owner);
     Ok(next.run(request).await)
 }
@@ -41,12 +41,10 @@ async fn create(
     prefer: Preferences,
     owner: Owner,
     Path(year): Path<u16>,
-    OriginalUri(target): OriginalUri,
-    head: Parts,
+    Head(head): Head,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    // A nested router leaves its prefix out of the head's.
-    let named = Idempotency::from_request(&head.method, &target, &head.headers, &body)?;
+    let named = Idempotency::from_request(&head.method, &head.uri, &head.headers, &body)?;
     let kick_off = operations.kick_off(&prefer).owner(owner).idempotency(named);
     Ok(kick_off.respond(Write { year }).await)
 }
