@@ -127,9 +127,16 @@ pub async fn c52_a_claim_is_counted_before_a_crash<F: Fixture>(fixture: &F) {
     }
     assert_eq!(found(&*store, only_once).await, claimed);
     assert_eq!(found(&*store, twice).await, also_claimed);
-    assert_eq!(claim(&*other, 10, LONG).await, [], "the leases have not passed");
-    fixture.advance(F::UNIT).await;
-    let next = claim_one(&*other, LONG).await;
+    let mut early = claim(&*other, 10, LONG).await;
+    let next = if early.is_empty() {
+        fixture.advance(F::UNIT).await;
+        claim_one(&*other, LONG).await
+    } else {
+        early.remove(0)
+    };
+    // To kill the processes may have taken longer than that.
+    assert!(Some(next.updated()) >= also_claimed.lease_expires(), "the leases have not passed");
+    assert_eq!(early, [], "no more than one has an attempt left");
     assert_eq!((next.id(), next.attempt(), next.attempts_left()), (twice, 2, 0));
     assert_eq!(claim(&*store, 10, LONG).await, [], "no attempt is left");
     assert_eq!(due(&*store, Due::Settle).await, [only_once]);
