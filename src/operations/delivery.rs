@@ -5,15 +5,14 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde::Serialize;
 
-use super::Operations;
-use crate::operation::{Operation, OperationId, Outcome, Owner, Status};
+use super::follow_up::WEBHOOK;
+use super::run::Signal;
+use super::{Inner, Operations};
+use crate::operation::{Change, Operation, OperationId, Outcome, Owner, Status, TransitionError};
 use crate::problem::{Problem, types};
 use crate::respond::{Response, no_store};
-use crate::store::OperationStore;
+use crate::store::{ApplyError, OperationStore, OperationStoreExt, StoreError};
 use crate::time::Timestamp;
-
-/// The kind of job that tells a change to the operation's [callback](crate::operation::Callback).
-pub(crate) const WEBHOOK: &str = "respond-async.webhook";
 
 /// The state of the delivery of an operation's last change to its callback.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -68,10 +67,7 @@ impl Operations {
         id: OperationId,
     ) -> Result<Option<Delivery>, Problem> {
         let observed = self.get(owner, id).await?;
-        let operation = &observed.operation;
-        let place = self.inner().follow_ups.iter().position(|next| next.kind == WEBHOOK);
-        let (Some(place), Some(_)) = (place, operation.callback()) else { return Ok(None) };
-        let name = self.inner().follower(operation, place);
+        let Some(name) = self.inner().delivery_of(&observed.operation) else { return Ok(None) };
         let store = Arc::clone(&self.inner().store);
         let Some(found) = self.call(async move { store.get(name).await }).await? else {
             return Ok(None);
@@ -90,6 +86,48 @@ impl Operations {
             next_attempt: (job.status() == Status::Pending).then(|| job.available()),
             updated: job.updated(),
         }))
+    }
+}
+
+impl Inner {
+    fn place_of_deliveries(&self) -> Option<usize> {
+        self.follow_ups.iter().position(|next| next.kind == WEBHOOK)
+    }
+
+    /// What the delivery of the operation's last change is called; none if there is no callback.
+    fn delivery_of(&self, operation: &Operation) -> Option<OperationId> {
+        operation.callback()?;
+        self.place_of_deliveries().map(|place| self.follower(operation, place))
+    }
+
+    /// Removes the delivery of that owner's operation, if it has finished: of what is forgotten nobody is told any more.
+    pub(super) async fn forget_delivery(
+        &self,
+        owner: &Owner,
+        id: OperationId,
+    ) -> Result<(), StoreError> {
+        if self.place_of_deliveries().is_none() {
+            return Ok(());
+        }
+        let found = self.store.find(owner, id).await?;
+        let finished = found.filter(|found| found.operation.status().is_finished());
+        let Some(delivery) = finished.and_then(|found| self.delivery_of(&found.operation)) else {
+            return Ok(());
+        };
+        let ended = match self.apply(delivery, Change::Cancel, None).await {
+            Ok(observed) | Err(ApplyError::Refused(TransitionError::Finished, observed)) => {
+                observed
+            }
+            Err(ApplyError::Store(error)) => return Err(error),
+            Err(_) => return Ok(()),
+        };
+        if ended.operation.status().is_finished() {
+            self.store.remove(delivery, ended.operation.version()).await?;
+        } else {
+            // It is being told at this moment, maybe here, and not again.
+            self.runs.send(delivery, Signal::Cancel);
+        }
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -12,6 +13,9 @@ use super::{Inner, telemetry};
 use crate::operation::{NewOperation, Operation, OperationId, Owner};
 use crate::respond::MonitorUrls;
 use crate::store::{OperationStore, OperationStoreExt, Submission};
+
+/// The kind of job that tells a change to the operation's [callback](crate::operation::Callback).
+pub(crate) const WEBHOOK: &str = "respond-async.webhook";
 
 /// The owner of what follows, which nobody who asks is.
 const OWNER: &str = "respond-async:follow-up";
@@ -34,6 +38,12 @@ impl FollowUp {
         let input =
             move |operation: &Operation, urls: &MonitorUrls| job(operation, urls)?.encode().ok();
         Self { kind: J::KIND, input: Arc::new(input) }
+    }
+
+    /// For how long the operation's owner sees how it goes: of a delivery, for as long as the operation itself.
+    fn shown_for(&self, operation: &Operation) -> Duration {
+        let kept = operation.expires().filter(|_| self.kind == WEBHOOK);
+        kept.map_or(Duration::ZERO, |until| until.duration_since(operation.updated()))
     }
 }
 
@@ -64,11 +74,12 @@ impl Inner {
                 return None;
             }
             let policy = job.policy;
+            let usual = policy.retention.unwrap_or(settings.retention);
             let new = NewOperation::new(self.follower(operation, place))
                 .with_kind(job.kind.clone())
                 .with_owner(Owner::of_record(OWNER).ok()?)
                 .with_attempt_limit(policy.attempt_limit)
-                .with_retention(policy.retention.unwrap_or(settings.retention))
+                .with_retention(usual.max(follow_up.shown_for(operation)))
                 .with_deadline(policy.deadline.unwrap_or(settings.deadline));
             Some(Submission::new(new).with_input(input))
         };

@@ -105,11 +105,11 @@ use http::StatusCode;
 pub use builder::OperationsBuilder;
 pub use context::Context;
 #[cfg(feature = "webhook")]
-pub(crate) use delivery::WEBHOOK;
-#[cfg(feature = "webhook")]
 pub use delivery::{Delivery, DeliveryStatus};
 pub(crate) use feed::{Feed, before};
 pub(crate) use follow::Held;
+#[cfg(feature = "webhook")]
+pub(crate) use follow_up::WEBHOOK;
 pub use health::{Health, HealthStatus, WorkerHealth};
 pub use job::{Job, JobInput, JobInputError};
 pub use kick_off::KickOff;
@@ -274,13 +274,18 @@ impl Operations {
         }
     }
 
-    /// Removes a finished operation of that owner, with its outcome.
+    /// Removes a finished operation of that owner, with its outcome and the delivery to its
+    /// [callback](crate::operation::Callback): who was not told by then is not told any more.
     ///
     /// # Errors
     /// As [`get`](Self::get), and a 409 if the operation has not finished.
     pub async fn forget(&self, owner: &Owner, id: OperationId) -> Result<(), Problem> {
-        let (store, who) = (self.store(), owner.clone());
-        let call = async move { Ok(store.forget(&who, id).await) };
+        let (inner, who) = (Arc::clone(self.inner()), owner.clone());
+        let call = async move {
+            #[cfg(feature = "webhook")]
+            inner.forget_delivery(&who, id).await?;
+            Ok(inner.store.forget(&who, id).await)
+        };
         self.call(call).await?.map_err(|error| self.apply_problem(&error, id))
     }
 

@@ -77,10 +77,14 @@ async fn submit(operations: &Operations, callback: Callback, millis: u64) -> Ope
 
 /// How the delivery of its end went, once that is known.
 async fn settled(operations: &Operations, id: OperationId) -> Delivery {
+    settled_of(operations, &owner(), id).await
+}
+
+async fn settled_of(operations: &Operations, owner: &Owner, id: OperationId) -> Delivery {
     for _ in 0..2_000 {
-        let observed = operations.get(&owner(), id).await.unwrap();
+        let observed = operations.get(owner, id).await.unwrap();
         if observed.operation.status().is_finished() {
-            let delivery = operations.delivery(&owner(), id).await.unwrap().unwrap();
+            let delivery = operations.delivery(owner, id).await.unwrap().unwrap();
             if delivery.status != DeliveryStatus::Pending {
                 return delivery;
             }
