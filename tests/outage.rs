@@ -129,6 +129,48 @@ async fn while_the_store_is_away_the_answer_is_503_and_never_a_made_up_404() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_the_store_is_away_nothing_is_canceled_forgotten_or_listed() {
+    let service = service();
+    let monitor = async |seconds| {
+        let accepted = service.post("respond-async", seconds).await;
+        accepted.headers()["location"].to_str().unwrap().to_owned()
+    };
+    let (ended, running) = (monitor(0).await, monitor(3_600).await);
+    sleep(Duration::from_secs(1)).await;
+    let send = async |method: &str, uri: &str, accept: &str| {
+        let request = Request::builder().method(method).uri(uri).header("accept", accept);
+        let answer = service.monitor.answer(&ann(), &request.body(()).unwrap()).await;
+        (answer.status(), answer.headers().contains_key("retry-after"))
+    };
+    let list = "/operations".to_owned();
+    let requests = [
+        ("DELETE", &running, "*/*"),
+        ("DELETE", &ended, "*/*"),
+        ("GET", &format!("{ended}/result"), "*/*"),
+        ("GET", &list, "*/*"),
+        ("GET", &list, "text/event-stream"),
+        ("GET", &running, "text/event-stream"),
+    ];
+    for (mode, longest) in [(Mode::Refusing, 0), (Mode::Silent, 2)] {
+        for (method, uri, accept) in requests {
+            service.switch.set(mode);
+            let start = Instant::now();
+            let answer = send(method, uri, accept).await;
+            assert_eq!(answer, (StatusCode::SERVICE_UNAVAILABLE, true), "{method} {uri} {accept}");
+            assert_eq!(start.elapsed().as_secs(), longest, "{method} {uri} {accept}");
+            service.switch.set(Mode::Well);
+        }
+        let canceled = async |uri: &str| {
+            let id = uri.rsplit('/').next().unwrap().parse().unwrap();
+            let found = service.store.get(id).await.unwrap().unwrap().operation;
+            (found.is_cancel_requested(), found.status())
+        };
+        assert_eq!(canceled(&running).await, (false, Status::Running));
+        assert_eq!(canceled(&ended).await, (false, Status::Succeeded));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_ends_during_an_outage_is_recorded_after_it() {
     for mode in [Mode::Refusing, Mode::Silent] {
         let service = service();

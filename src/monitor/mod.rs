@@ -101,6 +101,7 @@ use crate::operations::{Held, Operations, polled};
 use crate::prefer::Preferences;
 use crate::problem::{Problem, types};
 use crate::respond::{Event, ListView, OperationView, Response, SeeOther, no_store, problem_page};
+use crate::store::ListQuery;
 
 /// After how long the page of a list is asked for anew where scripts do not run.
 const LIST_REFRESH: Duration = Duration::from_secs(10);
@@ -388,6 +389,8 @@ impl Monitor {
         }
         let query = query::parse(asked.uri.query().unwrap_or_default())?;
         if asked.form == Form::Events {
+            // So that a client hears of a store that is away before a stream has begun.
+            self.operations.list(owner, ListQuery::default().with_limit(1)).await?;
             return Ok(self.list_events(query, asked));
         }
         let page = self.operations.list(owner, query.clone()).await?;

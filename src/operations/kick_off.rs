@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -25,6 +25,10 @@ use crate::prefer::{PREFERENCE_APPLIED, PreferenceApplied, Preferences};
 use crate::problem::{Problem, types};
 use crate::respond::{OperationView, Response, report};
 use crate::store::{Idempotency, Observed, Submission};
+
+/// After how long an operation that is to leave no trace is removed again, if it could not be.
+const LEAVE_AGAIN: [Duration; 3] =
+    [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(16)];
 
 /// One request that is about to begin work: who asks, and how the route wants it answered.
 ///
@@ -207,20 +211,25 @@ impl<'a> KickOff<'a> {
     ///
     /// # Cancel safety
     /// If it is dropped, the job may have been stored or not.
-    pub async fn submit<J: Job>(mut self, job: J) -> Result<Observed, Problem> {
+    pub async fn submit<J: Job>(self, job: J) -> Result<Observed, Problem> {
+        let inner = self.operations.inner();
+        let accepted = accept(inner, self.submission(&job)?).await;
+        accepted.map(|(observed, _)| observed).inspect_err(telemetry::rejected)
+    }
+
+    /// What [`submit`](Self::submit) stores, with the limits, the deadline and the attempts that the job's policy and the
+    /// builder give it: for a store that accepts it together with what is yours, as
+    /// [`PostgresStore::accept_in`](crate::store::PostgresStore::accept_in) does. What becomes of it there,
+    /// [`Operations::accepted`] is told.
+    ///
+    /// # Errors
+    /// The problem that a client would be answered with.
+    pub fn submission<J: Job>(mut self, job: &J) -> Result<Submission, Problem> {
         self.mode()?;
         let registered = self.registered::<J>()?;
-        let input = encode(&job)?;
+        let input = encode(job)?;
         let id = self.new_id()?;
-        let submission = self.submission(id, Some((&registered, input)));
-        match self.store(submission).await {
-            Answer::Accepted(observed) | Answer::Existing(observed) => Ok(observed),
-            Answer::Refused(problem) => {
-                telemetry::rejected(&problem);
-                Err(problem)
-            }
-            Answer::Ready(_) => Err(Problem::new(types::INTERNAL)),
-        }
+        Ok(self.describe(id, Some((&registered, input))))
     }
 
     async fn respond_job<J: Job>(self, job: J) -> Result<Response, Problem> {
@@ -287,7 +296,7 @@ impl<'a> KickOff<'a> {
         let is_named = self.idempotency.is_some();
         let id = self.new_id()?;
         let trace = self.trace.clone();
-        let submission = self.submission(id, job.as_ref().map(|(job, input)| (job, input.clone())));
+        let submission = self.describe(id, job.as_ref().map(|(job, input)| (job, input.clone())));
         let job = job.map(|(job, _)| job);
         let admitted = self.admit(mode, job.as_deref(), &submission);
         // Another process may be done with it in time as well.
@@ -406,11 +415,19 @@ impl<'a> KickOff<'a> {
     }
 
     /// Removes an operation whose client has its answer, and has not been told of it. Nobody waits for that; if
-    /// it fails, the operation goes when it expires.
+    /// it fails again and again, or the process ends, the operation goes when it expires.
     fn leave_nothing(&self, observed: &Observed) {
         let store = Arc::clone(&self.operations.inner().store);
         let (id, version) = (observed.operation.id(), observed.operation.version());
-        self.operations.inner().runtime.spawn(async move { store.remove(id, version).await });
+        self.operations.inner().runtime.spawn(async move {
+            for pause in LEAVE_AGAIN {
+                if store.remove(id, version).await.is_ok() {
+                    return;
+                }
+                sleep(pause).await;
+            }
+            let _ = store.remove(id, version).await;
+        });
     }
 
     fn new_id(&self) -> Result<OperationId, Problem> {
@@ -421,11 +438,7 @@ impl<'a> KickOff<'a> {
         OperationId::generate(inner.clock.now()).map_err(|_| unavailable())
     }
 
-    fn submission(
-        &mut self,
-        id: OperationId,
-        job: Option<(&Arc<Registered>, Bytes)>,
-    ) -> Submission {
+    fn describe(&mut self, id: OperationId, job: Option<(&Arc<Registered>, Bytes)>) -> Submission {
         let settings = &self.operations.inner().settings;
         let policy = job.as_ref().map(|(job, _)| job.policy);
         let bounded = |wanted: Duration| settings.retention_bounds.bound(wanted);
@@ -448,6 +461,8 @@ impl<'a> KickOff<'a> {
         let mut submission = Submission::new(operation);
         submission.input = job.map(|(_, input)| input);
         submission.idempotency = self.idempotency.take();
+        submission.limits.total = Some(settings.live_limit);
+        submission.limits.owner = settings.owner_limit;
         submission
     }
 

@@ -134,7 +134,8 @@ use crate::prefer::Preferences;
 use crate::problem::{Problem, types};
 use crate::respond::{MonitorUrls, Response};
 use crate::store::{
-    ApplyError, ListQuery, Observed, OperationStore, OperationStoreExt, Page, StoreError,
+    Acceptance, ApplyError, ListQuery, Observed, OperationStore, OperationStoreExt, Page,
+    StoreError,
 };
 
 /// How long after its grace a shutdown waits for interrupted work to be recorded.
@@ -204,6 +205,25 @@ impl Operations {
     /// Begins to answer a request that says more than its preferences.
     pub fn kick_off<'a>(&'a self, preferences: &'a Preferences) -> KickOff<'a> {
         KickOff::new(self, preferences)
+    }
+
+    /// Takes note of what became of a [submission](KickOff::submission) of such a job that a store took in a transaction
+    /// of the caller's. Call it after the commit, also if nothing was accepted: it wakes the workers of this process,
+    /// tells who follows acceptances, and gives the operation, be it new or of an earlier request.
+    ///
+    /// # Errors
+    /// The problem that a client would be answered with:
+    /// [`KEY_REUSED`](types::KEY_REUSED), [`TOO_MANY_OPERATIONS`](types::TOO_MANY_OPERATIONS) or
+    /// [`OVERLOADED`](types::OVERLOADED).
+    pub fn accepted<J: Job>(&self, acceptance: Acceptance) -> Result<Observed, Problem> {
+        let inner = self.inner();
+        if let Acceptance::Created(observed) = &acceptance {
+            inner.accepted(&observed.operation, Some(&observed.operation));
+        }
+        // Whoever was refused comes again at a time of its own.
+        let id = OperationId::generate(inner.clock.now()).map_err(|_| unavailable())?;
+        let kind = inner.jobs.get(J::KIND).map(|job| job.kind.clone()).unwrap_or_default();
+        inner.became(acceptance, id, &kind).map(|(observed, _)| observed)
     }
 
     /// Reads an operation of that owner.

@@ -18,7 +18,7 @@ use super::calls::{Detached, store_problem, unavailable};
 use super::job::{Registered, Work, without_panic};
 use super::run::{Run, Signal};
 use super::{Inner, pace, telemetry};
-use crate::operation::{Change, IntoOutcome, Kind, OperationId, Outcome};
+use crate::operation::{Change, IntoOutcome, Kind, Operation, OperationId, Outcome};
 use crate::problem::{Problem, types};
 use crate::store::{
     self, Full, Observed, OperationStore, OperationStoreExt, StoreError, StoreErrorKind, Submission,
@@ -285,6 +285,35 @@ struct Refusal {
 }
 
 impl Inner {
+    /// Tells of a new operation, as it was accepted, and wakes who may do it. `asked` is for those who follow it.
+    pub(super) fn accepted(&self, operation: &Operation, asked: Option<&Operation>) {
+        telemetry::accepted(operation);
+        if let Some(asked) = asked {
+            self.follow_acceptance(asked);
+        }
+        let is_held = operation.lease_expires().is_some();
+        if let Some(job) = self.jobs.get(operation.kind().as_str()).filter(|_| !is_held) {
+            job.wake.notify_one();
+        }
+    }
+
+    /// The operation that the store has for what was submitted with that id and kind, and whether it is new.
+    pub(super) fn became(
+        &self,
+        acceptance: store::Acceptance,
+        id: OperationId,
+        kind: &Kind,
+    ) -> Result<(Observed, bool), Problem> {
+        let full = match acceptance {
+            store::Acceptance::Created(observed) => return Ok((observed, true)),
+            store::Acceptance::Existing(observed) => return Ok((observed, false)),
+            store::Acceptance::KeyReused => return Err(Problem::new(types::KEY_REUSED)),
+            store::Acceptance::Full(Full::Owner) => types::TOO_MANY_OPERATIONS,
+            store::Acceptance::Full(Full::Total) => types::OVERLOADED,
+        };
+        Err(Problem::new(full).with_retry_after(self.overloaded(id, kind)))
+    }
+
     /// Looks for an operation whose acceptance got no clear answer, less and less often, for as long as a lease: the
     /// store may have it, and then it is this process's to do.
     async fn find_doubtful(&self, id: OperationId) -> Option<Observed> {
@@ -311,10 +340,6 @@ struct Accepting {
 
 impl Accepting {
     async fn begin(inner: &Arc<Inner>, submission: Submission) -> Self {
-        let total = submission.limits.total.unwrap_or(inner.settings.live_limit);
-        let mut limits = submission.limits.with_total(total);
-        limits.owner = inner.settings.owner_limit;
-        let submission = submission.with_limits(limits);
         let here = Arc::clone(inner);
         let (id, kind) = (submission.operation.id(), submission.operation.kind().clone());
         let asked = (!inner.follow_ups.is_empty()).then(|| submission.operation.clone());
@@ -329,16 +354,9 @@ impl Accepting {
             };
             // What comes of it comes also if its client hangs up.
             if let Ok(store::Acceptance::Created(observed)) = &accepted {
-                let operation = &observed.operation;
-                telemetry::accepted(operation);
-                if let Some(asked) = asked {
-                    // If its answer got lost, it may be further by now.
-                    here.follow_acceptance(&asked.accept(operation.created()));
-                }
-                let is_held = operation.lease_expires().is_some();
-                if let Some(job) = here.jobs.get(operation.kind().as_str()).filter(|_| !is_held) {
-                    job.wake.notify_one();
-                }
+                // If its answer got lost, it may be further by now.
+                let asked = asked.map(|asked| asked.accept(observed.operation.created()));
+                here.accepted(&observed.operation, asked.as_ref());
             }
             accepted
         };
@@ -356,19 +374,10 @@ impl Accepting {
             telemetry::store_failed(None, None);
             return None;
         };
-        let refused = |problem| Err(Refusal { problem, is_away: false });
         Some(match answer {
-            Ok(store::Acceptance::Created(observed)) => Ok((observed, true)),
-            Ok(store::Acceptance::Existing(observed)) => Ok((observed, false)),
-            Ok(store::Acceptance::Full(full)) => {
-                let problem = match full {
-                    Full::Owner => types::TOO_MANY_OPERATIONS,
-                    Full::Total => types::OVERLOADED,
-                };
-                let delay = inner.overloaded(self.id, &self.kind);
-                refused(Problem::new(problem).with_retry_after(delay))
-            }
-            Ok(store::Acceptance::KeyReused) => refused(Problem::new(types::KEY_REUSED)),
+            Ok(acceptance) => inner
+                .became(acceptance, self.id, &self.kind)
+                .map_err(|problem| Refusal { problem, is_away: false }),
             Err(error) => {
                 telemetry::store_failed(None, Some(&error));
                 let is_away = error.is_retryable();

@@ -2,10 +2,16 @@
 
 use std::future::poll_fn;
 
+use respond_async::operations::{Job, JobPolicy};
+use respond_async::prefer::Preferences;
+use respond_async::problem::types;
+use respond_async::respond::Created;
 use respond_async::store::{
     Acceptance, ClaimRequest, Fingerprint, Hint, Hints, Idempotency, IdempotencyKey,
     OperationStoreExt, Submission,
 };
+use respond_async::{Operations, Owner, Status};
+use serde::{Deserialize, Serialize};
 
 use super::on_server::new;
 use super::*;
@@ -61,6 +67,58 @@ async fn a_service_commits_its_own_rows_and_the_work_together() {
     let other = Submission::new(new()).with_idempotency(key(2));
     assert_eq!(store.accept_in(&transaction, other).await.unwrap(), Acceptance::KeyReused);
     transaction.commit().await.unwrap();
+}
+
+#[derive(Serialize, Deserialize)]
+struct Ship {
+    order: u32,
+}
+
+impl Job for Ship {
+    const KIND: &'static str = "orders.ship";
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn what_is_accepted_in_a_transaction_keeps_to_its_policy() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let place = InSchema::<PostgresStore>::at(apart().await);
+    let store = place.open().await;
+    let policy = JobPolicy::new().never_twice().with_deadline(DAY).with_retention(3 * DAY);
+    let operations = Operations::builder(store.clone())
+        .live_limit(1)
+        .poll_interval(DAY)
+        .job_with(policy, async |ship: Ship, _| Created::at(format!("/orders/{}", ship.order)))
+        .start();
+    let none = Preferences::default();
+    let ship = || operations.kick_off(&none).submission(&Ship { order: 17 }).unwrap();
+    let mut client = client(&place.server).await;
+    let transaction = client.transaction().await.unwrap();
+    let accepted = store.accept_in(&transaction, ship()).await.unwrap();
+    let full = store.accept_in(&transaction, ship()).await.unwrap();
+    transaction.commit().await.unwrap();
+
+    let accepted = operations.accepted::<Ship>(accepted).unwrap();
+    let operation = &accepted.operation;
+    assert_eq!(operation.attempt_limit(), 1);
+    assert_eq!(operation.deadline(), Some(operation.created() + DAY));
+    let refused = operations.accepted::<Ship>(full).unwrap_err();
+    assert!(refused.is(types::OVERLOADED) && refused.retry_after().is_some(), "{refused}");
+    // The workers were told, a day before they would look.
+    let finished = async {
+        loop {
+            let now = store.get(operation.id()).await.unwrap().unwrap();
+            if now.operation.status().is_finished() {
+                return now;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let now = tokio::time::timeout(Duration::from_secs(20), finished).await.unwrap();
+    assert_eq!(now.operation.status(), Status::Succeeded);
+    assert_eq!(now.operation.expires(), Some(now.operation.updated() + 3 * DAY));
+    let (_, outcome) = operations.outcome(&Owner::anonymous(), operation.id()).await.unwrap();
+    assert_eq!(outcome.unwrap().headers["location"], "/orders/17");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 
-use respond_async::OperationId;
-use respond_async::operation::NewOperation;
+use respond_async::operation::{Change, NewOperation};
 use respond_async::store::{
-    Acceptance, Limits, PostgresOpenError, PostgresOpenErrorKind, Submission,
+    Acceptance, ClaimRequest, Fingerprint, Idempotency, IdempotencyKey, Limits, OperationStoreExt,
+    PostgresOpenError, PostgresOpenErrorKind, Submission,
 };
 use respond_async::time::{Clock, SystemClock};
+use respond_async::{OperationId, Outcome, Owner};
 
 use super::*;
 use servers::Server;
@@ -70,16 +71,52 @@ async fn a_pooler_that_would_make_it_deaf_is_refused() {
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run ./tests/all"]
 async fn migrations_can_be_run_by_hand() {
-    let place = InSchema::<PostgresStore>::empty().await;
-    let url = servers::shared("POSTGRES_URL");
-    let builder = PostgresStore::builder(&url).unwrap().schema(&place.schema).migrate(false);
+    let server = Server::start(Sort::Postgres);
+    let ours = client(&server.url()).await;
+    ours.batch_execute("CREATE ROLE service LOGIN").await.unwrap();
+    let url = server.url().replace("postgres@", "service@");
+    let builder = PostgresStore::builder(&url).unwrap().migrate(false);
     assert_eq!(kind(builder.clone().open().await), PostgresOpenErrorKind::NotMigrated);
-    let script = PostgresStore::migrations(&place.schema);
-    client(&url).await.batch_execute(&script).await.unwrap();
+    ours.batch_execute(&PostgresStore::migrations("respond_async", 0)).await.unwrap();
+    let version = ours.query_one("SELECT version FROM respond_async.schema_version", &[]).await;
+    let version = usize::try_from(version.unwrap().get::<_, i32>(0)).unwrap();
+    assert_eq!(PostgresStore::migrations("respond_async", version), "");
+    assert_eq!(kind(builder.clone().open().await), PostgresOpenErrorKind::NotAllowed);
+
+    // The rights that the page names are enough for all that becomes of an operation.
+    let page = include_str!("../../docs/stores.md");
+    let (_, grants) = page.split_once("```sql\n").unwrap();
+    ours.batch_execute(grants.split_once("```").unwrap().0).await.unwrap();
     let store = builder.open().await.unwrap();
-    let id = OperationId::generate(SystemClock.now()).unwrap();
-    store.accept(Submission::new(NewOperation::new(id))).await.unwrap();
-    assert!(store.get(id).await.unwrap().is_some());
+    is_heard(&store).await;
+    let submission = || {
+        let new = super::on_server::new().with_owner(Owner::new("ann").unwrap());
+        Submission::new(new.with_retention(Duration::ZERO))
+            .with_input("work")
+            .with_limits(Limits::default().with_total(5).with_owner(5))
+            .with_idempotency(Idempotency {
+                scope: "POST /".into(),
+                key: IdempotencyKey::new("k").unwrap(),
+                fingerprint: Fingerprint([1; 32]),
+            })
+    };
+    let accepted = store.submit(submission()).await.unwrap();
+    assert!(matches!(accepted, Acceptance::Created(_)), "{accepted:?}");
+    let again = store.submit(submission()).await.unwrap();
+    assert!(matches!(again, Acceptance::Existing(_)), "{again:?}");
+    let claimed = store.claim(&ClaimRequest::new(9, Duration::from_secs(60))).await.unwrap();
+    let id = claimed[0].operation.id();
+    assert_eq!(store.input(id).await.unwrap().unwrap(), "work");
+    let outcome = Outcome::default();
+    let end = Change::Succeed { attempt: 1, head: outcome.head() };
+    store
+        .apply_with(id, end, Some(outcome), |_| vec![Submission::new(super::on_server::new())])
+        .await
+        .unwrap();
+    store.outcome(id).await.unwrap();
+    while store.purge(9).await.unwrap() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]

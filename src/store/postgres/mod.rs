@@ -139,11 +139,14 @@ impl PostgresStore {
         Ok(PostgresStoreBuilder::new(config))
     }
 
-    /// The SQL that makes the tables in that schema, for those who run migrations themselves. It is to
+    /// The SQL that brings the tables in that schema up to date, for those who run migrations themselves. It is to
     /// be run once, in one transaction; then open the store with
     /// [`migrate(false)`](PostgresStoreBuilder::migrate).
-    pub fn migrations(schema: &str) -> String {
-        sql::migrations(schema, 0).concat()
+    ///
+    /// `from` is the version that the tables have: 0 if there are none, else what the schema's table `schema_version`
+    /// says. The text is empty if that is this crate's version or a newer one.
+    pub fn migrations(schema: &str, from: usize) -> String {
+        sql::migrations(schema, from).concat()
     }
 
     /// Accepts an operation within a transaction of the caller's, so that a service commits its own rows
@@ -153,6 +156,53 @@ impl PostgresStore {
     /// [Limits](crate::store::Limits) are judged by what is committed, so several transactions at once may
     /// pass one together. Nobody is told of it: after the commit call [`wake`](Self::wake), or a worker
     /// finds it with its next look.
+    ///
+    /// Have the submission made by [`KickOff::submission`](crate::operations::KickOff::submission): it has the limits,
+    /// the deadline and the attempts that the job's policy says, which one that you make yourself has not.
+    ///
+    /// ```no_run
+    /// use respond_async::operations::Job;
+    /// use respond_async::prefer::Preferences;
+    /// use respond_async::respond::{OperationView, Response};
+    /// use respond_async::store::PostgresStore;
+    /// use respond_async::{Operations, Problem};
+    /// # use respond_async::problem::types;
+    /// # use respond_async::store::{StoreError, tokio_postgres};
+    /// # use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Ship {
+    ///     order: i64,
+    /// }
+    ///
+    /// impl Job for Ship {
+    ///     const KIND: &'static str = "orders.ship";
+    /// }
+    ///
+    /// async fn order(
+    ///     operations: &Operations,
+    ///     store: PostgresStore, // a clone of the one that the operations have
+    ///     client: &mut tokio_postgres::Client,
+    ///     preferences: &Preferences,
+    /// ) -> Result<Response, Error> {
+    ///     let transaction = client.transaction().await?;
+    ///     let row = transaction.query_one("INSERT INTO orders DEFAULT VALUES RETURNING id", &[]).await?;
+    ///     let submission = operations.kick_off(preferences).submission(&Ship { order: row.get(0) })?;
+    ///     let accepted = store.accept_in(&transaction, submission).await?;
+    ///     transaction.commit().await?;
+    ///     store.wake();
+    ///     let observed = operations.accepted::<Ship>(accepted)?;
+    ///     let view = OperationView::new(&observed.operation, observed.now, operations.urls());
+    ///     Ok(view.retry_after(operations.retry_after(&observed)).accepted(preferences))
+    /// }
+    /// # struct Error;
+    /// # impl From<tokio_postgres::Error> for Error { fn from(_: tokio_postgres::Error) -> Self { Self } }
+    /// # impl From<StoreError> for Error { fn from(_: StoreError) -> Self { Self } }
+    /// # impl From<Problem> for Error { fn from(_: Problem) -> Self { Self } }
+    /// ```
+    ///
+    /// What became of it is known before the commit: roll back, if [`Acceptance::Existing`] says that an earlier
+    /// request under the same key has made the row already.
     ///
     /// Commit soon. Until then whatever is accepted or ends for the same owner waits, and fails after a quarter
     /// of the [call timeout](PostgresStoreBuilder::call_timeout) or somewhat more, and so do acceptances with
