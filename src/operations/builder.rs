@@ -9,10 +9,10 @@ use super::job::{Job, Registration};
 use super::policy::JobPolicy;
 use super::settings::{RetentionBounds, Settings};
 use super::telemetry::{RunInfo, RunSpan};
-use super::{Operations, sweep, worker};
+use super::{Operations, sweep, telemetry, worker};
 use crate::operation::{IntoOutcome, NewOperation, Operation};
 use crate::respond::MonitorUrls;
-use crate::store::OperationStore;
+use crate::store::{Capabilities, OperationStore};
 use crate::time::{Clock, SystemClock};
 
 /// Sets what an [`Operations`] may do, and starts it. Each bound has a name and a default.
@@ -443,7 +443,7 @@ impl OperationsBuilder {
     /// Outside a tokio runtime, or if a [job](Self::job) cannot be registered.
     #[must_use = "its workers end with its last clone"]
     pub fn start(mut self) -> Operations {
-        let max_body = self.store.capabilities().max_body_bytes;
+        let Capabilities { durability, max_body_bytes: max_body, .. } = self.store.capabilities();
         self.settings.max_outcome_bytes = self.settings.max_outcome_bytes.min(max_body);
         self.settings.keep_within_reach();
         // An id that is not known may be that of an operation that has expired if it is older than this. What
@@ -460,7 +460,8 @@ impl OperationsBuilder {
         }
         let Self { store, settings, clock, jobs, follow_ups } = self;
         #[cfg(feature = "metrics")]
-        super::telemetry::describe();
+        telemetry::describe();
+        telemetry::started(durability);
         let operations = Operations::of(Inner::new(store, settings, clock, &jobs, follow_ups));
         sweep::spawn(&operations);
         worker::spawn(&operations);

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::field::Empty;
-use tracing::{Span, debug, error, info_span, trace, warn};
+use tracing::{Span, debug, error, info, info_span, trace, warn};
 
 use crate::operation::{Kind, Operation, OperationId, TraceContext};
 use crate::problem::Problem;
-use crate::store::StoreError;
+use crate::store::{Durability, StoreError};
 
 /// The field of a run's span that its end is written to.
 const STATUS: &str = "operation.status";
@@ -101,6 +101,11 @@ pub(super) fn accepted(operation: &Operation) {
     #[cfg(feature = "metrics")]
     metrics::counter!("respond_async_accepted_total", "kind" => label(operation.kind()))
         .increment(1);
+}
+
+/// Operations begin, on a store of which that much survives.
+pub(super) fn started(durability: Durability) {
+    info!(target: "respond_async", durability = durability.as_str(), "started");
 }
 
 /// A request was refused by this crate, not by its handler.

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 
 use respond_async::operation::{Change, NewOperation};
 use respond_async::store::{
-    Acceptance, ClaimRequest, Fingerprint, Idempotency, IdempotencyKey, Limits, OperationStoreExt,
-    PostgresOpenError, PostgresOpenErrorKind, Submission,
+    Acceptance, ClaimRequest, Durability, Fingerprint, Idempotency, IdempotencyKey, Limits,
+    OperationStoreExt, PostgresOpenError, PostgresOpenErrorKind, Submission,
 };
 use respond_async::time::{Clock, SystemClock};
 use respond_async::{OperationId, Outcome, Owner};
@@ -117,6 +117,39 @@ async fn migrations_can_be_run_by_hand() {
     while store.purge(9).await.unwrap() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Whatever the role or the database is set to, an acknowledgement waits for the disk; whether that itself waits is the
+/// server's setting, and told.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run ./tests/all"]
+async fn what_a_commit_waits_for_is_seen_to_and_told() {
+    let server = Server::start(Sort::Postgres);
+    let ours = client(&server.url()).await;
+    ours.batch_execute("ALTER ROLE postgres SET synchronous_commit = off").await.unwrap();
+    let store = PostgresStore::open(&server.url()).await.unwrap();
+    assert_eq!(store.capabilities().durability, Durability::PowerLoss);
+    ours.batch_execute(
+        "CREATE TABLE waits (for_what text);
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN INSERT INTO waits VALUES (current_setting('synchronous_commit')); RETURN NULL; END$$;
+        CREATE TRIGGER note AFTER INSERT OR UPDATE ON respond_async.operations
+            FOR EACH ROW EXECUTE FUNCTION note()",
+    )
+    .await
+    .unwrap();
+    store.accept(Submission::new(super::on_server::new())).await.unwrap();
+    store.claim(&ClaimRequest::new(1, Duration::from_secs(60))).await.unwrap();
+    let waits = ours.query("SELECT for_what FROM waits", &[]).await.unwrap();
+    assert_eq!(waits.iter().map(|row| row.get(0)).collect::<Vec<String>>(), ["on", "on"]);
+
+    ours.batch_execute("ALTER SYSTEM SET fsync = off").await.unwrap();
+    ours.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    while ours.query_one("SHOW fsync", &[]).await.unwrap().get::<_, &str>(0) == "on" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let store = PostgresStore::open(&server.url()).await.unwrap();
+    assert_eq!(store.capabilities().durability, Durability::ProcessCrash);
 }
 
 #[tokio::test]

@@ -137,12 +137,13 @@ async fn a_request_leads_to_its_acceptance_and_its_run() {
     let warned = "the attempt failed, and another follows";
     assert_eq!(
         notes.events(),
-        ["accepted", "begun", "ended", warned, "begun", "ended", "finished"]
+        ["started", "accepted", "begun", "ended", warned, "begun", "ended", "finished"]
     );
     let events = notes.events.lock().unwrap();
-    assert!(events[1..].iter().all(|told| told.parent.as_deref() == Some("operation.run")));
-    let delay: f64 = events[3].fields["delay_seconds"].parse().unwrap();
-    assert_eq!(events[3].fields["status"], "502");
+    assert_eq!(events[0].fields["durability"], "volatile");
+    assert!(events[2..].iter().all(|told| told.parent.as_deref() == Some("operation.run")));
+    let delay: f64 = events[4].fields["delay_seconds"].parse().unwrap();
+    assert_eq!(events[4].fields["status"], "502");
     assert!(delay > 0.0 && delay <= 1.0);
 }
 
@@ -161,8 +162,8 @@ async fn what_runs_for_who_waits_is_the_requests_child() {
     assert!(runs.iter().all(|run| run.parent.as_deref() == Some("request")));
     assert_eq!(runs[2].fields.get("operation.status").unwrap(), "succeeded");
     let events = notes.events();
-    let both = ["answered in time", "answered in time", "the handler panicked"];
-    assert_eq!(events[..3], both);
+    let all = ["started", "answered in time", "answered in time", "the handler panicked"];
+    assert_eq!(events[..4], all);
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,7 +172,7 @@ async fn a_store_that_is_away_is_told_by_who_needs_it() {
     let store = Flaky::new();
     let operations = builder(&store).start();
     sleep(Duration::from_secs(2)).await;
-    assert!(notes.events().is_empty());
+    assert_eq!(notes.events(), ["started"]);
     store.set_away(true);
     operations.respond(&prefer("respond-async"), Work::Succeed).await;
     sleep(Duration::from_secs(2)).await;
