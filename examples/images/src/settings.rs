@@ -36,7 +36,9 @@ pub(crate) const WAITING_LIMIT: usize = 64;
 /// If `LOG` is no level.
 pub fn log() -> Result<(), Box<dyn Error>> {
     let level = env::var("LOG").unwrap_or_else(|_| "info".to_owned());
-    let level: LevelFilter = level.parse().map_err(|_| format!("LOG is {level:?}, no level"))?;
+    let level: LevelFilter = level
+        .parse()
+        .map_err(|_| format!("LOG is {level:?}, not error, warn, info, debug, trace or off"))?;
     tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).init();
     Ok(())
 }
