@@ -154,8 +154,14 @@ impl Server {
     pub(crate) fn pause(&self, pause: bool) {
         let Some(child) = &self.child else { return };
         let name = if pause { "-STOP" } else { "-CONT" };
-        for id in children(child.id()).into_iter().chain([child.id()]) {
-            signal(name, id);
+        let mut all = children(child.id());
+        all.push(child.id());
+        for id in &all {
+            signal(name, *id);
+        }
+        if pause {
+            // On a busy machine a thread may go on for a while.
+            eventually("a server does not stand still", || all.iter().all(|id| is_stopped(*id)));
         }
     }
 
@@ -210,6 +216,16 @@ fn children(parent: u32) -> Vec<u32> {
     let path = format!("/proc/{parent}/task/{parent}/children");
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.split_whitespace().filter_map(|id| id.parse().ok()).collect()
+}
+
+/// Whether all threads of a process are stopped.
+fn is_stopped(id: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{id}/task")) else { return true };
+    threads.filter_map(Result::ok).all(|thread| {
+        // One that has just ended has no state.
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with(['T', 'Z', 'X']))
+    })
 }
 
 /// A port that nobody listens on.
