@@ -14,6 +14,7 @@ use super::consumer::{Handler, SIGN_OF_LIFE, Settings, Shared, consume};
 use super::publisher::Publisher;
 use crate::operation::{IntoOutcome, Kind};
 use crate::operations::{Context, Job, RunInfo, RunSpan};
+use crate::time::keep_within_reach;
 
 /// Does the jobs that come from the queues of their kinds, until it is dropped.
 #[derive(Debug)]
@@ -114,9 +115,10 @@ impl WorkerBuilder {
     }
 
     /// How often one job's progress is told at the most. What is reported in between is merged: the last report
-    /// counts. The default is [1 s](Self::DEFAULT_PROGRESS_INTERVAL).
+    /// counts. It is at most the time of a [sign of life](Worker::SIGN_OF_LIFE). The default is
+    /// [1 s](Self::DEFAULT_PROGRESS_INTERVAL).
     pub fn progress_interval(mut self, interval: Duration) -> Self {
-        self.settings.progress_interval = interval;
+        self.settings.progress_interval = interval.min(SIGN_OF_LIFE);
         self
     }
 
@@ -124,6 +126,7 @@ impl WorkerBuilder {
     /// [10 s](Self::DEFAULT_CANCEL_GRACE).
     pub fn cancel_grace(mut self, grace: Duration) -> Self {
         self.settings.cancel_grace = grace;
+        keep_within_reach([&mut self.settings.cancel_grace]);
         self
     }
 

@@ -63,9 +63,14 @@ pub enum Change {
         error: Problem,
     },
     /// The holder gives the operation back, so that another can claim it at once. The first time
-    /// this does not count as an attempt: so where only one attempt is allowed, do so only before the work has
-    /// begun, else it runs twice.
+    /// this does not count as an attempt: so where only one attempt is allowed, the work would run twice. What has not
+    /// begun is given back by [`Unclaim`](Self::Unclaim).
     Release {
+        /// The attempt that it holds.
+        attempt: u32,
+    },
+    /// The holder gives the operation back, and has not begun: the attempt does not count, however often that happens.
+    Unclaim {
         /// The attempt that it holds.
         attempt: u32,
     },
@@ -98,6 +103,7 @@ impl Change {
             | Self::Fail { attempt, .. }
             | Self::Retry { attempt, .. }
             | Self::Release { attempt }
+            | Self::Unclaim { attempt }
             | Self::ConfirmCancel { attempt } => Some(*attempt),
             Self::Claim { .. } | Self::Cancel | Self::Complete { .. } | Self::Settle => None,
         }
@@ -174,7 +180,8 @@ impl Operation {
                 Ok(self.fail(error.clone(), now))
             }
             Change::Retry { delay, error, .. } => Ok(self.retry(*delay, error, now)),
-            Change::Release { .. } => Ok(self.release(now)),
+            Change::Release { .. } => Ok(self.release(!self.0.released, true, now)),
+            Change::Unclaim { .. } => Ok(self.release(true, self.0.released, now)),
             Change::Cancel => Ok(self.cancel(now)),
             Change::ConfirmCancel { .. } if self.0.cancel_requested => {
                 Ok(self.end(Ending::Canceled, now))
@@ -269,9 +276,9 @@ impl Operation {
         }
     }
 
-    fn release(&self, now: Timestamp) -> State {
-        let given_back = u32::from(!self.0.released);
-        let attempts_left = self.0.attempts_left + given_back;
+    /// Gives it back, maybe with the attempt, and notes whether one was given back to who had begun.
+    fn release(&self, gives_back: bool, released: bool, now: Timestamp) -> State {
+        let attempts_left = self.0.attempts_left + u32::from(gives_back);
         if self.0.cancel_requested {
             self.end(Ending::Canceled, now)
         } else if attempts_left == 0 {
@@ -281,7 +288,7 @@ impl Operation {
                 stage: Stage::Pending { lease: None },
                 available: now,
                 attempts_left,
-                released: true,
+                released,
                 progress: None,
                 ..self.revised(now)
             }

@@ -24,7 +24,7 @@ fn head() -> OutcomeHead {
 }
 
 /// All changes, the worker's under one attempt.
-fn changes(attempt: u32) -> [Change; 13] {
+fn changes(attempt: u32) -> [Change; 14] {
     let error = Problem::from_status(StatusCode::BAD_GATEWAY);
     [
         claim(),
@@ -40,6 +40,7 @@ fn changes(attempt: u32) -> [Change; 13] {
         Change::Settle,
         Change::Complete { end: Ok(head()) },
         Change::Complete { end: Err(error) },
+        Change::Unclaim { attempt },
     ]
 }
 
@@ -82,23 +83,23 @@ fn states() -> Vec<(&'static str, Operation)> {
 fn every_change_in_every_state() {
     #[rustfmt::skip]
     let expected = [
-        // state            claim    start    renew    progress succeed  fail     retry    release  cancel   confirm  settle   complete  broken
-        "pending          | running  lost     lost     lost     lost     lost     lost     lost     canceled lost     nothing  succeeded failed",
-        "delayed          | early    lost     lost     lost     lost     lost     lost     lost     canceled lost     nothing  succeeded failed",
-        "overdue          | never    lost     lost     lost     lost     lost     lost     lost     canceled lost     failed   late      failed",
-        "held             | early    running  pending  idle     idle     failed   pending  pending  canceled unasked  nothing  succeeded failed",
-        "held lapsed      | never    running  pending  idle     idle     failed   failed   pending  canceled unasked  failed   succeeded failed",
-        "running          | early    begun    running  running  succeeded failed  pending  pending  running  unasked  nothing  succeeded failed",
-        "running overdue  | never    begun    running  running  late     failed   pending  pending  running  unasked  failed   late      failed",
-        "running lapsed   | running  begun    running  running  succeeded failed  pending  pending  running  unasked  nothing  succeeded failed",
-        "last attempt     | never    begun    running  running  succeeded failed  failed   pending  running  unasked  nothing  succeeded failed",
-        "last lapsed      | never    begun    running  running  succeeded failed  failed   pending  running  unasked  failed   succeeded failed",
-        "canceling        | never    begun    running  running  succeeded failed  canceled canceled running  canceled nothing  succeeded failed",
-        "canceling lapsed | never    begun    running  running  succeeded failed  canceled canceled running  canceled canceled succeeded failed",
-        "released         | running  lost     lost     lost     lost     lost     lost     lost     canceled lost     nothing  succeeded failed",
-        "succeeded        | over     over     over     over     over     over     over     over     over     over     over     over      over",
-        "failed           | over     over     over     over     over     over     over     over     over     over     over     over      over",
-        "canceled         | over     over     over     over     over     over     over     over     over     over     over     over      over",
+        // state            claim    start    renew    progress succeed  fail     retry    release  cancel   confirm  settle   complete  broken unclaim
+        "pending          | running  lost     lost     lost     lost     lost     lost     lost     canceled lost     nothing  succeeded failed lost",
+        "delayed          | early    lost     lost     lost     lost     lost     lost     lost     canceled lost     nothing  succeeded failed lost",
+        "overdue          | never    lost     lost     lost     lost     lost     lost     lost     canceled lost     failed   late      failed lost",
+        "held             | early    running  pending  idle     idle     failed   pending  pending  canceled unasked  nothing  succeeded failed pending",
+        "held lapsed      | never    running  pending  idle     idle     failed   failed   pending  canceled unasked  failed   succeeded failed pending",
+        "running          | early    begun    running  running  succeeded failed  pending  pending  running  unasked  nothing  succeeded failed pending",
+        "running overdue  | never    begun    running  running  late     failed   pending  pending  running  unasked  failed   late      failed pending",
+        "running lapsed   | running  begun    running  running  succeeded failed  pending  pending  running  unasked  nothing  succeeded failed pending",
+        "last attempt     | never    begun    running  running  succeeded failed  failed   pending  running  unasked  nothing  succeeded failed pending",
+        "last lapsed      | never    begun    running  running  succeeded failed  failed   pending  running  unasked  failed   succeeded failed pending",
+        "canceling        | never    begun    running  running  succeeded failed  canceled canceled running  canceled nothing  succeeded failed canceled",
+        "canceling lapsed | never    begun    running  running  succeeded failed  canceled canceled running  canceled canceled succeeded failed canceled",
+        "released         | running  lost     lost     lost     lost     lost     lost     lost     canceled lost     nothing  succeeded failed lost",
+        "succeeded        | over     over     over     over     over     over     over     over     over     over     over     over      over   over",
+        "failed           | over     over     over     over     over     over     over     over     over     over     over     over      over   over",
+        "canceled         | over     over     over     over     over     over     over     over     over     over     over     over      over   over",
     ];
     let word = |result: Result<Operation, TransitionError>| match result {
         Ok(operation) => operation.status().as_str(),
@@ -197,8 +198,15 @@ fn an_attempt_is_given_back_once() {
         operation = operation.apply(&Change::Release { attempt }, at(second)).unwrap();
         assert_eq!(operation.attempts_left(), left);
     }
-    let last = operation.apply(&claim(), at(3)).unwrap();
-    let ended = last.apply(&Change::Release { attempt: 3 }, at(3)).unwrap();
+    // What has not begun costs nothing, however often.
+    for second in 3..9 {
+        operation = operation.apply(&claim(), at(second)).unwrap();
+        let attempt = operation.attempt();
+        operation = operation.apply(&Change::Unclaim { attempt }, at(second)).unwrap();
+        assert_eq!(operation.attempts_left(), 1);
+    }
+    let last = operation.apply(&claim(), at(9)).unwrap();
+    let ended = last.apply(&Change::Release { attempt: 9 }, at(9)).unwrap();
     assert!(ended.error().unwrap().is(types::ATTEMPTS_EXHAUSTED));
 }
 
@@ -250,7 +258,7 @@ proptest! {
     #[test]
     fn invariants_hold_over_any_sequence(
         new in new_operations(),
-        steps in prop::collection::vec((0_usize..13, 0_u32..3, -5_i64..40), 0..60),
+        steps in prop::collection::vec((0_usize..14, 0_u32..3, -5_i64..40), 0..60),
     ) {
         let mut now = at(1_000);
         let mut operation = new.accept(now);

@@ -216,7 +216,8 @@ impl Attempt {
             End::Canceled => (Change::ConfirmCancel { attempt }, None),
             // What may not run twice does not begin again, for it may have done its work.
             End::Interrupted if self.limit == 1 => fail(types::INTERRUPTED),
-            End::Interrupted | End::NotBegun => (Change::Release { attempt }, None),
+            End::Interrupted => (Change::Release { attempt }, None),
+            End::NotBegun => (Change::Unclaim { attempt }, None),
             End::Outcome(outcome) if !self.inner.settings.takes(&outcome) => {
                 fail(types::RESULT_TOO_LARGE)
             }
@@ -249,7 +250,7 @@ impl Attempt {
     /// What follows from an error: another attempt, or the end.
     fn failure(&self, error: Problem, outcome: Outcome) -> (Change, Option<Outcome>) {
         let attempt = self.run.attempt();
-        let policy = self.policy.filter(|policy| (policy.retry_if)(&error));
+        let policy = self.policy.filter(|policy| policy.retries(&self.kind, &error));
         match policy.filter(|_| self.limit > 1) {
             None => (Change::Fail { attempt, error }, Some(outcome)),
             Some(_) if self.left == 0 => {

@@ -23,7 +23,7 @@ impl Operations {
     #[cfg(feature = "amqp")]
     pub(crate) fn is_retried(&self, kind: &Kind, problem: &Problem) -> bool {
         let job = self.inner().jobs.get(kind.as_str());
-        job.is_some_and(|job| (job.policy.retry_if)(problem))
+        job.is_some_and(|job| job.policy.retries(kind, problem))
     }
 
     /// Records how an operation ended whose work was done elsewhere, and gives it as it then stands.

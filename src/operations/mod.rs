@@ -294,7 +294,7 @@ impl Operations {
         }
     }
 
-    /// Removes a finished operation of that owner, with its outcome and the delivery to its
+    /// Removes a finished operation of that owner, with its outcome and the delivery of its end to its
     /// [callback](crate::operation::Callback): who was not told by then is not told any more.
     ///
     /// # Errors

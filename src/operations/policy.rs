@@ -1,10 +1,12 @@
-//! How a kind of job is run. Pure.
+//! How a kind of job is run.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::operation::NewOperation;
+use super::telemetry;
+use crate::operation::{Kind, NewOperation};
 use crate::problem::{Problem, types};
 
 /// How jobs of one kind are run: how many at once, how often, for how long.
@@ -28,7 +30,7 @@ pub struct JobPolicy {
     pub(super) attempt_limit: u32,
     pub(super) backoff: Backoff,
     longest_wait_for_room: Option<Duration>,
-    pub(super) retry_if: fn(&Problem) -> bool,
+    retry_if: fn(&Problem) -> bool,
     pub(super) retention: Option<Duration>,
     pub(super) deadline: Option<Duration>,
 }
@@ -96,7 +98,8 @@ impl JobPolicy {
     }
 
     /// Which problems are worth another attempt (default: [`is_temporary`](Self::is_temporary)). A
-    /// panic is a problem of the type [`INTERNAL`](crate::problem::types::INTERNAL).
+    /// panic is a problem of the type [`INTERNAL`](crate::problem::types::INTERNAL). If `retry_if` itself panics, there
+    /// is no other attempt.
     pub fn with_retry_if(mut self, retry_if: fn(&Problem) -> bool) -> Self {
         self.retry_if = retry_if;
         self
@@ -122,6 +125,15 @@ impl JobPolicy {
     pub(crate) fn with_longest_wait_for_room(mut self, longest: Duration) -> Self {
         self.longest_wait_for_room = Some(longest);
         self
+    }
+
+    /// Whether the problem is worth another attempt. A `retry_if` that panics has not said so.
+    pub(super) fn retries(&self, kind: &Kind, problem: &Problem) -> bool {
+        let said = catch_unwind(AssertUnwindSafe(|| (self.retry_if)(problem)));
+        said.unwrap_or_else(|_| {
+            telemetry::panicked(kind);
+            false
+        })
     }
 
     /// How long to wait after that many attempts, the last of which ended with this problem. `random` is any number:

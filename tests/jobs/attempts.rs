@@ -56,6 +56,17 @@ async fn what_another_attempt_would_not_mend_is_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_policy_that_panics_has_asked_for_no_other_attempt() {
+    let place = Place::new();
+    let policy = JobPolicy::new().with_retry_if(|_| panic!("on purpose"));
+    let operations = place.process_with("one", policy, |builder| builder);
+    let id = submit(&operations, act("busy", 1)).await;
+    sleep(seconds(2)).await;
+    assert_failed(&place.get(id).await, types::OVERLOADED);
+    assert_eq!(place.begun().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_may_not_run_twice_does_not() {
     let place = Place::new();
     let operations = place.process_with("one", JobPolicy::new().never_twice(), |builder| builder);

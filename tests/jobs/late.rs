@@ -50,21 +50,24 @@ async fn a_job_that_comes_late_is_kept_before_it_is_begun() {
 async fn what_is_claimed_while_its_process_stops_is_given_back_although_it_may_not_run_twice() {
     let place = Place::new();
     let once = JobPolicy::new().never_twice();
-    let worker = place.builder(slow_to_claim(&place, 5)).job_with(once, place.handler("worker"));
-    let worker = worker.start();
     let gateway = place.process_with("gateway", elsewhere().never_twice(), |b| b);
     let id = submit(&gateway, act("work", 1)).await;
-    while place.get(id).await.status() == Status::Pending {
-        sleep(Duration::from_millis(10)).await;
+    // However many of them stop.
+    for worker in ["one", "two", "three"] {
+        let store = slow_to_claim(&place, 5);
+        let worker = place.builder(store).job_with(once, place.handler(worker)).start();
+        while place.get(id).await.status() == Status::Pending {
+            sleep(Duration::from_millis(10)).await;
+        }
+        // It is the worker's, which does not know of it yet.
+        assert_eq!(worker.shutdown(seconds(20)).await, 0);
+        sleep(seconds(10)).await;
+        let given_back = place.get(id).await;
+        assert_eq!((given_back.status(), given_back.attempts_left()), (Status::Pending, 1));
     }
-    // It is the worker's, which does not know of it yet.
-    assert_eq!(worker.shutdown(seconds(20)).await, 0);
-    sleep(seconds(10)).await;
-    let given_back = place.get(id).await;
-    assert_eq!((given_back.status(), given_back.attempts_left()), (Status::Pending, 1));
     let _other = place.process_with("other", once, |b| b);
     assert_eq!(place.ended(id).await.status(), Status::Succeeded);
-    assert_eq!(place.begun_by(), [("other", 2)]);
+    assert_eq!(place.begun_by(), [("other", 4)]);
 }
 
 /// Nothing runs, and nothing was interrupted.

@@ -99,7 +99,7 @@ fn change() -> impl Strategy<Value = Change> {
     let attempt = 0..4_u32;
     let units = (0..4_u32).prop_map(|units| UNIT * units);
     let error = Problem::new(types::INTERNAL);
-    (attempt, units, 0..13).prop_map(move |(attempt, time, which)| match which {
+    (attempt, units, 0..14).prop_map(move |(attempt, time, which)| match which {
         0 => Change::Claim { lease: time },
         1 => Change::Start { attempt },
         2 => Change::Renew { attempt, lease: time },
@@ -112,6 +112,7 @@ fn change() -> impl Strategy<Value = Change> {
         9 => Change::ConfirmCancel { attempt },
         10 => Change::Complete { end: Ok(OutcomeHead::new(StatusCode::OK, None)) },
         11 => Change::Complete { end: Err(error.clone()) },
+        12 => Change::Unclaim { attempt },
         _ => Change::Settle,
     })
 }

@@ -180,7 +180,7 @@ pub(super) fn reported(attempt: u32, message: &str) -> Change {
 }
 
 /// Every change by the worker that has that attempt.
-pub(super) fn changes_by_worker(attempt: u32) -> [Change; 8] {
+pub(super) fn changes_by_worker(attempt: u32) -> [Change; 9] {
     [
         Change::Start { attempt },
         Change::Renew { attempt, lease: LONG },
@@ -189,6 +189,7 @@ pub(super) fn changes_by_worker(attempt: u32) -> [Change; 8] {
         failed(attempt),
         retried(attempt, Duration::ZERO),
         Change::Release { attempt },
+        Change::Unclaim { attempt },
         Change::ConfirmCancel { attempt },
     ]
 }

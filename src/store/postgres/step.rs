@@ -206,7 +206,7 @@ impl Stepper {
         let released: Vec<_> = claimed
             .iter()
             .filter_map(|Observed { operation, now, .. }| {
-                let change = Change::Release { attempt: operation.attempt() };
+                let change = Change::Unclaim { attempt: operation.attempt() };
                 let next = operation.apply(&change, *now).ok()?;
                 let record = next.to_record();
                 Some((Swap::new(next, operation.version()), record))
