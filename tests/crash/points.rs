@@ -30,7 +30,8 @@ fn is_survived(point: &str, kind: &str) -> bool {
     let told = ask().ok().filter(|answer| answer.status == 202).map(|answer| answer.operation());
     // Whoever polls is a reader too.
     let monitor = told.as_ref().map(|id| format!("/operations/{id}"));
-    for _ in 0..20 {
+    // A slow machine may take long to come there.
+    for _ in 0..250 {
         let target = monitor.as_deref().unwrap_or("/");
         let is_done = client::get(&address, target)
             .is_ok_and(|answer| answer.content.contains("\"finished\""));
